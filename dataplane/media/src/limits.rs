@@ -1,0 +1,69 @@
+//! Every maximum of the engine in one place, with what ties them together.
+
+use core::time::Duration;
+
+/// Sample rate of every mix and prompt, in Hz. (Other room rates are not supported yet.)
+pub const SAMPLE_RATE_HZ: u32 = 8000;
+/// Length of one step of the media clock in milliseconds: the greatest common divisor of 10, 20, 30 and 40 ms packets.
+pub const FRAME_MS: u32 = 10;
+/// Samples in one step of the media clock.
+pub const FRAME_SAMPLES: usize = (SAMPLE_RATE_HZ / 1000 * FRAME_MS) as usize;
+/// Samples in a chunk that crosses a thread border: 20 ms.
+pub const CHUNK_SAMPLES: usize = 2 * FRAME_SAMPLES;
+/// Longest packet time that is mixed, in milliseconds.
+pub const PTIME_MS_MAX: u32 = 60;
+/// Longest packet time that is relayed, in milliseconds.
+pub const RELAY_PTIME_MS_MAX: u32 = 200;
+/// Phases over which conferences and solo clocks are spread: one per millisecond of a step.
+pub const PHASES: u32 = FRAME_MS;
+
+/// Connections of one shard.
+pub const CONNECTIONS_MAX: usize = 16_384;
+/// Conferences of one shard.
+pub const CONFERENCES_MAX: usize = 8_192;
+/// Participants of one conference.
+pub const PARTICIPANTS_MAX: usize = 4_096;
+/// Operations that run at once on one connection (Metreos.MediaControl: three).
+pub const CONNECTION_OPERATIONS_MAX: usize = 3;
+/// Operations that run at once on one conference.
+pub const CONFERENCE_OPERATIONS_MAX: usize = 8;
+/// Prompts of one play.
+pub const PROMPTS_MAX: usize = 64;
+/// Payload types a connection may name besides the static ones.
+pub const PAYLOAD_TYPES_MAX: usize = 8;
+
+/// Largest datagram looked at, in bytes; what is longer is dropped as truncated.
+pub const DATAGRAM_BYTES_MAX: usize = 2048;
+
+/// Tokens in the bucket of one source: packets it may send in one burst.
+pub const SOURCE_BURST_PACKETS: u32 = 500;
+/// How many times its own packet rate a source's bucket refills.
+pub const SOURCE_RATE_FACTOR: u32 = 4;
+/// Sources compared while an endpoint is being learned.
+pub const LEARNING_CANDIDATES_MAX: usize = 4;
+/// How long an exact match of a given remote address may still displace a learned one, from the first packet.
+pub const LEARNING_WINDOW: Duration = Duration::from_millis(500);
+/// How long a pinned SSRC has to be silent before its source may start another.
+pub const SSRC_HANDOVER_SILENCE: Duration = Duration::from_millis(200);
+
+/// Samples a jitter buffer holds: half a second.
+pub const JITTER_SAMPLES: usize = 4096;
+/// How long the first packet of a talkspurt waits for its followers.
+pub const JITTER_DELAY: Duration = Duration::from_millis(20);
+
+/// Commands and other packets' worth of work taken in one turn.
+pub const COMMANDS_PER_TURN_MAX: usize = 64;
+
+/// Gain of a participant in decibels.
+pub const GAIN_DB_MIN: i16 = -60;
+/// Gain of a participant in decibels.
+pub const GAIN_DB_MAX: i16 = 24;
+
+/// Events that wait to be polled: every connection may owe a learned, a timeout and an ended, and each operation and
+/// conference one end.
+pub const EVENTS_MAX: usize =
+    CONNECTIONS_MAX * (3 + CONNECTION_OPERATIONS_MAX) + CONFERENCES_MAX * (1 + CONFERENCE_OPERATIONS_MAX);
+
+const _: () = assert!(JITTER_SAMPLES.is_power_of_two());
+const _: () = assert!(SAMPLE_RATE_HZ.is_multiple_of(1000 / FRAME_MS));
+const _: () = assert!(CONNECTIONS_MAX < 1 << 24 && CONFERENCES_MAX < 1 << 24);

@@ -1,0 +1,294 @@
+//! Bounded lock-free queues between the control plane and a shard, and between shards.
+//!
+//! A shard's mailbox has two lanes. Stop, delete and mute go by the urgent lane, so they find room when others do not.
+//! Messages carry a sequence number and are taken in the order sent, whichever lane they came by: the lanes differ in
+//! capacity, not in priority, so commands that name one id take effect in the order sent.
+
+use std::io;
+use std::net::UdpSocket;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crossbeam::queue::ArrayQueue;
+use ringbridge_media::command::Request;
+use ringbridge_media::event::Event;
+use ringbridge_media::id::{ConnectionId, ShardId};
+
+use crate::snapshot::ShardSnapshot;
+
+/// Ordinary messages that wait in a mailbox.
+pub const MAILBOX_MESSAGES_MAX: usize = 4096;
+/// Urgent messages that wait in a mailbox.
+pub const MAILBOX_URGENT_MAX: usize = 4096;
+/// Reports that wait for the control plane.
+pub const OUTBOX_REPORTS_MAX: usize = 16_384;
+
+/// A message to a shard.
+#[derive(Debug)]
+pub enum ShardMessage {
+    /// A command for the engine; answered by [`Event::Answer`].
+    Command(Request),
+    /// A `Command::CreateConnection` together with the sockets it uses.
+    Open {
+        /// The create request.
+        request: Request,
+        /// Bound to the even port.
+        rtp: UdpSocket,
+        /// Bound to the odd port.
+        rtcp: UdpSocket,
+    },
+    /// Move a connection to another shard. Messages for it that come later are forwarded in order. Reported by
+    /// [`ShardReport::Moved`] from the new shard.
+    Move {
+        /// Which connection.
+        connection: ConnectionId,
+        /// The shard it goes to.
+        to: ShardId,
+        /// The slot reserved for it there.
+        slot: u32,
+    },
+    /// A connection that had moved away from here has ended: stop forwarding for it.
+    Forget {
+        /// Which connection.
+        connection: ConnectionId,
+    },
+    /// Asks for [`ShardReport::Snapshot`].
+    Snapshot {
+        /// Comes back with it.
+        token: u64,
+    },
+    /// End the shard: its sockets are closed, its thread ends. Reported by [`ShardReport::Stopped`].
+    Stop,
+    /// Fault injection: panic on the shard's thread.
+    Panic,
+}
+
+/// A message from a shard.
+#[derive(Debug)]
+pub enum ShardReport {
+    /// What the engine has to say.
+    Event(Event),
+    /// A connection has arrived here.
+    Moved {
+        /// Which connection.
+        connection: ConnectionId,
+        /// Where it is now: the reporting shard.
+        shard: ShardId,
+    },
+    /// State and figures.
+    Snapshot {
+        /// As in the message.
+        token: u64,
+        /// The figures.
+        snapshot: Box<ShardSnapshot>,
+    },
+    /// The shard's thread has ended as it was told to.
+    Stopped,
+    /// The shard's thread has ended by a panic or a broken ring; everything on it is lost.
+    Failed {
+        /// What went wrong, for the log.
+        reason: String,
+    },
+}
+
+/// Which lane of a mailbox a message takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lane {
+    /// Everything else.
+    Ordinary,
+    /// Stop, delete, mute.
+    Urgent,
+}
+
+/// An eventfd that wakes one sleeper, and the flag that tells whether it sleeps.
+#[derive(Debug)]
+pub struct Doorbell {
+    eventfd: OwnedFd,
+    armed: AtomicBool,
+}
+
+impl Doorbell {
+    /// A silent bell.
+    ///
+    /// # Errors
+    /// The process is out of file descriptors.
+    #[allow(unsafe_code, reason = "libc::eventfd is the only way to make one; glommio and tokio take the descriptor")]
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: eventfd takes no pointers.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor was just made and belongs to nobody else.
+        let eventfd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Self { eventfd, armed: AtomicBool::new(true) })
+    }
+
+    /// Wakes the sleeper if it says it sleeps; otherwise costs one atomic swap.
+    pub fn ring(&self) {
+        if self.armed.swap(false, Ordering::AcqRel) {
+            self.ring_always();
+        }
+    }
+
+    /// Wakes the sleeper whatever it says.
+    #[allow(unsafe_code, reason = "write(2) on the eventfd")]
+    pub fn ring_always(&self) {
+        let one = 1u64;
+        // SAFETY: the buffer is eight readable bytes, as an eventfd wants; a full counter (EAGAIN) wakes just as well.
+        unsafe { libc::write(self.eventfd.as_raw_fd(), (&raw const one).cast(), 8) };
+    }
+
+    /// Says that the next [`ring`](Self::ring) has to wake us. Look into the queue once more after this, then sleep.
+    pub fn arm(&self) {
+        self.armed.store(true, Ordering::SeqCst);
+    }
+
+    /// Says that nobody sleeps.
+    pub fn disarm(&self) {
+        self.armed.store(false, Ordering::Release);
+    }
+
+    /// The descriptor to sleep on: readable once rung. Eight bytes are to be read from it.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.eventfd.as_fd()
+    }
+}
+
+/// The mailbox of one shard; shared by its senders and the shard.
+#[derive(Debug)]
+pub struct Mailbox {
+    ordinary: ArrayQueue<(u64, ShardMessage)>,
+    urgent: ArrayQueue<(u64, ShardMessage)>,
+    sequence: AtomicU64,
+    /// Rung after each message.
+    pub doorbell: Doorbell,
+}
+
+impl Mailbox {
+    /// An empty mailbox.
+    ///
+    /// # Errors
+    /// The process is out of file descriptors.
+    pub fn new() -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            ordinary: ArrayQueue::new(MAILBOX_MESSAGES_MAX),
+            urgent: ArrayQueue::new(MAILBOX_URGENT_MAX),
+            sequence: AtomicU64::new(0),
+            doorbell: Doorbell::new()?,
+        }))
+    }
+
+    /// Puts a message into the mailbox; never waits. Only the control thread sends, so sequence numbers and queue
+    /// order agree.
+    ///
+    /// # Errors
+    /// The lane is full: the message comes back, and `busy` is the answer to give.
+    pub fn send(&self, lane: Lane, message: ShardMessage) -> Result<(), ShardMessage> {
+        let queue = match lane {
+            Lane::Ordinary => &self.ordinary,
+            Lane::Urgent => &self.urgent,
+        };
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
+        queue.push((sequence, message)).map_err(|(_, message)| message)?;
+        self.doorbell.ring();
+        Ok(())
+    }
+
+    /// How many messages wait, in both lanes.
+    pub fn len(&self) -> usize {
+        self.ordinary.len() + self.urgent.len()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.ordinary.is_empty() && self.urgent.is_empty()
+    }
+}
+
+/// The shard's end of its mailbox: merges the two lanes into the order sent.
+#[derive(Debug)]
+pub struct MailboxReader {
+    mailbox: Arc<Mailbox>,
+    ordinary_head: Option<(u64, ShardMessage)>,
+    urgent_head: Option<(u64, ShardMessage)>,
+}
+
+impl MailboxReader {
+    /// The one reader of `mailbox`.
+    pub fn new(mailbox: Arc<Mailbox>) -> Self {
+        Self { mailbox, ordinary_head: None, urgent_head: None }
+    }
+
+    /// The next message in the order sent.
+    pub fn pop(&mut self) -> Option<ShardMessage> {
+        if self.ordinary_head.is_none() {
+            self.ordinary_head = self.mailbox.ordinary.pop();
+        }
+        // Read the urgent lane second: whatever urgent was sent before the ordinary head is there by now. An ordinary
+        // message sent before an urgent one that the first look missed is found by the second look.
+        if self.urgent_head.is_none() {
+            self.urgent_head = self.mailbox.urgent.pop();
+            if self.urgent_head.is_some() && self.ordinary_head.is_none() {
+                self.ordinary_head = self.mailbox.ordinary.pop();
+            }
+        }
+        let urgent_first = match (&self.ordinary_head, &self.urgent_head) {
+            (Some((ordinary, _)), Some((urgent, _))) => urgent < ordinary,
+            (None, Some(_)) => true,
+            (Some(_) | None, None) => false,
+        };
+        let head = if urgent_first { &mut self.urgent_head } else { &mut self.ordinary_head };
+        head.take().map(|(_, message)| message)
+    }
+
+    /// Whether nothing waits, neither here nor in the queues.
+    pub fn is_empty(&self) -> bool {
+        self.ordinary_head.is_none() && self.urgent_head.is_none() && self.mailbox.is_empty()
+    }
+
+    /// The bell that rings when a message arrives.
+    pub fn doorbell(&self) -> &Doorbell {
+        &self.mailbox.doorbell
+    }
+}
+
+/// Where a shard puts its reports. One shard writes, the control plane reads.
+#[derive(Debug)]
+pub struct Outbox {
+    reports: ArrayQueue<ShardReport>,
+    doorbell: Arc<Doorbell>,
+}
+
+impl Outbox {
+    /// An empty outbox that rings `doorbell` (one bell serves all shards).
+    pub fn new(doorbell: Arc<Doorbell>) -> Arc<Self> {
+        Arc::new(Self { reports: ArrayQueue::new(OUTBOX_REPORTS_MAX), doorbell })
+    }
+
+    /// Room left. The shard takes no event from the engine that it could not put here.
+    pub fn room(&self) -> usize {
+        self.reports.capacity() - self.reports.len()
+    }
+
+    /// Puts a report; the caller has looked for [`room`](Self::room) first.
+    ///
+    /// # Errors
+    /// There was no room: the report comes back.
+    pub fn push(&self, report: ShardReport) -> Result<(), ShardReport> {
+        self.reports.push(report)?;
+        self.doorbell.ring();
+        Ok(())
+    }
+
+    /// The next report, in order.
+    pub fn pop(&self) -> Option<ShardReport> {
+        self.reports.pop()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.reports.is_empty()
+    }
+}
