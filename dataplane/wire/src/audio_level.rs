@@ -1,0 +1,68 @@
+//! The client-to-mixer audio level, a header extension element of one byte (RFC 6464).
+
+use core::fmt;
+
+/// `urn:ietf:params:rtp-hdrext:ssrc-audio-level`, the name SDP `extmap` gives the element.
+pub const AUDIO_LEVEL_URI: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
+
+/// How loud the audio of the packet is (RFC 6464 s.3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AudioLevel {
+    /// The sender believes that this is speech. Meaningless unless `vad=on` was negotiated.
+    pub voice: bool,
+    /// The level in dBov with the sign dropped: 0 is overload, 127 silence; only the low seven bits are sent.
+    pub level: u8,
+}
+
+impl AudioLevel {
+    /// Reads the element from its data. Bytes after the first are ignored.
+    ///
+    /// # Errors
+    ///
+    /// [`ElementEmpty`] if there is no first byte, which only the two-byte form can express.
+    pub fn parse(data: &[u8]) -> Result<Self, ElementEmpty> {
+        let byte = data.first().ok_or(ElementEmpty)?;
+        Ok(Self { voice: byte & VOICE_BIT != 0, level: byte & LEVEL_MASK })
+    }
+
+    /// The element's one byte of data.
+    #[must_use]
+    pub const fn emit(&self) -> u8 {
+        (if self.voice { VOICE_BIT } else { 0 }) | self.level & LEVEL_MASK
+    }
+}
+
+/// The element carries no data.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ElementEmpty;
+
+impl fmt::Display for ElementEmpty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("audio level element carries no data")
+    }
+}
+
+impl core::error::Error for ElementEmpty {}
+
+const VOICE_BIT: u8 = 0x80;
+const LEVEL_MASK: u8 = 0x7F;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_survives_a_round_trip() {
+        for byte in 0..=255 {
+            let level = AudioLevel::parse(&[byte]).unwrap();
+            assert_eq!(level, AudioLevel { voice: byte >= 128, level: byte % 128 });
+            assert_eq!(level.emit(), byte);
+        }
+    }
+
+    #[test]
+    fn empty_data_is_refused_and_padding_ignored() {
+        assert_eq!(AudioLevel::parse(&[]), Err(ElementEmpty));
+        assert_eq!(AudioLevel::parse(&[0x85, 0]), Ok(AudioLevel { voice: true, level: 5 }));
+    }
+}

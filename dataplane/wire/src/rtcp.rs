@@ -1,0 +1,577 @@
+//! RTCP: a checked walk over received compound packets, and a writer for packets of our own.
+//!
+//! ```text
+//!  0                   1                   2                   3
+//!  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! |V=2|P|  count  |  packet type  |   length in words, minus one  |
+//! |                       body, then P: padding                   |
+//! ```
+//!
+//! Sender and receiver reports, source descriptions and BYE are read; any other type is handed out as bytes. When to
+//! send what (RFC 3550 s.6.2, s.6.3) is left to the caller.
+
+use core::fmt;
+
+use crate::seq::{RtpTimestamp, Ssrc};
+
+/// Report blocks one SR or RR holds at most.
+pub const REPORT_BLOCKS_MAX: usize = 31;
+/// Longest canonical name in bytes.
+pub const CNAME_BYTES_MAX: usize = 255;
+
+/// `datagram` begins like RTCP: version 2, first packet type 192 to 223 (RFC 5761 s.4), and a length that fits. The
+/// packets themselves are checked by [`parse_compound`].
+#[must_use]
+pub fn is_rtcp(datagram: &[u8]) -> bool {
+    datagram.first_chunk::<HEADER_BYTES>().is_some_and(|header| {
+        header[0] >> 6 == VERSION && (192..=223).contains(&header[1]) && packet_len(*header) <= datagram.len()
+    })
+}
+
+/// Checks `datagram` from its first packet to its last and returns the walk over them.
+///
+/// What RFC 3550 s.6.1 asks of a compound packet (a report first, a CNAME always) is not asked for, since a reduced-size
+/// packet (RFC 5506) lacks both.
+///
+/// # Errors
+///
+/// The first rule that any of the packets breaks; a datagram with a bad packet is refused as a whole (RFC 3550 A.2).
+pub fn parse_compound(datagram: &[u8]) -> Result<Compound<'_>, RtcpError> {
+    let mut rest = RtcpPacket::parse(datagram)?.1;
+    while !rest.is_empty() {
+        rest = RtcpPacket::parse(rest)?.1;
+    }
+    Ok(Compound { rest: datagram })
+}
+
+/// The packets of one datagram in the order they stand; at least one.
+#[derive(Clone, Debug)]
+pub struct Compound<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Compound<'a> {
+    type Item = RtcpPacket<'a>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (packet, rest) = RtcpPacket::parse(self.rest).ok()?;
+        self.rest = rest;
+        Some(packet)
+    }
+}
+
+/// One RTCP packet.
+#[derive(Clone, Copy, Debug)]
+pub enum RtcpPacket<'a> {
+    /// SR, type 200.
+    SenderReport(SenderReport<'a>),
+    /// RR, type 201.
+    ReceiverReport(ReceiverReport<'a>),
+    /// SDES, type 202.
+    SourceDescription(SourceDescription<'a>),
+    /// BYE, type 203.
+    Bye(Bye<'a>),
+    /// Any other type: APP, feedback (RFC 4585), extended reports (RFC 3611).
+    Other {
+        /// The packet type.
+        packet_type: u8,
+        /// The five bits where the types above count their blocks.
+        count: u8,
+        /// What follows the first four bytes, without padding.
+        body: &'a [u8],
+    },
+}
+
+impl<'a> RtcpPacket<'a> {
+    /// Reads the packet at the start of `bytes` and returns what follows it.
+    fn parse(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), RtcpError> {
+        let header = bytes.first_chunk::<HEADER_BYTES>().ok_or(RtcpError::HeaderTooShort)?;
+        if header[0] >> 6 != VERSION {
+            return Err(RtcpError::WrongVersion);
+        }
+        let (packet, rest) = bytes.split_at_checked(packet_len(*header)).ok_or(RtcpError::PacketTruncated)?;
+        let body = &packet[HEADER_BYTES..];
+        let body = if header[0] & PADDING_BIT != 0 {
+            // Only the last packet of a compound may be padded (RFC 3550 s.6.4.1).
+            if !rest.is_empty() {
+                return Err(RtcpError::PaddingInvalid);
+            }
+            strip_padding(body)?
+        } else {
+            body
+        };
+        let count = header[0] & COUNT_MASK;
+        let packet = match header[1] {
+            SENDER_REPORT => Self::SenderReport(SenderReport::parse(count, body)?),
+            RECEIVER_REPORT => Self::ReceiverReport(ReceiverReport::parse(count, body)?),
+            SOURCE_DESCRIPTION => Self::SourceDescription(SourceDescription::parse(count, body)?),
+            BYE => Self::Bye(Bye::parse(count, body)?),
+            packet_type => Self::Other { packet_type, count, body },
+        };
+        Ok((packet, rest))
+    }
+}
+
+/// A sender report (RFC 3550 s.6.4.1).
+#[derive(Clone, Copy, Debug)]
+pub struct SenderReport<'a> {
+    /// The source that sent the report.
+    pub ssrc: Ssrc,
+    /// What it has sent.
+    pub info: SenderInfo,
+    blocks: &'a [[u8; BLOCK_BYTES]],
+}
+
+impl<'a> SenderReport<'a> {
+    /// What the source has received, one block for each source it hears.
+    pub fn report_blocks(&self) -> impl ExactSizeIterator<Item = ReportBlock> + use<'a> {
+        self.blocks.iter().map(ReportBlock::parse)
+    }
+
+    fn parse(count: u8, body: &'a [u8]) -> Result<Self, RtcpError> {
+        let (ssrc, rest) = split_word(body).ok_or(RtcpError::ReportTruncated)?;
+        let (info, rest) = rest.split_first_chunk().ok_or(RtcpError::ReportTruncated)?;
+        Ok(Self { ssrc: Ssrc(ssrc), info: SenderInfo::parse(info), blocks: report_blocks(count, rest)? })
+    }
+}
+
+/// A receiver report (RFC 3550 s.6.4.2).
+#[derive(Clone, Copy, Debug)]
+pub struct ReceiverReport<'a> {
+    /// The source that sent the report.
+    pub ssrc: Ssrc,
+    blocks: &'a [[u8; BLOCK_BYTES]],
+}
+
+impl<'a> ReceiverReport<'a> {
+    /// What the source has received, one block for each source it hears.
+    pub fn report_blocks(&self) -> impl ExactSizeIterator<Item = ReportBlock> + use<'a> {
+        self.blocks.iter().map(ReportBlock::parse)
+    }
+
+    fn parse(count: u8, body: &'a [u8]) -> Result<Self, RtcpError> {
+        let (ssrc, rest) = split_word(body).ok_or(RtcpError::ReportTruncated)?;
+        Ok(Self { ssrc: Ssrc(ssrc), blocks: report_blocks(count, rest)? })
+    }
+}
+
+/// Wallclock time of an SR: seconds since 1900 in the upper 32 bits, the fraction of a second in the lower
+/// (RFC 3550 s.4).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct NtpTimestamp(pub u64);
+
+impl NtpTimestamp {
+    /// The middle 32 bits, as `last_sr` carries them: units of 1/65 536 s.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "the upper 16 bits are dropped by definition")]
+    pub const fn middle(self) -> u32 {
+        (self.0 >> 16) as u32
+    }
+}
+
+/// What a sender has sent up to now (RFC 3550 s.6.4.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SenderInfo {
+    /// When the report was sent.
+    pub ntp: NtpTimestamp,
+    /// The same moment on the media clock.
+    pub rtp_timestamp: RtpTimestamp,
+    /// Packets sent; wraps.
+    pub packet_count: u32,
+    /// Payload bytes sent, headers and padding left out; wraps.
+    pub octet_count: u32,
+}
+
+impl SenderInfo {
+    fn parse(bytes: &[u8; SENDER_INFO_BYTES]) -> Self {
+        let word = |at| word(bytes, at);
+        Self {
+            ntp: NtpTimestamp(u64::from(word(0)) << 32 | u64::from(word(1))),
+            rtp_timestamp: RtpTimestamp(word(2)),
+            packet_count: word(3),
+            octet_count: word(4),
+        }
+    }
+}
+
+/// How one source is heard by the reporter (RFC 3550 s.6.4.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReportBlock {
+    /// The source that is heard.
+    pub ssrc: Ssrc,
+    /// Packets lost since the last report in 1/256 of those expected.
+    pub fraction_lost: u8,
+    /// Packets lost since the start; negative when duplicates outnumber losses. 24 bits: emitted clamped to
+    /// `-2²³ ..= 2²³ - 1`, as RFC 3550 A.3 does.
+    pub cumulative_lost: i32,
+    /// The highest sequence number received with the wraps before it in the upper 16 bits.
+    pub highest_sequence: u32,
+    /// Mean deviation of packet spacing in timestamp units (RFC 3550 A.8).
+    pub interarrival_jitter: u32,
+    /// [`NtpTimestamp::middle`] of the last SR from this source, 0 if there was none.
+    pub last_sr: u32,
+    /// Time since that SR in units of 1/65 536 s, 0 if there was none.
+    pub delay_since_last_sr: u32,
+}
+
+impl ReportBlock {
+    fn parse(bytes: &[u8; BLOCK_BYTES]) -> Self {
+        let word = |at| word(bytes, at);
+        Self {
+            ssrc: Ssrc(word(0)),
+            fraction_lost: bytes[4],
+            // The shifts carry the sign of the 24-bit field into the upper byte.
+            cumulative_lost: (word(1) << 8).cast_signed() >> 8,
+            highest_sequence: word(2),
+            interarrival_jitter: word(3),
+            last_sr: word(4),
+            delay_since_last_sr: word(5),
+        }
+    }
+
+    fn words(&self) -> [u32; BLOCK_BYTES / 4] {
+        let lost = self.cumulative_lost.clamp(CUMULATIVE_LOST_MIN, CUMULATIVE_LOST_MAX).cast_unsigned() & 0x00FF_FFFF;
+        [
+            self.ssrc.0,
+            u32::from(self.fraction_lost) << 24 | lost,
+            self.highest_sequence,
+            self.interarrival_jitter,
+            self.last_sr,
+            self.delay_since_last_sr,
+        ]
+    }
+}
+
+/// Descriptions of sources (RFC 3550 s.6.5).
+#[derive(Clone, Copy, Debug)]
+pub struct SourceDescription<'a> {
+    count: u8,
+    chunks: &'a [u8],
+}
+
+impl<'a> SourceDescription<'a> {
+    /// The descriptions, one chunk for each source, in the order they stand.
+    pub fn chunks(&self) -> impl Iterator<Item = SdesChunk<'a>> + use<'a> {
+        let mut rest = self.chunks;
+        (0..self.count).map_while(move |_| {
+            let (chunk, after) = SdesChunk::parse(rest).ok()?;
+            rest = after;
+            Some(chunk)
+        })
+    }
+
+    fn parse(count: u8, body: &'a [u8]) -> Result<Self, RtcpError> {
+        let mut rest = body;
+        for _ in 0..count {
+            rest = SdesChunk::parse(rest)?.1;
+        }
+        Ok(Self { count, chunks: body })
+    }
+}
+
+/// The description of one source.
+#[derive(Clone, Copy, Debug)]
+pub struct SdesChunk<'a> {
+    /// The source described.
+    pub ssrc: Ssrc,
+    items: &'a [u8],
+}
+
+impl<'a> SdesChunk<'a> {
+    /// The canonical name, the one item every source sends: up to 255 bytes of what should be UTF-8.
+    #[must_use]
+    pub fn cname(&self) -> Option<&'a [u8]> {
+        self.items().find_map(|(item_type, text)| (item_type == CNAME).then_some(text))
+    }
+
+    /// All items: type and text.
+    pub fn items(&self) -> impl Iterator<Item = (u8, &'a [u8])> + use<'a> {
+        let mut rest = self.items;
+        core::iter::from_fn(move || {
+            let (item, after) = split_item(rest)?;
+            rest = after;
+            Some(item)
+        })
+    }
+
+    /// Reads the chunk at the start of `bytes` and returns what follows its padding.
+    fn parse(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), RtcpError> {
+        let (ssrc, after) = split_word(bytes).ok_or(RtcpError::DescriptionTruncated)?;
+        let mut rest = after;
+        while rest.first().is_some_and(|item_type| *item_type != END_OF_ITEMS) {
+            rest = split_item(rest).ok_or(RtcpError::DescriptionTruncated)?.1;
+        }
+        let items_len = after.len() - rest.len();
+        // At least one null byte ends the list, and more of them fill the last word (RFC 3550 s.6.5).
+        let chunk_len = (items_len / 4 + 1) * 4;
+        let (items, rest) = after.split_at_checked(chunk_len).ok_or(RtcpError::DescriptionTruncated)?;
+        Ok((Self { ssrc: Ssrc(ssrc), items: &items[..items_len] }, rest))
+    }
+}
+
+/// Sources that leave (RFC 3550 s.6.6).
+#[derive(Clone, Copy, Debug)]
+pub struct Bye<'a> {
+    sources: &'a [[u8; 4]],
+    /// Why they leave, if they say so: up to 255 bytes of what should be UTF-8.
+    pub reason: Option<&'a [u8]>,
+}
+
+impl<'a> Bye<'a> {
+    /// The sources, at most 31 and perhaps none.
+    pub fn sources(&self) -> impl ExactSizeIterator<Item = Ssrc> + use<'a> {
+        self.sources.iter().map(|bytes| Ssrc(u32::from_be_bytes(*bytes)))
+    }
+
+    fn parse(count: u8, body: &'a [u8]) -> Result<Self, RtcpError> {
+        let (sources, rest) = body.split_at_checked(4 * usize::from(count)).ok_or(RtcpError::ByeTruncated)?;
+        let reason = match rest.split_first() {
+            Some((len, text)) => Some(text.get(..usize::from(*len)).ok_or(RtcpError::ByeTruncated)?),
+            None => None,
+        };
+        Ok(Self { sources: sources.as_chunks().0, reason })
+    }
+}
+
+/// Writes packets one behind the other into the caller's memory. A packet that fails to be written leaves what stands
+/// before it untouched.
+///
+/// ```
+/// use ringbridge_wire::{Ssrc, rtcp};
+///
+/// let mut datagram = [0; 64];
+/// let mut writer = rtcp::CompoundWriter::new(&mut datagram);
+/// writer.receiver_report(Ssrc(7), &[])?;
+/// writer.cname(Ssrc(7), b"7@example.net")?;
+/// writer.bye(&[Ssrc(7)])?;
+/// let len = writer.len();
+/// assert_eq!(rtcp::parse_compound(&datagram[..len])?.count(), 3);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct CompoundWriter<'a> {
+    out: &'a mut [u8],
+    len: usize,
+}
+
+impl<'a> CompoundWriter<'a> {
+    /// A writer that starts at the first byte of `out`.
+    pub const fn new(out: &'a mut [u8]) -> Self {
+        Self { out, len: 0 }
+    }
+
+    /// Appends a sender report of `ssrc`: 28 bytes and 24 for each block.
+    ///
+    /// # Errors
+    ///
+    /// No room, or more than [`REPORT_BLOCKS_MAX`] blocks.
+    pub fn sender_report(
+        &mut self,
+        ssrc: Ssrc,
+        info: &SenderInfo,
+        blocks: &[ReportBlock],
+    ) -> Result<(), RtcpWriteError> {
+        let body_len = 4 + SENDER_INFO_BYTES + BLOCK_BYTES * blocks.len();
+        let ntp = info.ntp.0.to_be_bytes();
+        let body = self.append(SENDER_REPORT, blocks.len(), body_len)?;
+        let body = put(body, &ssrc.0.to_be_bytes());
+        let body = put(body, &ntp);
+        let body = put_words(body, &[info.rtp_timestamp.0, info.packet_count, info.octet_count]);
+        put_blocks(body, blocks);
+        Ok(())
+    }
+
+    /// Appends a receiver report of `ssrc`: 8 bytes and 24 for each block.
+    ///
+    /// # Errors
+    ///
+    /// No room, or more than [`REPORT_BLOCKS_MAX`] blocks.
+    pub fn receiver_report(&mut self, ssrc: Ssrc, blocks: &[ReportBlock]) -> Result<(), RtcpWriteError> {
+        let body = self.append(RECEIVER_REPORT, blocks.len(), 4 + BLOCK_BYTES * blocks.len())?;
+        let body = put(body, &ssrc.0.to_be_bytes());
+        put_blocks(body, blocks);
+        Ok(())
+    }
+
+    /// Appends a source description that gives `ssrc` its canonical name.
+    ///
+    /// # Errors
+    ///
+    /// No room, or a name longer than [`CNAME_BYTES_MAX`].
+    pub fn cname(&mut self, ssrc: Ssrc, name: &[u8]) -> Result<(), RtcpWriteError> {
+        let name_len = u8::try_from(name.len()).map_err(|_| RtcpWriteError::CnameTooLong)?;
+        let body = self.append(SOURCE_DESCRIPTION, 1, 4 + (2 + name.len()) / 4 * 4 + 4)?;
+        let body = put(body, &ssrc.0.to_be_bytes());
+        let body = put(body, &[CNAME, name_len]);
+        put(body, name).fill(END_OF_ITEMS);
+        Ok(())
+    }
+
+    /// Appends a BYE of `sources` without a reason.
+    ///
+    /// # Errors
+    ///
+    /// No room, or more than 31 sources.
+    pub fn bye(&mut self, sources: &[Ssrc]) -> Result<(), RtcpWriteError> {
+        let mut body = self.append(BYE, sources.len(), 4 * sources.len())?;
+        for source in sources {
+            body = put(body, &source.0.to_be_bytes());
+        }
+        Ok(())
+    }
+
+    /// Bytes written so far.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Nothing was written yet.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Writes the header of a packet with `body_len` bytes of body, a multiple of 4, and returns the body.
+    fn append(&mut self, packet_type: u8, count: usize, body_len: usize) -> Result<&mut [u8], RtcpWriteError> {
+        let count = u8::try_from(count).ok().filter(|count| *count <= COUNT_MASK).ok_or(RtcpWriteError::TooMany)?;
+        // With at most 31 blocks or 255 bytes of text the length in words is far below 2¹⁶.
+        let words = u16::try_from(body_len / 4).map_err(|_| RtcpWriteError::TooMany)?;
+        let end = self.len + HEADER_BYTES + body_len;
+        let packet = self.out.get_mut(self.len..end).ok_or(RtcpWriteError::NoRoom)?;
+        self.len = end;
+        let [w0, w1] = words.to_be_bytes();
+        Ok(put(packet, &[VERSION << 6 | count, packet_type, w0, w1]))
+    }
+}
+
+/// The rule of RFC 3550 s.6 that a datagram breaks.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum RtcpError {
+    /// Fewer than the four bytes every packet begins with.
+    HeaderTooShort,
+    /// The version is not 2.
+    WrongVersion,
+    /// The length runs over the end of the datagram.
+    PacketTruncated,
+    /// The padding count is zero, not a multiple of four or larger than the body, or a packet that is not the last of
+    /// its datagram is padded.
+    PaddingInvalid,
+    /// A report is shorter than its fixed part and its blocks.
+    ReportTruncated,
+    /// A chunk or item of a source description runs over the end.
+    DescriptionTruncated,
+    /// The sources of a BYE or its reason run over the end.
+    ByeTruncated,
+}
+
+impl fmt::Display for RtcpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::HeaderTooShort => "shorter than an RTCP header",
+            Self::WrongVersion => "RTCP version is not 2",
+            Self::PacketTruncated => "RTCP length runs over the end of the datagram",
+            Self::PaddingInvalid => "RTCP padding is miscounted or not at the end of the datagram",
+            Self::ReportTruncated => "report is shorter than its blocks",
+            Self::DescriptionTruncated => "source description runs over the end of its packet",
+            Self::ByeTruncated => "BYE runs over the end of its packet",
+        })
+    }
+}
+
+impl core::error::Error for RtcpError {}
+
+/// Why a packet could not be written.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum RtcpWriteError {
+    /// The caller's memory is too short.
+    NoRoom,
+    /// More report blocks or sources than the five-bit count can tell.
+    TooMany,
+    /// The canonical name is longer than [`CNAME_BYTES_MAX`].
+    CnameTooLong,
+}
+
+impl fmt::Display for RtcpWriteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoRoom => "no room for the RTCP packet",
+            Self::TooMany => "more than 31 report blocks or sources",
+            Self::CnameTooLong => "canonical name is longer than 255 bytes",
+        })
+    }
+}
+
+impl core::error::Error for RtcpWriteError {}
+
+/// Length in bytes of the packet that begins with `header`.
+const fn packet_len(header: [u8; HEADER_BYTES]) -> usize {
+    4 * (u16::from_be_bytes([header[2], header[3]]) as usize + 1)
+}
+
+/// Cuts the padding off `body`: its last byte counts the padding bytes, itself included, in whole words.
+fn strip_padding(body: &[u8]) -> Result<&[u8], RtcpError> {
+    let padding = usize::from(*body.last().ok_or(RtcpError::PaddingInvalid)?);
+    if padding == 0 || padding % 4 != 0 {
+        return Err(RtcpError::PaddingInvalid);
+    }
+    let len = body.len().checked_sub(padding).ok_or(RtcpError::PaddingInvalid)?;
+    Ok(&body[..len])
+}
+
+/// The `count` blocks at the start of `rest`; what follows them is a profile's extension and not looked at.
+fn report_blocks(count: u8, rest: &[u8]) -> Result<&[[u8; BLOCK_BYTES]], RtcpError> {
+    rest.as_chunks().0.get(..usize::from(count)).ok_or(RtcpError::ReportTruncated)
+}
+
+fn split_word(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    bytes.split_first_chunk().map(|(word, rest)| (u32::from_be_bytes(*word), rest))
+}
+
+/// The SDES item at the start of `bytes`, type and text, and what follows it.
+fn split_item(bytes: &[u8]) -> Option<((u8, &[u8]), &[u8])> {
+    let ([item_type, len], rest) = bytes.split_first_chunk()?;
+    let (text, rest) = rest.split_at_checked(usize::from(*len))?;
+    Some(((*item_type, text), rest))
+}
+
+/// The word at `index` of a block whose length is known to the compiler.
+fn word<const N: usize>(bytes: &[u8; N], index: usize) -> u32 {
+    u32::from_be_bytes(bytes.as_chunks().0[index])
+}
+
+/// Copies `bytes` to the start of `out`, which is long enough by construction, and returns what follows them.
+fn put<'a>(out: &'a mut [u8], bytes: &[u8]) -> &'a mut [u8] {
+    let (start, rest) = out.split_at_mut(bytes.len());
+    start.copy_from_slice(bytes);
+    rest
+}
+
+fn put_words<'a>(out: &'a mut [u8], words: &[u32]) -> &'a mut [u8] {
+    words.iter().fold(out, |out, word| put(out, &word.to_be_bytes()))
+}
+
+fn put_blocks(out: &mut [u8], blocks: &[ReportBlock]) {
+    blocks.iter().fold(out, |out, block| put_words(out, &block.words()));
+}
+
+const VERSION: u8 = 2;
+const PADDING_BIT: u8 = 0x20;
+const COUNT_MASK: u8 = 0x1F;
+const HEADER_BYTES: usize = 4;
+const SENDER_INFO_BYTES: usize = 20;
+const BLOCK_BYTES: usize = 24;
+const CUMULATIVE_LOST_MIN: i32 = -0x80_0000;
+const CUMULATIVE_LOST_MAX: i32 = 0x7F_FFFF;
+
+const SENDER_REPORT: u8 = 200;
+const RECEIVER_REPORT: u8 = 201;
+const SOURCE_DESCRIPTION: u8 = 202;
+const BYE: u8 = 203;
+
+/// SDES item types (RFC 3550 s.6.5).
+const END_OF_ITEMS: u8 = 0;
+const CNAME: u8 = 1;
+
+const _: () = assert!(REPORT_BLOCKS_MAX == COUNT_MASK as usize && CNAME_BYTES_MAX == u8::MAX as usize);

@@ -1,0 +1,290 @@
+//! RTP data packets: a checked view over received bytes, and the header of packets of our own.
+//!
+//! ```text
+//!  0                   1                   2                   3
+//!  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! |V=2|P|X|  CC   |M|     PT      |       sequence number         |
+//! |                           timestamp                           |
+//! |           synchronization source (SSRC) identifier            |
+//! |            contributing source (CSRC) identifiers × CC        |
+//! |      X: profile               |      X: length in words       |
+//! |                     X: extension × length                     |
+//! |                    payload, then P: padding                   |
+//! ```
+
+use core::fmt;
+
+use crate::seq::{RtpTimestamp, SeqNumber, Ssrc};
+
+/// Length of the fixed part of an RTP header (RFC 3550 s.5.1), which is the whole header of every packet of our own.
+pub const RTP_HEADER_BYTES: usize = 12;
+
+/// One RTP data packet (RFC 3550 s.5.1) in the bytes it was received in. All lengths were checked by
+/// [`parse`](Self::parse), so no getter can fail.
+#[derive(Clone, Copy, Debug)]
+pub struct RtpPacket<'a> {
+    header: &'a [u8; RTP_HEADER_BYTES],
+    csrcs: &'a [[u8; 4]],
+    extension: Option<(u16, &'a [u8])>,
+    payload: &'a [u8],
+    header_len: usize,
+}
+
+impl<'a> RtpPacket<'a> {
+    /// Checks `datagram`, the payload of one UDP datagram, and returns the view.
+    ///
+    /// A packet whose padding fills the whole payload is accepted with an empty payload (endpoints send such packets to
+    /// probe a path), although RFC 3550 A.1 asks for less. Constant time.
+    ///
+    /// # Errors
+    ///
+    /// The first rule that `datagram` breaks.
+    pub fn parse(datagram: &'a [u8]) -> Result<Self, RtpError> {
+        let (header, rest) = datagram.split_first_chunk::<RTP_HEADER_BYTES>().ok_or(RtpError::HeaderTooShort)?;
+        if header[0] >> 6 != VERSION {
+            return Err(RtpError::WrongVersion);
+        }
+        let csrc_bytes = 4 * usize::from(header[0] & CSRC_COUNT_MASK);
+        let (csrcs, rest) = rest.split_at_checked(csrc_bytes).ok_or(RtpError::CsrcTruncated)?;
+        let (extension, rest) = if header[0] & EXTENSION_BIT != 0 {
+            let ([p0, p1, l0, l1], rest) = rest.split_first_chunk::<4>().ok_or(RtpError::ExtensionTruncated)?;
+            let extension_bytes = 4 * usize::from(u16::from_be_bytes([*l0, *l1]));
+            let (extension, rest) = rest.split_at_checked(extension_bytes).ok_or(RtpError::ExtensionTruncated)?;
+            (Some((u16::from_be_bytes([*p0, *p1]), extension)), rest)
+        } else {
+            (None, rest)
+        };
+        let payload = if header[0] & PADDING_BIT != 0 { strip_padding(rest)? } else { rest };
+        Ok(Self { header, csrcs: csrcs.as_chunks().0, extension, payload, header_len: datagram.len() - rest.len() })
+    }
+
+    /// The marker bit: in audio the first packet of a talkspurt, in a telephone event the first of an event.
+    #[must_use]
+    pub const fn marker(&self) -> bool {
+        self.header[1] & MARKER_BIT != 0
+    }
+
+    /// The payload type, `0 ..= 127`.
+    #[must_use]
+    pub const fn payload_type(&self) -> u8 {
+        self.header[1] & PAYLOAD_TYPE_MASK
+    }
+
+    /// The sequence number.
+    #[must_use]
+    pub const fn sequence_number(&self) -> SeqNumber {
+        SeqNumber(u16::from_be_bytes([self.header[2], self.header[3]]))
+    }
+
+    /// When the first sample of the payload was taken.
+    #[must_use]
+    pub const fn timestamp(&self) -> RtpTimestamp {
+        RtpTimestamp(u32::from_be_bytes([self.header[4], self.header[5], self.header[6], self.header[7]]))
+    }
+
+    /// The source that counts the sequence numbers.
+    #[must_use]
+    pub const fn ssrc(&self) -> Ssrc {
+        Ssrc(u32::from_be_bytes([self.header[8], self.header[9], self.header[10], self.header[11]]))
+    }
+
+    /// The sources mixed into the payload, at most 15.
+    pub fn csrcs(&self) -> impl ExactSizeIterator<Item = Ssrc> + use<'a> {
+        self.csrcs.iter().map(|bytes| Ssrc(u32::from_be_bytes(*bytes)))
+    }
+
+    /// The header extension: the 16 bits its profile defines, and its content, whose length is a multiple of 4.
+    #[must_use]
+    pub const fn extension(&self) -> Option<(u16, &'a [u8])> {
+        self.extension
+    }
+
+    /// The elements of a one-byte or two-byte header extension (RFC 8285 s.4.2, s.4.3) in the order they stand; none if
+    /// the packet has no extension or one of another kind.
+    #[must_use]
+    pub const fn extension_elements(&self) -> ExtensionElements<'a> {
+        match self.extension {
+            Some((ONE_BYTE_PROFILE, rest)) => ExtensionElements { rest, two_byte: false },
+            Some((profile, rest)) if profile & TWO_BYTE_PROFILE_MASK == TWO_BYTE_PROFILE => {
+                ExtensionElements { rest, two_byte: true }
+            }
+            Some(_) | None => ExtensionElements { rest: &[], two_byte: false },
+        }
+    }
+
+    /// Length of everything before the payload: fixed header, CSRC list and extension, in bytes.
+    #[must_use]
+    pub const fn header_len(&self) -> usize {
+        self.header_len
+    }
+
+    /// The payload without its padding; it may be empty.
+    #[must_use]
+    pub const fn payload(&self) -> &'a [u8] {
+        self.payload
+    }
+
+    /// The fields of the fixed header.
+    #[must_use]
+    pub const fn header(&self) -> RtpHeader {
+        RtpHeader {
+            marker: self.marker(),
+            payload_type: self.payload_type(),
+            sequence_number: self.sequence_number(),
+            timestamp: self.timestamp(),
+            ssrc: self.ssrc(),
+        }
+    }
+}
+
+/// The fixed header of a packet of our own: version 2, no padding, no extension, no CSRC list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RtpHeader {
+    /// The marker bit.
+    pub marker: bool,
+    /// The payload type, `0 ..= 127`; only the low seven bits are sent.
+    pub payload_type: u8,
+    /// The sequence number.
+    pub sequence_number: SeqNumber,
+    /// When the first sample of the payload was taken, in units of the clock rate.
+    pub timestamp: RtpTimestamp,
+    /// The source that counts the sequence numbers.
+    pub ssrc: Ssrc,
+}
+
+impl RtpHeader {
+    /// Writes the header and returns its length, [`RTP_HEADER_BYTES`], which is where the payload starts. From a longer
+    /// buffer take the array with `first_chunk_mut` or `split_first_chunk_mut`.
+    pub fn emit(&self, out: &mut [u8; RTP_HEADER_BYTES]) -> usize {
+        let [s0, s1] = self.sequence_number.0.to_be_bytes();
+        let [t0, t1, t2, t3] = self.timestamp.0.to_be_bytes();
+        let [i0, i1, i2, i3] = self.ssrc.0.to_be_bytes();
+        let marker = if self.marker { MARKER_BIT } else { 0 };
+        *out = [VERSION << 6, marker | self.payload_type & PAYLOAD_TYPE_MASK, s0, s1, t0, t1, t2, t3, i0, i1, i2, i3];
+        RTP_HEADER_BYTES
+    }
+}
+
+/// One element of an RFC 8285 header extension.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ExtensionElement<'a> {
+    /// The local identifier that SDP `extmap` gave a meaning: `1 ..= 14` in the one-byte form, `1 ..= 255` in the
+    /// two-byte form.
+    pub id: u8,
+    /// Its content: 1 to 16 bytes in the one-byte form, 0 to 255 in the two-byte form.
+    pub data: &'a [u8],
+}
+
+/// Walks the elements of an RFC 8285 header extension; padding is skipped. The walk ends early at an element that runs
+/// over the end, and where RFC 8285 s.4.2 says to stop (identifier 15, or identifier 0 with a length).
+#[derive(Clone, Debug)]
+pub struct ExtensionElements<'a> {
+    rest: &'a [u8],
+    two_byte: bool,
+}
+
+impl<'a> Iterator for ExtensionElements<'a> {
+    type Item = ExtensionElement<'a>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let element = self.take();
+        if element.is_none() {
+            self.rest = &[];
+        }
+        element
+    }
+}
+
+impl<'a> ExtensionElements<'a> {
+    fn take(&mut self) -> Option<ExtensionElement<'a>> {
+        let padding = self.rest.iter().take_while(|byte| **byte == 0).count();
+        let (&first, rest) = self.rest.get(padding..)?.split_first()?;
+        let (id, len, rest) = if self.two_byte {
+            let (&len, rest) = rest.split_first()?;
+            (first, usize::from(len), rest)
+        } else {
+            (first >> 4, usize::from(first & 0x0F) + 1, rest)
+        };
+        if !self.two_byte && (id == 0 || id == ONE_BYTE_STOP_ID) {
+            return None;
+        }
+        let (data, rest) = rest.split_at_checked(len)?;
+        self.rest = rest;
+        Some(ExtensionElement { id, data })
+    }
+}
+
+/// Gives a packet another place in another stream, in place: payload, marker, CSRC list and extension stay as they are.
+///
+/// `packet` is one that [`RtpPacket::parse`] has accepted; anything shorter than a header is left as it is.
+pub fn rewrite_header(packet: &mut [u8], ssrc: Ssrc, sequence_number: SeqNumber, timestamp: RtpTimestamp) {
+    if let Some(header) = packet.first_chunk_mut::<RTP_HEADER_BYTES>() {
+        header[2..4].copy_from_slice(&sequence_number.0.to_be_bytes());
+        header[4..8].copy_from_slice(&timestamp.0.to_be_bytes());
+        header[8..12].copy_from_slice(&ssrc.0.to_be_bytes());
+    }
+}
+
+/// Sets or clears the marker bit in place.
+///
+/// `packet` is one that [`RtpPacket::parse`] has accepted; anything shorter than a header is left as it is.
+pub fn set_marker(packet: &mut [u8], marker: bool) {
+    if let Some(header) = packet.first_chunk_mut::<RTP_HEADER_BYTES>() {
+        header[1] = header[1] & PAYLOAD_TYPE_MASK | if marker { MARKER_BIT } else { 0 };
+    }
+}
+
+/// The rule of RFC 3550 s.5 that a datagram breaks.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum RtpError {
+    /// Fewer than [`RTP_HEADER_BYTES`] bytes.
+    HeaderTooShort,
+    /// The version is not 2.
+    WrongVersion,
+    /// The CSRC list runs over the end.
+    CsrcTruncated,
+    /// The header extension runs over the end.
+    ExtensionTruncated,
+    /// The padding count is zero or larger than what follows the header.
+    PaddingInvalid,
+}
+
+impl fmt::Display for RtpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::HeaderTooShort => "shorter than an RTP header",
+            Self::WrongVersion => "RTP version is not 2",
+            Self::CsrcTruncated => "CSRC list runs over the end of the packet",
+            Self::ExtensionTruncated => "header extension runs over the end of the packet",
+            Self::PaddingInvalid => "padding count is zero or larger than the payload",
+        })
+    }
+}
+
+impl core::error::Error for RtpError {}
+
+/// Cuts the padding off `payload`: its last byte counts the padding bytes, itself included.
+fn strip_padding(payload: &[u8]) -> Result<&[u8], RtpError> {
+    let padding = usize::from(*payload.last().ok_or(RtpError::PaddingInvalid)?);
+    if padding == 0 {
+        return Err(RtpError::PaddingInvalid);
+    }
+    let len = payload.len().checked_sub(padding).ok_or(RtpError::PaddingInvalid)?;
+    Ok(&payload[..len])
+}
+
+const VERSION: u8 = 2;
+const PADDING_BIT: u8 = 0x20;
+const EXTENSION_BIT: u8 = 0x10;
+const CSRC_COUNT_MASK: u8 = 0x0F;
+const MARKER_BIT: u8 = 0x80;
+const PAYLOAD_TYPE_MASK: u8 = 0x7F;
+
+/// Profile of an extension of one-byte elements (RFC 8285 s.4.2).
+const ONE_BYTE_PROFILE: u16 = 0xBEDE;
+/// Profile of an extension of two-byte elements; its low four bits are the application's (RFC 8285 s.4.3).
+const TWO_BYTE_PROFILE: u16 = 0x1000;
+const TWO_BYTE_PROFILE_MASK: u16 = 0xFFF0;
+/// The identifier at which a reader of one-byte elements stops (RFC 8285 s.4.2).
+const ONE_BYTE_STOP_ID: u8 = 15;
