@@ -8,7 +8,7 @@
 //! ```
 
 pub mod clock;
-pub mod executor;
 pub mod io;
 pub mod mailbox;
+pub mod run;
 pub mod snapshot;
