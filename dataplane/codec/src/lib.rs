@@ -7,7 +7,7 @@
 //!
 //! | module | job |
 //! | --- | --- |
-//! | [`format`] | the static payload types of RFC 3551 |
+//! | [`mod@format`] | the static payload types of RFC 3551 |
 //! | [`g711`] | µ-law and A-law (ITU-T G.711) |
 //! | [`mix`] | sums, differences, gain and levels |
 
