@@ -40,40 +40,45 @@ struct Law {
     encode: fn(&[i16], &mut [u8]),
 }
 
+/// A frame on a cache line of its own, as the engine would hold it.
+#[repr(align(64))]
+struct Frame<T>([T; FRAME_SAMPLES]);
+
 struct Conference {
     law: Law,
-    sum: [i32; FRAME_SAMPLES],
+    sum: Frame<i32>,
     members: Vec<Member>,
 }
 
 struct Member {
-    received: [u8; FRAME_SAMPLES],
-    samples: [i16; FRAME_SAMPLES],
-    sent: [u8; FRAME_SAMPLES],
+    received: Frame<u8>,
+    samples: Frame<i16>,
+    sent: Frame<u8>,
 }
 
 impl Conference {
     fn new(members: u32, law: Law) -> Self {
         let member = |number: u32| {
-            let mut received = [0; FRAME_SAMPLES];
-            for (word, at) in received.iter_mut().zip(number..) {
+            let mut received = Frame([0; FRAME_SAMPLES]);
+            for (word, at) in received.0.iter_mut().zip(number..) {
                 *word = at.wrapping_mul(37).to_le_bytes()[0];
             }
-            Member { received, samples: [0; FRAME_SAMPLES], sent: [0; FRAME_SAMPLES] }
+            Member { received, samples: Frame([0; FRAME_SAMPLES]), sent: Frame([0; FRAME_SAMPLES]) }
         };
-        Self { law, sum: [0; FRAME_SAMPLES], members: (0..members).map(member).collect() }
+        Self { law, sum: Frame([0; FRAME_SAMPLES]), members: (0..members).map(member).collect() }
     }
 
     fn mix(&mut self) {
-        self.sum.fill(0);
+        let sum = &mut self.sum.0;
+        sum.fill(0);
         for member in &mut self.members {
-            (self.law.decode)(&member.received, &mut member.samples);
-            mix::accumulate(&mut self.sum, &member.samples);
+            (self.law.decode)(&member.received.0, &mut member.samples.0);
+            mix::accumulate(sum, &member.samples.0);
         }
-        let mut others = [0; FRAME_SAMPLES];
+        let mut others = Frame([0; FRAME_SAMPLES]);
         for member in &mut self.members {
-            mix::subtract_narrow(&self.sum, &member.samples, &mut others);
-            (self.law.encode)(&others, &mut member.sent);
+            mix::subtract_narrow(sum, &member.samples.0, &mut others.0);
+            (self.law.encode)(&others.0, &mut member.sent.0);
         }
     }
 }
