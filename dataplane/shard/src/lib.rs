@@ -7,8 +7,11 @@
 //!                                                     PacketIo: ring (kernel) or sim (virtual network)
 //! ```
 
+mod buffer;
 pub mod clock;
+pub mod executor;
 pub mod io;
 pub mod mailbox;
+pub mod ring;
 pub mod run;
 pub mod snapshot;
