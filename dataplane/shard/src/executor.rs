@@ -26,7 +26,6 @@ use glommio::timer::TimerActionOnce;
 use glommio::{LocalExecutorBuilder, Placement};
 use ringbridge_media::engine::Engine;
 use ringbridge_media::id::ShardId;
-use ringbridge_media::limits::CONNECTIONS_MAX;
 use thiserror::Error;
 
 use crate::clock;
@@ -55,6 +54,9 @@ pub struct ShardConfig {
     pub cpu: Option<usize>,
     /// How long arrivals are gathered before a turn, `0 ..= 1 ms`. 0 gives the lowest latency.
     pub batch_wait: Duration,
+    /// Connections it has room for, `1 ..= limits::CONNECTIONS_MAX`. Twice as many files are registered with the ring,
+    /// which `RLIMIT_NOFILE` has to allow.
+    pub connections_max: u32,
     /// Seed of SSRCs and first sequence numbers.
     pub seed: u64,
 }
@@ -218,7 +220,7 @@ impl Host {
         let wake =
             rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK)
                 .map_err(|source| StartError::EventFd { shard, source: source.into() })?;
-        let ring_config = RingConfig::new(2 * CONNECTIONS_MAX as u32, mailbox.doorbell().fd());
+        let ring_config = RingConfig::new(2 * config.connections_max, mailbox.doorbell().fd());
         let ring = Ring::new(ring_config).map_err(|source| StartError::Ring { shard, source })?;
         let engine = Engine::new(shard, config.seed, clock::now());
         let shard = Shard::new(shard, config.batch_wait, engine, ring, mailbox, outbox, peers);
