@@ -38,8 +38,6 @@ use crate::run::Shard;
 const IDLE_AFTER: Duration = Duration::from_millis(100);
 /// A deadline nearer than this is waited for in the ring: parking costs more than it saves.
 const PARK_MIN: Duration = Duration::from_millis(5);
-/// How often the executor gets its turn while the shard is busy.
-const YIELD_INTERVAL: Duration = Duration::from_millis(10);
 /// Memory glommio registers for its own file I/O, which a shard has none of; the least it takes.
 const GLOMMIO_IO_MEMORY: usize = 65_536;
 /// Entries of glommio's own rings.
@@ -230,7 +228,6 @@ impl Host {
     /// Turns until told to stop. `Err` is a panic's text or a broken ring's error.
     async fn run(&mut self) -> Result<(), String> {
         let mut last_active = clock::now();
-        let mut last_yield = last_active;
         loop {
             let now = clock::now();
             // A panic is this shard's end, not the executor's.
@@ -246,13 +243,10 @@ impl Host {
             let after = clock::now();
             if after.saturating_since(last_active) >= IDLE_AFTER && self.park(after).await? {
                 last_active = clock::now();
-                last_yield = last_active;
                 continue;
             }
-            if after.saturating_since(last_yield) >= YIELD_INTERVAL {
-                last_yield = after;
-                glommio::executor().yield_task_queue_now().await;
-            }
+            // The executor has no other task while the shard is active, so it is not given a turn: that would cost an
+            // allocation and some system calls each time.
             let plan = self.shard.plan_wait(after, turn, IDLE_AFTER);
             self.shard.wait(plan).map_err(|error| format!("the packet ring is broken: {error}"))?;
         }

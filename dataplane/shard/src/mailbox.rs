@@ -265,7 +265,7 @@ impl<S> MailboxReader<S> {
 #[derive(Debug)]
 pub(crate) enum PeerMessage<S> {
     /// A connection that moves here, with its sockets.
-    Adopt { departure: Departure, slot: u32, rtp: S, rtcp: S },
+    Adopt { departure: Box<Departure>, slot: u32, rtp: S, rtcp: S },
     /// A message for a connection that has moved here.
     Forward(ShardMessage<S>),
 }

@@ -30,6 +30,8 @@ const CATCH_UPS_PER_TURN_MAX: usize = 64;
 const HELD_MESSAGES_MAX: usize = 1024;
 /// How often one port's kernel counters are read, in round-robin.
 const KERNEL_DROPS_INTERVAL: Duration = Duration::from_millis(4);
+#[expect(clippy::cast_possible_truncation, reason = "below 2^24, as limits.rs asserts")]
+const SLOTS: u32 = CONNECTIONS_MAX as u32;
 /// Slots looked at for a port whose counters could be read.
 const KERNEL_DROPS_LOOK: u32 = 64;
 /// The longest time a histogram of microseconds tells apart: one minute.
@@ -232,7 +234,7 @@ impl<P: PacketIo> Shard<P> {
             let Some(message) = self.peers.pop(self.id) else { break };
             taken += 1;
             match message {
-                PeerMessage::Adopt { departure, slot, rtp, rtcp } => self.adopt(now, departure, slot, rtp, rtcp),
+                PeerMessage::Adopt { departure, slot, rtp, rtcp } => self.adopt(now, *departure, slot, rtp, rtcp),
                 PeerMessage::Forward(message) => self.handle_message(now, message),
             }
         }
@@ -292,7 +294,7 @@ impl<P: PacketIo> Shard<P> {
     fn open(&mut self, now: Instant, request: Request, rtp: P::Socket, rtcp: P::Socket) {
         let token = request.token;
         let Some(id) = request.command.connection() else { return };
-        let slot = id.slot() as u32;
+        let Ok(slot) = u32::try_from(id.slot()) else { return };
         if let Err(error) = self.open_ports(slot, rtp, rtcp) {
             tracing::warn!(shard = self.id.0, connection = %id, %error, "sockets could not be opened");
             let result = Err(CommandError::SocketFailed);
@@ -333,7 +335,7 @@ impl<P: PacketIo> Shard<P> {
         let Move { connection, to, to_slot, rtp, rtcp, .. } = self.moves.swap_remove(index);
         if let (Some(departure), Some(rtp), Some(rtcp)) = (self.engine.depart(connection), rtp, rtcp) {
             self.gone.insert(connection, to);
-            self.send_to_peer(to, PeerMessage::Adopt { departure, slot: to_slot, rtp, rtcp });
+            self.send_to_peer(to, PeerMessage::Adopt { departure: Box::new(departure), slot: to_slot, rtp, rtcp });
         }
         let mut held = std::mem::take(&mut self.held);
         for message in held.drain(..) {
@@ -427,7 +429,7 @@ impl<P: PacketIo> Shard<P> {
         self.kernel_drops_at = now;
         let found = self.engine.slot_in_use(self.kernel_drops_slot, KERNEL_DROPS_LOOK);
         self.kernel_drops_slot = found.map_or(self.kernel_drops_slot + KERNEL_DROPS_LOOK, |slot| slot + 1);
-        self.kernel_drops_slot %= CONNECTIONS_MAX as u32;
+        self.kernel_drops_slot %= SLOTS;
         let Some(slot) = found else { return };
         let port = Port::rtp(slot);
         let drops = self.io.kernel_drops(port);

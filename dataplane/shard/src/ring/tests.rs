@@ -629,7 +629,7 @@ fn slots_are_refused_when_taken_or_out_of_range() {
         assert_eq!(fixture.ring.connect(port, nowhere).unwrap_err().kind(), io::ErrorKind::NotConnected);
         assert_eq!(fixture.ring.disconnect(port).unwrap_err().kind(), io::ErrorKind::NotConnected);
         fixture.ring.close(port);
-        assert_eq!(fixture.ring.poll_kernel_drops(port), 0);
+        assert_eq!(fixture.ring.kernel_drops(port), 0);
     }
     // Until its socket has been given back, a slot is taken.
     fixture.ring.close(Port::rtp(0));
@@ -822,13 +822,13 @@ fn the_kernels_own_drops_are_read() {
         source.send_to(&[0; 1000], here).unwrap();
     }
     fixture.ring.open(Port::rtp(0), socket.into()).unwrap();
-    assert_eq!(fixture.ring.poll_kernel_drops(Port::rtp(0)), 0);
+    assert_eq!(fixture.ring.kernel_drops(Port::rtp(0)), 0);
     for _ in 0..100 {
         source.send_to(&[0; 1000], here).unwrap();
     }
-    let lost = fixture.ring.poll_kernel_drops(Port::rtp(0));
+    let lost = fixture.ring.kernel_drops(Port::rtp(0));
     assert!((90..=100).contains(&lost), "{lost}");
-    assert_eq!(fixture.ring.poll_kernel_drops(Port::rtp(0)), 0);
+    assert_eq!(fixture.ring.kernel_drops(Port::rtp(0)), 0);
 }
 
 #[test]
