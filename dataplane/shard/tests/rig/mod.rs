@@ -5,7 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant as WallClock};
 
-use ringbridge_media::command::{CodecKind, Command, ConnectionSpec, Direction, ParticipantSpec, Request};
+use ringbridge_media::command::{CodecKind, Command, ConnectionSpec, Direction, Request};
 use ringbridge_media::event::{Answer, CommandError, Event};
 use ringbridge_media::id::{ConnectionId, ShardId};
 use ringbridge_shard::clock;
