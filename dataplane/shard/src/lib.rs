@@ -12,5 +12,7 @@ pub mod clock;
 pub mod executor;
 pub mod io;
 pub mod mailbox;
+pub mod probe;
 pub mod ring;
 pub mod snapshot;
+pub mod sockets;
