@@ -14,5 +14,6 @@ pub mod io;
 pub mod mailbox;
 pub mod probe;
 pub mod ring;
+pub mod sim;
 pub mod snapshot;
 pub mod sockets;
