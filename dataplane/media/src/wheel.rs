@@ -14,11 +14,19 @@ const NANOS_PER_MS: u64 = 1_000_000;
 /// A deadline wheel over keys of type `K`.
 #[derive(Debug)]
 pub(crate) struct Wheel<K> {
-    buckets: Vec<Vec<(u64, K)>>,
+    buckets: Vec<Vec<Entry<K>>>,
     occupied: [u64; WORDS],
     /// First millisecond that has not been looked at.
     cursor_ms: u64,
     len: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry<K> {
+    /// The millisecond it fires in; later than `due` if it was armed in the past.
+    fires_ms: u64,
+    due: Instant,
+    key: K,
 }
 
 impl<K: Copy> Wheel<K> {
@@ -33,10 +41,11 @@ impl<K: Copy> Wheel<K> {
 
     /// Fires `key` at `due`, rounded up to a whole millisecond.
     pub(crate) fn arm(&mut self, due: Instant, key: K) {
-        // A deadline in the past fires at the next look.
-        let due_ms = due.as_nanos().div_ceil(NANOS_PER_MS).max(self.cursor_ms);
-        let bucket = bucket_of(due_ms);
-        self.buckets[bucket].push((due_ms, key));
+        let due = due.ceil_to_millis();
+        // A deadline in the past fires at the next look, and still says when it was due.
+        let fires_ms = (due.as_nanos() / NANOS_PER_MS).max(self.cursor_ms);
+        let bucket = bucket_of(fires_ms);
+        self.buckets[bucket].push(Entry { fires_ms, due, key });
         self.occupied[bucket / 64] |= 1 << (bucket % 64);
         self.len += 1;
     }
@@ -54,11 +63,11 @@ impl<K: Copy> Wheel<K> {
             }
             let entries = &mut self.buckets[bucket];
             let before = fired.len();
-            entries.retain(|&(due_ms, key)| {
-                if due_ms <= now_ms {
-                    fired.push((Instant::from_millis(due_ms), key));
+            entries.retain(|&Entry { fires_ms, due, key }| {
+                if fires_ms <= now_ms {
+                    fired.push((due, key));
                 }
-                due_ms > now_ms
+                fires_ms > now_ms
             });
             self.len -= fired.len() - before;
             if entries.is_empty() {
@@ -118,7 +127,7 @@ mod tests {
             wheel.arm(Instant::from_millis(due), key);
         }
         assert_eq!(wheel.next_due(), Some(Instant::from_millis(5_000)));
-        assert_eq!(fire(&mut wheel, 5_002), [(5_000, 5)]);
+        assert_eq!(fire(&mut wheel, 5_002), [(100, 5)], "late, but it says when it was due");
         assert_eq!(wheel.next_due(), Some(Instant::from_millis(5_003)));
         assert_eq!(fire(&mut wheel, 5_010), [(5_003, 2), (5_003, 4), (5_010, 1)]);
         assert!(wheel.next_due().is_some_and(|due| due <= Instant::from_millis(9_000)));
