@@ -811,6 +811,23 @@ fn a_wait_ends_with_its_timeout_and_gathers_for_its_batch_time() {
 }
 
 #[test]
+fn without_min_wait_the_first_datagram_ends_a_wait() {
+    let mut fixture = Fixture::new(2);
+    fixture.ring.has_min_wait = false;
+    let socket = local();
+    let here = address(&socket);
+    fixture.ring.open(Port::rtp(0), socket).unwrap();
+    let source = endpoint();
+    for _ in 0..20 {
+        source.send_to(b"x", here).unwrap();
+        let start = Instant::now();
+        fixture.ring.wait(WaitPlan { timeout: PATIENCE, batch: PATIENCE }).unwrap();
+        assert!(start.elapsed() < PATIENCE / 2);
+        assert_eq!(fixture.ring.receive(10, consume), 1);
+    }
+}
+
+#[test]
 fn the_kernels_own_drops_are_read() {
     let mut fixture = Fixture::with(2, |config| config.buffers = 1);
     let socket = socket2::Socket::from(local());
