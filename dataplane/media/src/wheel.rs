@@ -15,6 +15,8 @@ const NANOS_PER_MS: u64 = 1_000_000;
 #[derive(Debug)]
 pub(crate) struct Wheel<K> {
     buckets: Vec<Vec<(u64, K)>>,
+    /// Armed when they were due already.
+    overdue: Vec<(u64, K)>,
     occupied: [u64; WORDS],
     /// First millisecond that has not been looked at.
     cursor_ms: u64,
@@ -25,6 +27,7 @@ impl<K: Copy> Wheel<K> {
     pub(crate) fn new(now: Instant) -> Self {
         Self {
             buckets: (0..BUCKETS).map(|_| Vec::with_capacity(4)).collect(),
+            overdue: Vec::with_capacity(64),
             occupied: [0; WORDS],
             cursor_ms: now.as_nanos() / NANOS_PER_MS,
             len: 0,
@@ -33,8 +36,12 @@ impl<K: Copy> Wheel<K> {
 
     /// Fires `key` at `due`, rounded up to a whole millisecond.
     pub(crate) fn arm(&mut self, due: Instant, key: K) {
-        // A deadline in the past fires at the next look.
-        let due_ms = due.as_nanos().div_ceil(NANOS_PER_MS).max(self.cursor_ms);
+        let due_ms = due.as_nanos().div_ceil(NANOS_PER_MS);
+        if due_ms < self.cursor_ms {
+            // It fires at the next look, and as the deadline it was, so that whoever armed it knows it again.
+            self.overdue.push((due_ms, key));
+            return;
+        }
         let bucket = bucket_of(due_ms);
         self.buckets[bucket].push((due_ms, key));
         self.occupied[bucket / 64] |= 1 << (bucket % 64);
@@ -44,6 +51,7 @@ impl<K: Copy> Wheel<K> {
     /// Moves everything due by `now` to `fired`, earliest first. What is armed while the fired keys are handled waits
     /// for the next call, so one call is bounded.
     pub(crate) fn expire(&mut self, now: Instant, fired: &mut Vec<(Instant, K)>) {
+        fired.extend(self.overdue.drain(..).map(|(due_ms, key)| (Instant::from_millis(due_ms), key)));
         let now_ms = now.as_nanos() / NANOS_PER_MS;
         let Some(span) = (now_ms + 1).checked_sub(self.cursor_ms) else { return };
         for step in 0..span.min(BUCKETS as u64) {
@@ -71,8 +79,12 @@ impl<K: Copy> Wheel<K> {
         }
     }
 
-    /// When to call [`expire`](Self::expire) next. May be early by whole rounds of the wheel, never late.
+    /// When to call [`expire`](Self::expire) next. May be early by whole rounds of the wheel, never late; not later than
+    /// the last look if something was armed that was due by then.
     pub(crate) fn next_due(&self) -> Option<Instant> {
+        if !self.overdue.is_empty() {
+            return Some(Instant::from_millis(self.cursor_ms - 1));
+        }
         if self.len == 0 {
             return None;
         }
@@ -117,14 +129,26 @@ mod tests {
         for (due, key) in [(5_010, 1), (5_003, 2), (9_000, 3), (5_003, 4), (100, 5)] {
             wheel.arm(Instant::from_millis(due), key);
         }
-        assert_eq!(wheel.next_due(), Some(Instant::from_millis(5_000)));
-        assert_eq!(fire(&mut wheel, 5_002), [(5_000, 5)]);
+        assert_eq!(wheel.next_due(), Some(Instant::from_millis(4_999)));
+        assert_eq!(fire(&mut wheel, 5_002), [(100, 5)]);
         assert_eq!(wheel.next_due(), Some(Instant::from_millis(5_003)));
         assert_eq!(fire(&mut wheel, 5_010), [(5_003, 2), (5_003, 4), (5_010, 1)]);
         assert!(wheel.next_due().is_some_and(|due| due <= Instant::from_millis(9_000)));
         assert_eq!(fire(&mut wheel, 8_999), []);
         assert_eq!(fire(&mut wheel, 9_000), [(9_000, 3)]);
         assert_eq!(wheel.next_due(), None);
+    }
+
+    #[test]
+    fn what_is_armed_late_fires_at_the_next_look_as_what_it_was() {
+        let mut wheel = Wheel::new(Instant::ZERO);
+        assert_eq!(fire(&mut wheel, 100), []);
+        wheel.arm(Instant::from_millis(100), 1);
+        wheel.arm(Instant::from_millis(60), 2);
+        wheel.arm(Instant::from_millis(100 + BUCKETS as u64), 3);
+        assert_eq!(wheel.next_due(), Some(Instant::from_millis(100)));
+        assert_eq!(fire(&mut wheel, 100), [(100, 1), (60, 2)]);
+        assert!(wheel.next_due().is_some_and(|due| due > Instant::from_millis(100)));
     }
 
     #[test]
