@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::command::Target;
+use crate::command::{ConnectionSpec, Target};
 use crate::connection::Media;
 use crate::event::{Condition, DropCounters, DropReason, Event};
 use crate::limits::{EVENTS_WAITING_MAX, FRAME_SAMPLES};
@@ -71,11 +71,11 @@ impl Outputs {
         slot: u32,
         due: Instant,
         payload: &[u8; FRAME_SAMPLES],
-        ptime_ms: u32,
+        spec: &ConnectionSpec,
     ) {
         media.owns_stream = true;
         media.relay_map = None;
-        if media.sender.push(due, payload, ptime_ms) {
+        if media.sender.push(due, payload, spec.tx_payload_type, spec.ptime_ms) {
             self.ready.push_back(slot);
         }
     }
