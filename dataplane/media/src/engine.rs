@@ -26,6 +26,9 @@ const FRAME: Duration = Duration::from_millis(FRAME_MS as u64);
 /// A clock that is further behind than this goes on from now instead of catching up frame by frame.
 const CATCH_UP_MAX: Duration = Duration::from_millis(500);
 
+/// Deadlines that wait at once, apart from those that no longer count: two of each connection, one of each conference.
+const DEADLINES: usize = 2 * CONNECTIONS_MAX + CONFERENCES_MAX;
+
 /// Whose deadline it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum TimerKey {
@@ -78,11 +81,11 @@ impl Engine {
             connections: (0..CONNECTIONS_MAX).map(|_| None).collect(),
             conferences: (0..CONFERENCES_MAX).map(|_| None).collect(),
             adopted: BTreeMap::new(),
-            wheel: Wheel::new(now),
+            wheel: Wheel::new(now, DEADLINES),
             out: Outputs::new(),
             media_pool: Vec::new(),
             phase_next: 0,
-            fired: Vec::with_capacity(1024),
+            fired: Vec::with_capacity(DEADLINES),
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::command::{ConnectionSpec, Target};
 use crate::connection::Media;
 use crate::event::{Condition, DropCounters, DropReason, Event};
-use crate::limits::{EVENTS_WAITING_MAX, FRAME_SAMPLES};
+use crate::limits::{CONNECTIONS_MAX, EVENTS_WAITING_MAX, FRAME_SAMPLES};
 use crate::op::Operation;
 use crate::port::PortAction;
 use crate::time::Instant;
@@ -44,9 +44,9 @@ pub(crate) struct Outputs {
 impl Outputs {
     pub(crate) fn new() -> Self {
         Self {
-            events: VecDeque::with_capacity(1024),
+            events: VecDeque::with_capacity(EVENTS_WAITING_MAX),
             port_actions: VecDeque::with_capacity(1024),
-            ready: VecDeque::with_capacity(4096),
+            ready: VecDeque::with_capacity(CONNECTIONS_MAX),
             totals: Totals::default(),
         }
     }
