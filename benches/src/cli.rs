@@ -26,7 +26,8 @@ const EXIT_VOID: u8 = 3;
 /// Drives a running ringbridge server over its control socket and loopback UDP, checks every packet, and measures.
 ///
 /// Exit codes: 0 measured, 1 failed, 2 wrong usage, 3 VOID: the generator itself was late (p99 of the sends above
-/// 2 ms, or more than 0.1 % of them above 5 ms) or the load was not what was asked for, so the figures say nothing.
+/// 2 ms, or more than 0.1 % of them above 5 ms), the target was kept from running by other processes, or the load did not
+/// saturate when it should: the figures say nothing.
 #[derive(Debug, Parser)]
 #[command(name = "ringbridge-load", version)]
 struct Cli {

@@ -16,7 +16,14 @@ pub struct CpuSample {
     /// From the process's CPU clock: exact, all threads, ended ones included.
     process_ns: u64,
     /// From `/proc/PID/task/TID/schedstat`: up to one scheduler tick behind for a thread that is running.
-    threads: BTreeMap<u32, u64>,
+    threads: BTreeMap<u32, ThreadTimes>,
+}
+
+/// What the scheduler knows of a thread, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default)]
+struct ThreadTimes {
+    ran: u64,
+    waited: u64,
 }
 
 /// CPU time used between two samples.
@@ -28,6 +35,9 @@ pub struct CpuUse {
     pub process_ns: u64,
     /// Share of one core, in percent.
     pub percent_of_core: f64,
+    /// Share of the time the busiest thread was ready to run but had to wait for a CPU, in percent: other processes
+    /// were in the way.
+    pub waited_percent: f64,
     /// The same by thread, busiest first; threads that used nothing are left out.
     pub threads: Vec<ThreadUse>,
 }
@@ -41,6 +51,8 @@ pub struct ThreadUse {
     pub name: String,
     /// CPU time in nanoseconds.
     pub ns: u64,
+    /// Time spent waiting for a CPU in nanoseconds.
+    pub waited_ns: u64,
     /// Share of one core, in percent.
     pub percent_of_core: f64,
 }
@@ -59,9 +71,9 @@ impl CpuSample {
             let Some(thread_id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
             // A thread may end between the listing and the reading.
             let Ok(text) = fs::read_to_string(entry.path().join("schedstat")) else { continue };
-            if let Some(ns) = text.split_whitespace().next().and_then(|field| field.parse().ok()) {
-                threads.insert(thread_id, ns);
-            }
+            let mut fields = text.split_whitespace().map(|field| field.parse().unwrap_or(0));
+            let times = ThreadTimes { ran: fields.next().unwrap_or(0), waited: fields.next().unwrap_or(0) };
+            threads.insert(thread_id, times);
         }
         Ok(Self { at, process_ns, threads })
     }
@@ -74,18 +86,21 @@ impl CpuSample {
         let mut threads: Vec<ThreadUse> = self
             .threads
             .iter()
-            .filter_map(|(&thread_id, &ns)| {
-                let ns = ns.saturating_sub(earlier.threads.get(&thread_id).copied().unwrap_or(0));
+            .filter_map(|(&thread_id, times)| {
+                let before = earlier.threads.get(&thread_id).copied().unwrap_or_default();
+                let ns = times.ran.saturating_sub(before.ran);
+                let waited_ns = times.waited.saturating_sub(before.waited);
                 let name = || {
                     let name = fs::read_to_string(format!("/proc/{pid}/task/{thread_id}/comm")).unwrap_or_default();
                     name.trim_end().to_owned()
                 };
-                (ns > 0).then(|| ThreadUse { thread_id, name: name(), ns, percent_of_core: percent(ns) })
+                (ns > 0).then(|| ThreadUse { thread_id, name: name(), ns, waited_ns, percent_of_core: percent(ns) })
             })
             .collect();
         threads.sort_by_key(|thread| std::cmp::Reverse(thread.ns));
         let process_ns = self.process_ns.saturating_sub(earlier.process_ns);
-        CpuUse { wall_ns, process_ns, percent_of_core: percent(process_ns), threads }
+        let waited_percent = threads.first().map_or(0.0, |busiest| percent(busiest.waited_ns));
+        CpuUse { wall_ns, process_ns, percent_of_core: percent(process_ns), waited_percent, threads }
     }
 }
 

@@ -313,7 +313,12 @@ fn measure_levels(pcm: &[i16], loud: &[bool], talkers: &[Talker], own: Option<us
                 .collect();
             let typical = crate::figures::median(&levels).unwrap_or(0.0);
             heard.own_level_max = typical;
-            let once = levels.iter().any(|&level| level >= SELF_BLOCK_LEVEL);
+            // One block is enough, but not one louder than all tones together: half a marker beside a hole.
+            let loudest = talkers.len() as f64 * signal::TONE_AMPLITUDE * 1.2;
+            let once = clear_blocks().filter(|&(_, clear)| clear).any(|(block, _)| {
+                signal::voice_level(talker.voice, block) >= SELF_BLOCK_LEVEL
+                    && block.iter().all(|&sample| f64::from(sample).abs() <= loudest)
+            });
             heard.self_hearing |= u64::from(typical >= SELF_LEVEL || once);
             continue;
         }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use comfy_table::Table;
+use comfy_table::presets::UTF8_FULL_CONDENSED;
 use serde::Serialize;
 
 use crate::cpu::CpuUse;
@@ -44,7 +45,7 @@ pub fn relay_table(comparison: &relay::Comparison) -> String {
     let targets = comparison.targets();
     let rivals: Vec<&str> = targets.iter().copied().filter(|&target| target != "server").collect();
     let with_ratios = targets.contains(&"server");
-    let mut table = Table::new();
+    let mut table = new_table();
     let mut header = vec!["median of the repeats (min to max)".to_owned()];
     header.extend(targets.iter().map(|target| (*target).to_owned()));
     if with_ratios {
@@ -52,7 +53,7 @@ pub fn relay_table(comparison: &relay::Comparison) -> String {
     }
     table.set_header(header);
     type Figure<'a> = (&'a str, usize, bool, &'a dyn Fn(&relay::Run) -> Option<f64>);
-    let figures: [Figure<'_>; 17] = [
+    let figures: [Figure<'_>; 19] = [
         ("CPU per packet, all threads (ns)", 0, true, &|run| Some(run.cpu_ns_per_packet)),
         ("CPU (% of a core)", 1, false, &|run| Some(run.cpu.percent_of_core)),
         ("system calls per packet (own count)", 4, true, &|run| run.syscalls_per_packet),
@@ -67,10 +68,12 @@ pub fn relay_table(comparison: &relay::Comparison) -> String {
         ("duplicates", 0, false, &|run| Some(run.verdict.duplicates as f64)),
         ("corrupt or header altered", 0, false, &|run| Some((run.verdict.corrupt + run.verdict.header_altered) as f64)),
         ("misrouted", 0, false, &|run| Some(run.verdict.misrouted as f64)),
+        ("target waited for a CPU (% of time)", 1, false, &|run| Some(run.cpu.waited_percent)),
         ("generator: send lateness p99 (µs)", 1, false, &|run| {
             run.saturation.is_none().then_some(run.lateness_us.p99)
         }),
-        ("generator: packets in flight, mean", 0, false, &|run| run.saturation.map(|s| s.in_flight_mean)),
+        ("packets queued at the target", 0, false, &|run| run.saturation.map(|s| s.queued)),
+        ("generator: rests for policing (s)", 2, false, &|run| run.saturation.map(|s| s.rested_seconds)),
         ("generator: rounds to spare (%)", 1, false, &|run| run.saturation.map(|s| s.idle_rounds_share * 100.0)),
     ];
     for (name, digits, compared, figure) in figures {
@@ -110,11 +113,11 @@ pub fn relay_table(comparison: &relay::Comparison) -> String {
 /// The table of a conference comparison.
 #[must_use]
 pub fn mix_table(comparison: &mix::Comparison) -> String {
-    let mut table = Table::new();
+    let mut table = new_table();
     table.set_header(["median of the repeats (min to max)", "mix"]);
     let runs = comparison.final_runs();
     type Figure<'a> = (&'a str, usize, &'a dyn Fn(&mix::Run) -> f64);
-    let figures: [Figure<'_>; 22] = [
+    let figures: [Figure<'_>; 23] = [
         ("members", 0, &|run| run.members as f64),
         ("CPU per member-packet, all threads (ns)", 0, &|run| run.cpu_ns_per_member_packet),
         ("CPU (% of a core)", 1, &|run| run.cpu.percent_of_core),
@@ -136,6 +139,7 @@ pub fn mix_table(comparison: &mix::Comparison) -> String {
         ("markers expected", 0, &|run| run.heard.markers_expected as f64),
         ("markers heard", 0, &|run| run.heard.markers_found as f64),
         ("voices of other rooms heard", 0, &|run| run.heard.foreign_voices as f64),
+        ("server waited for a CPU (% of time)", 1, &|run| run.cpu.waited_percent),
         ("generator: send lateness p99 (µs)", 1, &|run| run.lateness_us.p99),
     ];
     for (name, digits, figure) in figures {
@@ -156,7 +160,7 @@ pub fn mix_table(comparison: &mix::Comparison) -> String {
 /// The table of a command run.
 #[must_use]
 pub fn commands_table(run: &commands::Run) -> String {
-    let mut table = Table::new();
+    let mut table = new_table();
     table.set_header([
         "command",
         "sent",
@@ -212,7 +216,7 @@ pub fn commands_table(run: &commands::Run) -> String {
 #[must_use]
 pub fn idle_table(run: &idle::Run) -> String {
     let mib = |bytes: u64| number(bytes as f64 / f64::from(1 << 20), 1);
-    let mut table = Table::new();
+    let mut table = new_table();
     table.set_header([
         "figure".to_owned(),
         "empty".to_owned(),
@@ -223,6 +227,12 @@ pub fn idle_table(run: &idle::Run) -> String {
     table.add_row(["memory (MiB)".to_owned(), mib(run.empty_resident_bytes), mib(run.idle_resident_bytes)]);
     table.add_row(["set up in (s)".to_owned(), "–".to_owned(), number(run.set_up_seconds, 2)]);
     format!("{table}\nby thread, set up: {}", threads(&run.idle_cpu))
+}
+
+fn new_table() -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    table
 }
 
 fn verdict(verdict: &Verdict) -> String {

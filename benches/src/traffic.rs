@@ -41,6 +41,8 @@ const TAIL: Duration = Duration::from_millis(5);
 const STRAGGLER_TIMEOUT: Duration = Duration::from_millis(500);
 /// Time without any arrival after which saturated windows are written off as lost.
 const STALL_TIMEOUT: Duration = Duration::from_millis(100);
+/// Rest of all sources once one has used up its burst: as long as the server's buckets need to fill again.
+const REST: Duration = Duration::from_millis(125);
 /// Longest train of packets handed to the kernel in one send.
 pub const TRAIN_MAX: u32 = 16;
 
@@ -161,8 +163,10 @@ pub struct Saturation {
     pub in_flight_mean: f64,
     /// Share of the generator's rounds over all sockets that found nothing to read: spare time of the generator.
     pub idle_rounds_share: f64,
-    /// Share of the sends put off because the server would police them away.
-    pub policed_share: f64,
+    /// Packets that lay queued at the forwarder, on average: mean delay times rate (Little's law).
+    pub queued: f64,
+    /// Time spent resting so that the server's policing of sources does not drop anything, in seconds.
+    pub rested_seconds: f64,
     /// Packets written off as lost to keep the windows open.
     pub written_off: u64,
 }
@@ -449,6 +453,7 @@ pub fn run_saturated(
     let start = Instant::now();
     let (mut opened, mut received_before) = (None, 0);
     let mut last_arrival = start;
+    let mut resting_until = start;
     loop {
         if stop.load(Ordering::Relaxed) {
             return Err(Error::Interrupted);
@@ -467,22 +472,32 @@ pub fn run_saturated(
             break;
         }
         let now_ns = wall_ns();
+        let resting = now < resting_until;
+        let mut spent = false;
         let mut arrived = 0;
         for index in 0..endpoints.len() {
             let fresh = endpoints[index].drain(&mut batch, &mut delays)?;
             windows[peer_of(index)].returned(fresh);
             arrived += fresh;
             let grant = windows[index].grant();
-            if grant == 0 {
+            if grant == 0 || resting {
                 continue;
             }
-            rounds.grants += 1;
             if !buckets[index].take(grant, now_ns) {
-                rounds.policed += 1;
+                spent = true;
                 continue;
             }
             send_errors += u64::from(!endpoints[index].send_train(grant));
             windows[index].sent(grant);
+        }
+        if spent {
+            resting_until = now + REST;
+            rounds.rested += REST;
+        }
+        if resting {
+            // Nothing is measured of a rest; it is no stall either.
+            last_arrival = now;
+            continue;
         }
         if arrived > 0 {
             last_arrival = now;
@@ -494,8 +509,11 @@ pub fn run_saturated(
     }
     on_mark(Mark::Close)?;
     let (opened_ns, opened_at) = opened.unwrap_or_else(|| (wall_ns(), Instant::now()));
-    let (closed_ns, seconds) = (wall_ns(), opened_at.elapsed().as_secs_f64());
+    // Rates are those between the rests.
+    let seconds = opened_at.elapsed().saturating_sub(rounds.rested).as_secs_f64();
+    let closed_ns = wall_ns();
     let forwarded = received_by(endpoints) - received_before;
+    let queued = delays.mean() / 1e9 * forwarded as f64 / seconds.max(f64::MIN_POSITIVE);
     close_windows(endpoints);
     drain_stragglers(endpoints, &mut batch, &mut delays)?;
     Ok(Outcome {
@@ -506,7 +524,7 @@ pub fn run_saturated(
         lateness: Lateness::default(),
         send_errors,
         window_ns: opened_ns..closed_ns,
-        saturation: Some(rounds.summary()),
+        saturation: Some(rounds.summary(queued)),
     })
 }
 
@@ -516,8 +534,7 @@ struct Rounds {
     rounds: u64,
     idle: u64,
     in_flight: u64,
-    grants: u64,
-    policed: u64,
+    rested: Duration,
     written_off: u64,
 }
 
@@ -528,12 +545,13 @@ impl Rounds {
         self.in_flight += in_flight;
     }
 
-    fn summary(&self) -> Saturation {
+    fn summary(&self, queued: f64) -> Saturation {
         let share = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
         Saturation {
             in_flight_mean: share(self.in_flight, self.rounds),
             idle_rounds_share: share(self.idle, self.rounds),
-            policed_share: share(self.policed, self.grants),
+            queued,
+            rested_seconds: self.rested.as_secs_f64(),
             written_off: self.written_off,
         }
     }
@@ -586,31 +604,49 @@ fn drain_stragglers(endpoints: &mut [Endpoint], batch: &mut RecvBatch, delays: &
     }
 }
 
-/// Why a saturated run is void, if it is: the forwarder was not the bottleneck.
-///
-/// `busiest_percent` is how much of a core the busiest thread of the forwarder used.
+/// Why a saturated run is void, if it is: less than half of the window lay queued at the forwarder, so that it did not
+/// always find a full batch.
 #[must_use]
-pub fn unsaturated_reason(saturation: &Saturation, busiest_percent: f64) -> Option<String> {
-    /// A forwarder that used this much of a core was saturated, whatever the generator did.
-    const BUSY_PERCENT: f64 = 90.0;
-    /// A generator that had this share of its rounds to spare always had the queues filled.
-    const IDLE_SHARE: f64 = 0.05;
-    /// More sends than this put off by policing, and the load was bounded by it.
-    const POLICED_SHARE_MAX: f64 = 0.5;
-    if busiest_percent >= BUSY_PERCENT {
-        return None;
-    }
-    if saturation.policed_share > POLICED_SHARE_MAX {
-        return Some(format!(
-            "not saturated: the policing of sources held back {:.0} % of the sends",
-            saturation.policed_share * 100.0
-        ));
-    }
-    (saturation.idle_rounds_share < IDLE_SHARE).then(|| {
+pub fn unsaturated_reason(saturation: &Saturation, window: u32) -> Option<String> {
+    let wanted = f64::from(window) / 2.0;
+    (saturation.queued < wanted).then(|| {
         format!(
-            "not saturated: the generator had only {:.1} % of its rounds to spare and the forwarder used {:.0} % of a core",
-            saturation.idle_rounds_share * 100.0,
-            busiest_percent
+            "not saturated: on average {:.0} packets queued at the forwarder, {wanted:.0} wanted; the generator had \
+             {:.1} % of its rounds to spare (more --window or --train?)",
+            saturation.queued,
+            saturation.idle_rounds_share * 100.0
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_saturated_run_needs_half_the_window_queued() {
+        let saturation = |queued| Saturation {
+            in_flight_mean: 500.0,
+            idle_rounds_share: 0.1,
+            queued,
+            rested_seconds: 0.0,
+            written_off: 0,
+        };
+        assert_eq!(unsaturated_reason(&saturation(256.0), 512), None);
+        assert!(unsaturated_reason(&saturation(255.0), 512).unwrap().contains("not saturated"));
+    }
+
+    #[test]
+    fn only_loopback_is_sent_to() {
+        let endpoint = Endpoint::relayed(IpAddr::V4(Ipv4Addr::LOCALHOST), 1, 0, 1).unwrap();
+        assert!(endpoint.connect("192.0.2.1:4000".parse().unwrap()).is_err());
+        assert!(endpoint.connect("127.0.0.1:4000".parse().unwrap()).is_ok());
+    }
+
+    #[test]
+    fn an_empty_load_is_refused() {
+        let plan = PacedPlan { rate: 1, warmup: Duration::ZERO, measured: Duration::ZERO, pacing: Pacing::Sleep };
+        let stop = AtomicBool::new(false);
+        assert!(run_paced(&mut [], &plan, &stop, &AtomicU64::new(0), |_| Ok(())).is_err());
+    }
 }

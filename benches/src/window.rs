@@ -55,7 +55,7 @@ pub struct Bucket {
 
 impl Bucket {
     /// Share of the server's rate and burst that is used, so that clocks and rounding never decide.
-    const MARGIN: f64 = 0.95;
+    const MARGIN: f64 = 0.97;
 
     /// The bucket of a source with `packet_rate` packets per second of its own; full at `now_ns`.
     #[must_use]
@@ -131,10 +131,10 @@ mod tests {
     fn a_bucket_gives_a_burst_and_then_its_rate() {
         let mut bucket = Bucket::new(1_000.0, 0);
         let burst = (0..1_000).filter(|_| bucket.take(1, 0)).count();
-        assert_eq!(burst, 475);
-        // One second in steps of a millisecond: 95 % of 4000 packets.
+        assert_eq!(burst, 485);
+        // One second in steps of a millisecond: 97 % of 4000 packets.
         let steady = (1..=1_000u64).map(|ms| (0..10).filter(|_| bucket.take(1, ms * 1_000_000)).count()).sum::<usize>();
-        assert!((3_790..=3_800).contains(&steady), "{steady}");
+        assert!((3_870..=3_880).contains(&steady), "{steady}");
         assert!(!bucket.take(500, u64::MAX), "never more than the burst");
     }
 }

@@ -9,7 +9,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Context, addresses_of, connect_all, mix, ptime_ms_for, run_number};
+use super::{Context, addresses_of, connect_all, mix, ptime_ms_for, relay, run_number};
 use crate::cpu::{CpuSample, CpuUse};
 use crate::error::{Error, Result};
 use crate::figures::{Quantiles, duration_histogram, record};
@@ -247,7 +247,7 @@ fn run_set_up(context: &Context, session: &mut Session, load: &Load) -> Result<R
         Err(panic) => std::panic::resume_unwind(panic),
     }
     let cpu = cpu.ok_or_else(|| Error::Setup("the run ended before its measured window".into()))?;
-    let void = outcome.lateness.void_reason();
+    let void = outcome.lateness.void_reason().or_else(|| relay::starved_reason(&cpu));
     debug_assert!(endpoints.iter().all(|endpoint| !matches!(endpoint.sink(), Sink::Capture(_))));
     let tallies: Vec<_> = commander.tallies.iter().map(|(command, tally)| (*command, tally.summary())).collect();
     Ok(Run {

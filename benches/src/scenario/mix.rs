@@ -298,6 +298,7 @@ fn run_joined(context: &Context, session: &mut Session, load: &Load, repeat: u32
         }
     }
     let void = outcome.lateness.void_reason();
+    let void = void.or_else(|| relay::starved_reason(&cpu));
     let void = void.or_else(|| (heard.packets == 0).then(|| "the members received nothing".to_owned()));
     Ok(Run {
         repeat,

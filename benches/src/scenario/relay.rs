@@ -242,7 +242,7 @@ fn run_opened(
     let syscalls_per_packet =
         counted_before.zip(counted_after).and_then(|(before, after)| after.per_packet_since(&before));
     let cpu = cpu.ok_or_else(|| Error::Setup("the run ended before its measured window".into()))?;
-    Ok(summarize(target.name(), repeat, &outcome, cpu, syscalls_per_packet, clock_shift_us))
+    Ok(summarize(load, target.name(), repeat, &outcome, cpu, syscalls_per_packet, clock_shift_us))
 }
 
 /// Runs the load over connected endpoints, with a progress bar.
@@ -271,6 +271,7 @@ fn drive(
 }
 
 fn summarize(
+    load: &Load,
     target: &'static str,
     repeat: u32,
     outcome: &Outcome,
@@ -278,15 +279,15 @@ fn summarize(
     syscalls_per_packet: Option<f64>,
     clock_shift_us: f64,
 ) -> Run {
-    let busiest = cpu.threads.first().map_or(0.0, |thread| thread.percent_of_core);
-    let void = match &outcome.saturation {
-        Some(saturation) => traffic::unsaturated_reason(saturation, busiest),
-        None => outcome.lateness.void_reason(),
+    let void = match (&outcome.saturation, load.mode) {
+        (Some(saturation), Mode::Saturated { window, .. }) => traffic::unsaturated_reason(saturation, window),
+        (Some(_) | None, Mode::Saturated { .. } | Mode::Paced { .. }) => outcome.lateness.void_reason(),
     };
     let void = void.or_else(|| {
         (clock_shift_us.abs() > CLOCK_SHIFT_US_MAX)
             .then(|| format!("the wall clock moved by {clock_shift_us:.0} µs, so delays are wrong"))
     });
+    let void = void.or_else(|| starved_reason(&cpu));
     let void = void.or_else(|| (outcome.forwarded == 0).then(|| "no packet came back".to_owned()));
     Run {
         target,
@@ -306,6 +307,21 @@ fn summarize(
         saturation: outcome.saturation,
         void,
     }
+}
+
+/// Why a run is void, if it is: other processes kept the target from running. Packets then wait and come in batches,
+/// which makes a forwarder look cheaper and slower than it is.
+#[must_use]
+pub(super) fn starved_reason(cpu: &CpuUse) -> Option<String> {
+    /// Share of the time the target may have waited for a CPU, in percent.
+    const WAITED_PERCENT_MAX: f64 = 10.0;
+    (cpu.waited_percent > WAITED_PERCENT_MAX).then(|| {
+        format!(
+            "other processes were in the way: the target waited {:.0} % of the time for a CPU, limit \
+             {WAITED_PERCENT_MAX:.0} %",
+            cpu.waited_percent
+        )
+    })
 }
 
 /// Runs the load once more with strace attached to the target for the measured window. It slows the target down, so
@@ -417,7 +433,7 @@ mod tests {
             forwarded: 1,
             packets_per_second: 1.0,
             verdict: Verdict::default(),
-            cpu: CpuUse { wall_ns: 1, process_ns: 1, percent_of_core: 1.0, threads: Vec::new() },
+            cpu: CpuUse { wall_ns: 1, process_ns: 1, percent_of_core: 1.0, waited_percent: 0.0, threads: Vec::new() },
             cpu_ns_per_packet,
             syscalls_per_packet: None,
             delay_us: Quantiles::default(),
@@ -428,6 +444,13 @@ mod tests {
             saturation: None,
             void: void.map(str::to_owned),
         }
+    }
+
+    #[test]
+    fn a_starved_target_voids_the_run() {
+        let cpu = |waited_percent| CpuUse { waited_percent, ..run("server", 1, 1.0, None).cpu };
+        assert_eq!(starved_reason(&cpu(9.9)), None);
+        assert!(starved_reason(&cpu(10.1)).unwrap().contains("waited"));
     }
 
     #[test]
