@@ -1,1 +1,4 @@
-//! Placeholder.
+//! The control plane of ringbridge.
+#![forbid(unsafe_code)]
+
+pub mod files;
