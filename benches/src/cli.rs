@@ -13,7 +13,7 @@ use crate::machine::Machine;
 use crate::pacing::Pacing;
 use crate::reference::{self, Kind};
 use crate::report::{self, Report};
-use crate::scenario::relay::{Load as RelayLoad, Mode, STREAMS_MAX};
+use crate::scenario::relay::{Counter, Load as RelayLoad, Mode, STREAMS_MAX};
 use crate::scenario::{Context, commands, idle, mix, relay};
 use crate::session::{ServerInfo, Session};
 use crate::sys;
@@ -122,7 +122,10 @@ struct RelayArgs {
     /// Runs through each target, interleaved; the median is shown
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     repeat: u32,
-    /// Add one run each under `strace -c -f` to count system calls from outside
+    /// Add one run each with `perf stat` counting the system calls from outside
+    #[arg(long)]
+    perf: bool,
+    /// Add one run each, at a twentieth of the load, with `strace -c -f` counting the system calls from outside
     #[arg(long)]
     strace: bool,
 }
@@ -313,7 +316,11 @@ fn relay(args: &RelayArgs, machine: &Machine) -> Result<Option<String>> {
             targets.push(Box::new(ReferenceTarget::new(kind, args.reference_cpu)?));
         }
     }
-    let comparison = relay::compare(&context, &load, &mut targets, args.repeat, args.strace)?;
+    let counters: Vec<Counter> = [(args.perf, Counter::Perf), (args.strace, Counter::Strace)]
+        .into_iter()
+        .filter_map(|(wanted, counter)| wanted.then_some(counter))
+        .collect();
+    let comparison = relay::compare(&context, &load, &mut targets, args.repeat, &counters)?;
     println!("{}", describe_load(&load, context.pacing));
     println!("{}", report::relay_table(&comparison));
     let void = comparison.void_reason();

@@ -360,7 +360,7 @@ mod tests {
                 endpoint.connect(*address).unwrap();
             }
             let stop = AtomicBool::new(false);
-            traffic::prime(&mut endpoints, 2_000, &stop).unwrap();
+            traffic::prime(&mut endpoints, &stop).unwrap();
             let plan = PacedPlan {
                 rate: 2_000,
                 warmup: Duration::from_millis(50),
@@ -401,7 +401,7 @@ mod tests {
                     endpoint.connect(*address).unwrap();
                 }
                 let stop = AtomicBool::new(false);
-                traffic::prime(&mut endpoints, 2_000, &stop).unwrap();
+                traffic::prime(&mut endpoints, &stop).unwrap();
                 let plan = SaturatedPlan {
                     window: 64,
                     train: 4,
@@ -428,7 +428,7 @@ mod tests {
                     endpoint.connect(*address).unwrap();
                 }
                 let stop = AtomicBool::new(false);
-                traffic::prime(&mut endpoints, 100, &stop).unwrap();
+                traffic::prime(&mut endpoints, &stop).unwrap();
                 let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
                 stranger.send_to(&[0x80; 172], addresses[0]).unwrap();
                 let plan = PacedPlan {
@@ -451,7 +451,7 @@ mod tests {
         for endpoint in &endpoints {
             endpoint.connect(sink.local_addr().unwrap()).unwrap();
         }
-        let error = traffic::prime(&mut endpoints, 1_000, &AtomicBool::new(false)).unwrap_err();
+        let error = traffic::prime(&mut endpoints, &AtomicBool::new(false)).unwrap_err();
         assert!(error.to_string().contains("2 of 2 streams"), "{error}");
     }
 }

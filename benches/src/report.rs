@@ -98,9 +98,14 @@ pub fn relay_table(comparison: &relay::Comparison) -> String {
         table.add_row(row);
     }
     let mut text = table.to_string();
-    for (target, per_packet) in &comparison.strace_syscalls_per_packet {
-        text +=
-            &format!("\nstrace -c -f, a run of its own: {target} {per_packet:.4} system calls per packet, all threads");
+    for count in &comparison.outside_counts {
+        text += &format!(
+            "\n{}: {:.4} system calls per packet of all threads, counted by {} in a run of its own at {:.0} packets/s",
+            count.target,
+            count.syscalls_per_packet,
+            count.counter.name(),
+            count.packets_per_second
+        );
     }
     for target in targets {
         if let Some(run) = comparison.final_runs(target).last() {

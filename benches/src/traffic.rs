@@ -33,6 +33,10 @@ const PACED_BATCH: usize = 4;
 const SATURATED_BATCH: usize = 16;
 /// Packets sent both ways before anything is measured, so that the server knows every endpoint.
 const PRIME_ROUNDS: u64 = 5;
+/// Packets per second of each source then: what any server expects of one.
+const PRIME_SOURCE_RATE: u64 = 50;
+/// Packets per second over all sources then.
+const PRIME_RATE_MAX: u64 = 50_000;
 /// How long the first packets may take to come through.
 const PRIME_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long after the last packet the CPU is still counted, so that its handling is.
@@ -346,11 +350,11 @@ pub fn relay_endpoints(bind: Option<IpAddr>, run: u32, streams: u32) -> Result<V
 ///
 /// # Errors
 /// Some stream did not come through in 5 s, or the user interrupted.
-pub fn prime(endpoints: &mut [Endpoint], rate: u64, stop: &AtomicBool) -> Result<()> {
+pub fn prime(endpoints: &mut [Endpoint], stop: &AtomicBool) -> Result<()> {
     let mut batch = RecvBatch::new(PACED_BATCH);
     let mut unused = duration_histogram();
-    let schedule = Schedule::new(rate.max(1));
     let count = endpoints.len() as u64;
+    let schedule = Schedule::new((count * PRIME_SOURCE_RATE).min(PRIME_RATE_MAX));
     let start = Instant::now();
     for round in 0.. {
         let deaf = endpoints.iter().filter(|endpoint| endpoint.is_deaf()).count();
@@ -557,7 +561,9 @@ impl Rounds {
     }
 }
 
-fn received_by(endpoints: &[Endpoint]) -> u64 {
+/// New packets all endpoints together have received so far.
+#[must_use]
+pub fn received_by(endpoints: &[Endpoint]) -> u64 {
     endpoints.iter().map(|endpoint| endpoint.received).sum()
 }
 

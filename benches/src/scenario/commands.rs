@@ -190,7 +190,7 @@ fn run_set_up(context: &Context, session: &mut Session, load: &Load) -> Result<R
     let players = session.create_connections(vec![json!({"remote": remote, "codec": "PCMU"}); players])?;
     // Members send as often as streams do.
     let rate = load.rate * endpoints.len() as u64 / u64::from(load.streams);
-    traffic::prime(&mut endpoints, rate, &context.stop)?;
+    traffic::prime(&mut endpoints, &context.stop)?;
 
     let mut commander = Commander {
         client: Client::connect(&session.info().control)?,

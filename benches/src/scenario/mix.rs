@@ -138,7 +138,7 @@ pub fn compare(
         warmup_seconds: load.warmup_seconds,
     };
     let mut comparison = Comparison { load: *load, runs: Vec::new(), relays: None };
-    let mut relays = relay::Comparison { load: relay_load, runs: Vec::new(), strace_syscalls_per_packet: Vec::new() };
+    let mut relays = relay::Comparison { load: relay_load, runs: Vec::new(), outside_counts: Vec::new() };
     for repeat in 1..=repeats {
         for attempt in 0..=VOID_RETRIES_MAX {
             let run = run_once(context, session, load, repeat, &format!("mix {repeat}/{repeats}"))?;

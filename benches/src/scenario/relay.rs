@@ -1,6 +1,8 @@
 //! Relays: packets in, the same packets out, through the server and through reference forwarders in turn.
 
-use std::process::{Child, Command, Stdio};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -20,6 +22,10 @@ use crate::verify::Verdict;
 pub const STREAMS_MAX: u32 = 20_000;
 /// A void run is made again so often before it counts.
 const VOID_RETRIES_MAX: u32 = 2;
+/// By how much less load a target stopped by strace at each call is given.
+const STRACE_DIVISOR: u64 = 20;
+/// What each source of a saturated load is declared as: one packet a millisecond, the most there is.
+const SATURATED_SOURCE_RATE: f64 = 1_000.0;
 /// The clock may move so much against the monotonic one before delays are doubtful, in microseconds.
 const CLOCK_SHIFT_US_MAX: f64 = 200.0;
 
@@ -98,8 +104,8 @@ pub struct Comparison {
     pub load: Load,
     /// Every run made, void ones included, in the order made.
     pub runs: Vec<Run>,
-    /// System calls per packet counted by strace in runs of their own, by target.
-    pub strace_syscalls_per_packet: Vec<(&'static str, f64)>,
+    /// System calls counted from outside, in runs of their own.
+    pub outside_counts: Vec<OutsideCount>,
 }
 
 impl Comparison {
@@ -147,8 +153,8 @@ impl Comparison {
     }
 }
 
-/// Runs the load `repeats` times through each target, interleaved: A B C A B C. `strace` adds one run each under
-/// strace.
+/// Runs the load `repeats` times through each target, interleaved: A B C A B C. Each of
+/// `counters` adds one run through each target.
 ///
 /// # Errors
 /// A target failed, or the user interrupted.
@@ -157,10 +163,10 @@ pub fn compare(
     load: &Load,
     targets: &mut [Box<dyn ForwardTarget>],
     repeats: u32,
-    strace: bool,
+    counters: &[Counter],
 ) -> Result<Comparison> {
     context.prepare(u64::from(load.streams))?;
-    let mut comparison = Comparison { load: *load, runs: Vec::new(), strace_syscalls_per_packet: Vec::new() };
+    let mut comparison = Comparison { load: *load, runs: Vec::new(), outside_counts: Vec::new() };
     for repeat in 1..=repeats {
         for target in &mut *targets {
             for attempt in 0..=VOID_RETRIES_MAX {
@@ -177,10 +183,9 @@ pub fn compare(
             }
         }
     }
-    if strace {
+    for &counter in counters {
         for target in &mut *targets {
-            let per_packet = count_by_strace(context, load, target.as_mut())?;
-            comparison.strace_syscalls_per_packet.push((target.name(), per_packet));
+            comparison.outside_counts.push(count_from_outside(context, load, target.as_mut(), counter)?);
         }
     }
     Ok(comparison)
@@ -197,42 +202,37 @@ pub fn run_once(
     repeat: u32,
     label: &str,
 ) -> Result<Run> {
-    let result = run_opened(context, load, target, repeat, label, &mut |_, _| Ok(()));
+    let result = run_opened(context, load, target, repeat, label);
     let closed = target.close();
     let run = result?;
     closed?;
     Ok(run)
 }
 
-fn run_opened(
-    context: &Context,
-    load: &Load,
-    target: &mut dyn ForwardTarget,
-    repeat: u32,
-    label: &str,
-    on_mark: &mut (dyn FnMut(Mark, u32) -> Result<()> + Send),
-) -> Result<Run> {
+/// Opens the target for new endpoints and sends the first packets through it.
+fn open(context: &Context, load: &Load, target: &mut dyn ForwardTarget) -> Result<Vec<traffic::Endpoint>> {
     let mut endpoints = traffic::relay_endpoints(None, run_number(), load.streams)?;
-    let (source_rate, prime_rate) = match load.mode {
-        Mode::Paced { rate } => (rate as f64 / f64::from(load.streams), rate),
-        Mode::Saturated { .. } => (1_000.0, 10_000),
+    let source_rate = match load.mode {
+        Mode::Paced { rate } => rate as f64 / f64::from(load.streams),
+        Mode::Saturated { .. } => SATURATED_SOURCE_RATE,
     };
     let remotes = target.open(&addresses_of(&endpoints)?, ptime_ms_for(source_rate))?;
     connect_all(&endpoints, &remotes)?;
-    traffic::prime(&mut endpoints, prime_rate, &context.stop)?;
+    traffic::prime(&mut endpoints, &context.stop)?;
+    Ok(endpoints)
+}
+
+fn run_opened(context: &Context, load: &Load, target: &mut dyn ForwardTarget, repeat: u32, label: &str) -> Result<Run> {
+    let mut endpoints = open(context, load, target)?;
     let counted_before = target.io_count()?;
     let pid = target.pid();
     let watch = ClockWatch::start();
     let (mut opened, mut cpu) = (None, None);
     let mark = |mark| {
-        // The clocks are read inside whatever else happens at the border.
-        if mark == Mark::Open {
-            on_mark(mark, pid)?;
-            opened = Some(CpuSample::take(pid)?);
-        } else {
-            let sample = CpuSample::take(pid)?;
-            cpu = opened.as_ref().map(|opened| sample.since(opened, pid));
-            on_mark(mark, pid)?;
+        let sample = CpuSample::take(pid)?;
+        match mark {
+            Mark::Open => opened = Some(sample),
+            Mark::Close => cpu = opened.as_ref().map(|opened| sample.since(opened, pid)),
         }
         Ok(())
     };
@@ -263,7 +263,7 @@ fn drive(
             })
         }
         Mode::Saturated { window, train } => {
-            let plan = SaturatedPlan { window, train, source_rate: 1_000.0, warmup, measured };
+            let plan = SaturatedPlan { window, train, source_rate: SATURATED_SOURCE_RATE, warmup, measured };
             let total = u64::try_from((warmup + measured).as_millis()).unwrap_or(u64::MAX);
             progress::with_bar(label, total, |done| traffic::run_saturated(endpoints, &plan, &context.stop, done, mark))
         }
@@ -324,51 +324,127 @@ pub(super) fn starved_reason(cpu: &CpuUse) -> Option<String> {
     })
 }
 
-/// Runs the load once more with strace attached to the target for the measured window. It slows the target down, so
-/// nothing but the count is used.
-fn count_by_strace(context: &Context, load: &Load, target: &mut dyn ForwardTarget) -> Result<f64> {
-    let report = std::env::temp_dir().join(format!("ringbridge-load-strace-{}", std::process::id()));
-    let mut strace: Option<Child> = None;
-    let label = format!("{} under strace", target.name());
-    let mut on_mark = |mark, pid: u32| {
-        match mark {
-            Mark::Open => {
-                let child = Command::new("strace")
-                    .args(["-c", "-f", "-p", &pid.to_string(), "-o"])
-                    .arg(&report)
-                    .stdin(Stdio::null())
-                    .stderr(Stdio::null())
-                    .spawn()
-                    .map_err(Error::io("cannot start strace (is it installed?)"))?;
-                strace = Some(child);
-            }
-            Mark::Close => {
-                if let Some(child) = &strace {
-                    sys::interrupt_process(child.id()).map_err(Error::io("strace"))?;
-                }
-            }
-        }
-        Ok(())
-    };
-    let result = run_opened(context, load, target, 0, &label, &mut on_mark);
-    if let Some(mut child) = strace {
-        // After an error it is still attached; a second interrupt does no harm.
-        let _ = sys::interrupt_process(child.id());
-        child.wait().map_err(Error::io("strace"))?;
-    }
-    let closed = target.close();
-    let run = result?;
-    closed?;
-    let summary = std::fs::read_to_string(&report).map_err(Error::io("strace's report"))?;
-    let _ = std::fs::remove_file(&report);
-    let calls = strace_total(&summary).ok_or_else(|| Error::Protocol(format!("strace reported {summary:?}")))?;
-    Ok(calls as f64 / run.forwarded.max(1) as f64)
+/// What counts system calls from outside.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Counter {
+    /// `perf stat -e raw_syscalls:sys_enter`: the kernel counts, at the full load.
+    Perf,
+    /// `strace -c -f`: stops the target at each call, so it is used at a twentieth of the load.
+    Strace,
 }
 
-/// Number of calls in the last line of `strace -c`: "100.00 seconds usecs/call CALLS [errors] total".
-fn strace_total(summary: &str) -> Option<u64> {
-    let line = summary.lines().find(|line| line.trim_end().ends_with("total"))?;
-    line.split_whitespace().nth(3)?.parse().ok()
+impl Counter {
+    /// Its command, in tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Perf => "perf stat -e raw_syscalls:sys_enter",
+            Self::Strace => "strace -c -f",
+        }
+    }
+
+    fn command(self, pid: u32, report: &Path) -> Command {
+        let mut command = match self {
+            Self::Perf => {
+                let mut command = Command::new("perf");
+                command.args(["stat", "-x,", "-e", "raw_syscalls:sys_enter"]);
+                command
+            }
+            Self::Strace => {
+                let mut command = Command::new("strace");
+                command.args(["-c", "-f"]);
+                command
+            }
+        };
+        command.args(["-p", &pid.to_string(), "-o"]).arg(report);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    }
+
+    /// The load it is used with.
+    fn load(self, load: &Load) -> Load {
+        let mode = match (self, load.mode) {
+            (Self::Strace, Mode::Paced { rate }) => Mode::Paced { rate: (rate / STRACE_DIVISOR).max(1) },
+            (Self::Strace | Self::Perf, mode) => mode,
+        };
+        Load { mode, warmup_seconds: 0.0, ..*load }
+    }
+
+    /// The number of calls in its report.
+    fn total(self, report: &str) -> Option<u64> {
+        match self {
+            // "COUNT,,raw_syscalls:sys_enter,…"
+            Self::Perf => report.lines().find(|line| line.contains("sys_enter"))?.split(',').next()?.parse().ok(),
+            // "100.00 seconds usecs/call CALLS [errors] total"
+            Self::Strace => {
+                let line = report.lines().find(|line| line.trim_end().ends_with("total"))?;
+                line.split_whitespace().nth(3)?.parse().ok()
+            }
+        }
+    }
+}
+
+/// System calls counted from outside, in a run of its own of which nothing else is used.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct OutsideCount {
+    /// What it went through.
+    pub target: &'static str,
+    /// What counted.
+    pub counter: Counter,
+    /// Packets per second then.
+    pub packets_per_second: f64,
+    /// System calls of all threads per packet forwarded.
+    pub syscalls_per_packet: f64,
+}
+
+/// Runs the load once more with a counter attached to the target.
+fn count_from_outside(
+    context: &Context,
+    load: &Load,
+    target: &mut dyn ForwardTarget,
+    counter: Counter,
+) -> Result<OutsideCount> {
+    let result = count_opened(context, &counter.load(load), target, counter);
+    let closed = target.close();
+    let count = result?;
+    closed?;
+    Ok(count)
+}
+
+fn count_opened(
+    context: &Context,
+    load: &Load,
+    target: &mut dyn ForwardTarget,
+    counter: Counter,
+) -> Result<OutsideCount> {
+    /// Time an attaching counter needs to get hold of every thread.
+    const ATTACH: Duration = Duration::from_millis(500);
+    let mut endpoints = open(context, load, target)?;
+    let report = std::env::temp_dir().join(format!("ringbridge-load-count-{}", std::process::id()));
+    let mut child = counter
+        .command(target.pid(), &report)
+        .spawn()
+        .map_err(Error::io(format!("cannot start {} (is it installed?)", counter.name())))?;
+    std::thread::sleep(ATTACH);
+    let before = traffic::received_by(&endpoints);
+    let label = format!("{} counted", target.name());
+    let outcome = drive(context, load, &mut endpoints, &label, |_| Ok(()));
+    // Also after an error it has to let go of the target.
+    let interrupted = sys::interrupt_process(child.id());
+    let waited = child.wait();
+    let outcome = outcome?;
+    interrupted.and_then(|()| waited.map(drop)).map_err(Error::io(counter.name()))?;
+    let text = fs::read_to_string(&report).map_err(Error::io(format!("report of {}", counter.name())))?;
+    let _ = fs::remove_file(&report);
+    let calls = counter.total(&text).ok_or_else(|| Error::Protocol(format!("{} reported {text:?}", counter.name())))?;
+    let packets = traffic::received_by(&endpoints) - before;
+    Ok(OutsideCount {
+        target: target.name(),
+        counter,
+        packets_per_second: outcome.forwarded as f64 / outcome.seconds.max(f64::MIN_POSITIVE),
+        syscalls_per_packet: calls as f64 / packets.max(1) as f64,
+    })
 }
 
 #[cfg(test)]
@@ -456,7 +532,7 @@ mod tests {
     #[test]
     fn a_void_run_made_again_counts_and_one_left_void_spoils_the_ratio() {
         let load = load(Mode::Paced { rate: 1 });
-        let mut comparison = Comparison { load, runs: Vec::new(), strace_syscalls_per_packet: Vec::new() };
+        let mut comparison = Comparison { load, runs: Vec::new(), outside_counts: Vec::new() };
         comparison.runs.extend([
             run("server", 1, 99.0, Some("late")),
             run("server", 1, 3.0, None),
@@ -477,8 +553,23 @@ mod tests {
         let head = "% time     seconds  usecs/call     calls    errors syscall\n";
         let with = format!("{head}100.00    0.123456           1     12345        67 total\n");
         let without = format!("{head}100.00    0.123456           1     12345           total\n");
-        assert_eq!(strace_total(&with), Some(12_345));
-        assert_eq!(strace_total(&without), Some(12_345));
-        assert_eq!(strace_total("strace: attach failed"), None);
+        assert_eq!(Counter::Strace.total(&with), Some(12_345));
+        assert_eq!(Counter::Strace.total(&without), Some(12_345));
+        assert_eq!(Counter::Strace.total("strace: attach failed"), None);
+    }
+
+    #[test]
+    fn the_total_of_perf_is_read() {
+        let report = "# started on Sat\n\n54321,,raw_syscalls:sys_enter,1000,100.00,,\n";
+        assert_eq!(Counter::Perf.total(report), Some(54_321));
+        assert_eq!(Counter::Perf.total("<not counted>,,raw_syscalls:sys_enter,0,100.00,,\n"), None);
+    }
+
+    #[test]
+    fn strace_gets_a_lighter_load() {
+        let Mode::Paced { rate } = Counter::Strace.load(&load(Mode::Paced { rate: 400 })).mode else {
+            panic!("still paced");
+        };
+        assert_eq!(rate, 20);
     }
 }
