@@ -4,13 +4,28 @@
 //! Nothing here reads a clock, opens a socket, spawns, waits or draws randomness. Time and the seed for SSRCs
 //! and first sequence numbers are inputs, so every rule runs on virtual time and every failure can be replayed.
 //!
-//! One [`Engine`] belongs to one shard. The shard calls `handle_*`, then drains every `poll_*`, then waits.
+//! One [`engine::Engine`] belongs to one shard. The shard calls `handle_*`, then drains every `poll_*`, then waits.
 #![forbid(unsafe_code)]
 
+mod bucket;
 pub mod command;
+mod conference;
+mod connection;
+pub mod engine;
 pub mod event;
+mod execute;
 pub mod id;
+mod ingress;
+mod jitter_buffer;
+mod latch;
 pub mod limits;
+mod op;
+mod outputs;
 pub mod port;
+mod receiver;
+mod rng;
 pub mod samples;
+mod sender;
+mod talk;
 pub mod time;
+mod wheel;

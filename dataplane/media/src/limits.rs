@@ -51,7 +51,7 @@ pub const JITTER_SAMPLES: usize = 4096;
 /// How long the first packet of a talkspurt waits for its followers.
 pub const JITTER_DELAY: Duration = Duration::from_millis(20);
 
-/// Commands and other packets' worth of work taken in one turn.
+/// Commands taken in one turn of a shard.
 pub const COMMANDS_PER_TURN_MAX: usize = 64;
 
 /// Gain of a participant in decibels.
@@ -59,10 +59,9 @@ pub const GAIN_DB_MIN: i16 = -60;
 /// Gain of a participant in decibels.
 pub const GAIN_DB_MAX: i16 = 24;
 
-/// Events that wait to be polled: every connection may owe a learned, a timeout and an ended, and each operation and
-/// conference one end.
-pub const EVENTS_MAX: usize =
-    CONNECTIONS_MAX * (3 + CONNECTION_OPERATIONS_MAX) + CONFERENCES_MAX * (1 + CONFERENCE_OPERATIONS_MAX);
+/// Events that may wait to be polled before talk and digit events are dropped. The others are bounded by what owes
+/// them: each command one answer; each connection a learned, a timeout and an end; each operation and conference an end.
+pub const EVENTS_WAITING_MAX: usize = 4096;
 
 const _: () = assert!(JITTER_SAMPLES.is_power_of_two());
 const _: () = assert!(SAMPLE_RATE_HZ.is_multiple_of(1000 / FRAME_MS));

@@ -25,6 +25,11 @@ impl Instant {
         Self(millis * 1_000_000)
     }
 
+    /// The same or the next whole millisecond: the grain of every deadline.
+    pub const fn ceil_to_millis(self) -> Self {
+        Self(self.0.div_ceil(1_000_000).saturating_mul(1_000_000))
+    }
+
     /// Nanoseconds since the epoch.
     pub const fn as_nanos(self) -> u64 {
         self.0

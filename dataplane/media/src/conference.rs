@@ -1,0 +1,236 @@
+//! A conference: everybody hears the sum of all others.
+//!
+//! The mix runs in frames of 10 ms on the conference's own clock. Each frame: pull every participant's samples, sum
+//! them in i32, then give each listener the sum less his own share, narrowed once with saturation. Listeners whose own
+//! share is nothing hear the same samples; they share one encode per codec.
+
+use core::time::Duration;
+
+use ringbridge_codec::mix;
+
+use crate::command::{CodecKind, OperationKind, Target};
+use crate::connection::{Connection, Media};
+use crate::event::{Condition, ConnectionCounters, Event};
+use crate::id::ConferenceId;
+use crate::limits::{CONFERENCE_OPERATIONS_MAX, FRAME_MS, FRAME_SAMPLES, PHASES};
+use crate::op::Operation;
+use crate::outputs::Outputs;
+use crate::sender::{encode, silence};
+use crate::talk::{SILENCE_DBOV, TalkChange};
+use crate::time::Instant;
+
+/// A conference.
+#[derive(Debug)]
+pub(crate) struct Conference {
+    pub(crate) id: ConferenceId,
+    /// Media time zero, a whole millisecond on the conference's phase.
+    pub(crate) epoch: Instant,
+    /// The next frame to be mixed; due at `epoch + frame * 10 ms`.
+    frame: u64,
+    /// Whether frames are mixed: empty and one-party rooms cost nothing.
+    pub(crate) running: bool,
+    /// Slots of the connections in it, in order of joining.
+    pub(crate) participants: Vec<u32>,
+    pub(crate) participants_max: u32,
+    pub(crate) operations: [Option<Operation>; CONFERENCE_OPERATIONS_MAX],
+}
+
+impl Conference {
+    /// A new conference. `phase` spreads the clocks of many over a frame.
+    pub(crate) fn new(now: Instant, id: ConferenceId, participants_max: u32, phase: u32) -> Self {
+        let step = u64::from(FRAME_MS);
+        let now_ms = now.as_nanos() / 1_000_000;
+        // In the first milliseconds of a process the phase may lie before time began.
+        let epoch_ms = now_ms.saturating_sub((now_ms + step - u64::from(phase % PHASES)) % step);
+        Self {
+            id,
+            epoch: Instant::from_millis(epoch_ms),
+            frame: 0,
+            running: false,
+            participants: Vec::with_capacity(4),
+            participants_max,
+            operations: [const { None }; CONFERENCE_OPERATIONS_MAX],
+        }
+    }
+
+    /// When the next frame is due.
+    pub(crate) fn next_due(&self) -> Instant {
+        self.epoch + Duration::from_millis(self.frame * u64::from(FRAME_MS))
+    }
+
+    /// Puts the next frame after `now`: frames that nobody was there to hear are not made up for.
+    pub(crate) fn skip_to(&mut self, now: Instant) {
+        let passed = now.saturating_since(self.epoch).as_millis() / u128::from(FRAME_MS) + 1;
+        self.frame = self.frame.max(u64::try_from(passed).unwrap_or(u64::MAX));
+    }
+
+    /// Whether there is anything to mix.
+    pub(crate) fn wants_to_run(&self, connections: &[Option<Connection>]) -> bool {
+        match self.participants.len() {
+            0 => self.runs(OperationKind::Record),
+            1 => {
+                self.operations.iter().any(Option::is_some)
+                    || self.members(connections).any(|(_, connection)| connection.runs_any())
+            }
+            _ => true,
+        }
+    }
+
+    fn runs(&self, kind: OperationKind) -> bool {
+        self.operations.iter().flatten().any(|operation| operation.kind() == kind)
+    }
+
+    /// Slot and connection of each participant.
+    pub(crate) fn members<'a>(
+        &'a self,
+        connections: &'a [Option<Connection>],
+    ) -> impl Iterator<Item = (u32, &'a Connection)> + 'a {
+        self.participants.iter().filter_map(|&slot| Some((slot, connections.get(slot as usize)?.as_ref()?)))
+    }
+
+    /// Mixes the frame that is due and moves on to the next.
+    pub(crate) fn mix(&mut self, connections: &mut [Option<Connection>], out: &mut Outputs) {
+        let due = self.next_due();
+        self.frame += 1;
+        let mut sum = [0i32; FRAME_SAMPLES];
+        for &slot in &self.participants {
+            if let Some(connection) = connections.get_mut(slot as usize).and_then(Option::as_mut) {
+                collect(connection, due, self.id, &mut sum, out);
+            }
+        }
+        self.run_operations(&mut sum, out);
+        let mut shared = SharedEncodes::new(&sum);
+        for &slot in &self.participants {
+            if let Some(connection) = connections.get_mut(slot as usize).and_then(Option::as_mut) {
+                deliver(connection, slot, due, &mut shared, out);
+            }
+        }
+    }
+
+    fn run_operations(&mut self, sum: &mut [i32; FRAME_SAMPLES], out: &mut Outputs) {
+        let target = Target::Conference(self.id);
+        let mut frame = [0; FRAME_SAMPLES];
+        // Prompts first, so that recordings hold the full mix.
+        run_kind(&mut self.operations, OperationKind::Play, target, out, |operation| {
+            operation.play(&mut frame).inspect(|()| mix::accumulate(sum, &frame))
+        });
+        if self.runs(OperationKind::Record) {
+            mix::narrow(sum, &mut frame);
+            run_kind(&mut self.operations, OperationKind::Record, target, out, |operation| operation.record(&frame));
+        }
+    }
+}
+
+/// Runs every operation of `kind`; one that ends leaves its place and its final event.
+pub(crate) fn run_kind(
+    operations: &mut [Option<Operation>],
+    kind: OperationKind,
+    target: Target,
+    out: &mut Outputs,
+    mut run: impl FnMut(&mut Operation) -> Result<(), Condition>,
+) {
+    for place in operations {
+        let Some(operation) = place.as_mut().filter(|operation| operation.kind() == kind) else { continue };
+        if let Err(condition) = run(operation)
+            && let Some(operation) = place.take()
+        {
+            out.end_operation(operation, target, condition);
+        }
+    }
+}
+
+/// Takes one participant's share of a frame: pulls it, records it, judges it, and adds it to the sum.
+fn collect(
+    connection: &mut Connection,
+    due: Instant,
+    conference: ConferenceId,
+    sum: &mut [i32; FRAME_SAMPLES],
+    out: &mut Outputs,
+) {
+    let target = connection.target();
+    let Connection { id, participant, counters, media: Some(media), .. } = connection else { return };
+    let heard = pull(media, due, counters);
+    if media.runs(OperationKind::Record) {
+        let Media { operations, frame, .. } = media.as_mut();
+        run_kind(operations, OperationKind::Record, target, out, |operation| operation.record(frame));
+    }
+    if let Some(change) = participant.talk.look(heard.then_some(&media.frame)) {
+        let (conference, connection) = (conference, *id);
+        out.push_event(match change {
+            TalkChange::Started => Event::TalkStarted { conference, connection },
+            TalkChange::Stopped => Event::TalkStopped { conference, connection },
+        });
+    }
+    // Digital silence adds nothing: its sender hears what the silent ones hear.
+    media.in_mix = heard && !participant.muted && participant.talk.level_dbov() > SILENCE_DBOV;
+    if media.in_mix {
+        mix::apply_gain(&mut media.frame, participant.gain_q12);
+        mix::accumulate(sum, &media.frame);
+    }
+}
+
+/// Gives one listener his frame.
+fn deliver(connection: &mut Connection, slot: u32, due: Instant, shared: &mut SharedEncodes<'_>, out: &mut Outputs) {
+    let target = connection.target();
+    let Connection { spec, participant, media: Some(media), .. } = connection else { return };
+    let codec = spec.tx_codec;
+    let mut payload = [0; FRAME_SAMPLES];
+    let mut frame = [0; FRAME_SAMPLES];
+    let mut prompted = false;
+    if media.runs(OperationKind::Play) {
+        // A prompt to one participant takes the place of the mix for him alone.
+        run_kind(&mut media.operations, OperationKind::Play, target, out, |operation| {
+            operation.play(&mut frame).inspect(|()| prompted = true)
+        });
+    }
+    if !spec.direction.sends() {
+        // The prompt goes on, unheard: it has to end.
+        return;
+    }
+    if prompted {
+        encode(codec, &frame, &mut payload);
+    } else if participant.deaf {
+        payload = silence(codec);
+    } else if media.in_mix {
+        mix::subtract_narrow(shared.sum, &media.frame, &mut frame);
+        encode(codec, &frame, &mut payload);
+    } else {
+        payload = *shared.get(codec);
+    }
+    out.send_frame(media, slot, due, &payload, spec);
+}
+
+/// Moves one frame out of the jitter buffer into `media.frame`; whether anything of it was heard.
+pub(crate) fn pull(media: &mut Media, due: Instant, counters: &mut ConnectionCounters) -> bool {
+    let pulled = media.jitter.pull(due, &mut media.frame);
+    counters.concealed_samples += u64::from(pulled.missing);
+    pulled.heard
+}
+
+/// What everybody hears who is not in the mix himself, encoded at most once per codec.
+struct SharedEncodes<'a> {
+    sum: &'a [i32; FRAME_SAMPLES],
+    pcmu: Option<[u8; FRAME_SAMPLES]>,
+    pcma: Option<[u8; FRAME_SAMPLES]>,
+}
+
+impl<'a> SharedEncodes<'a> {
+    const fn new(sum: &'a [i32; FRAME_SAMPLES]) -> Self {
+        Self { sum, pcmu: None, pcma: None }
+    }
+
+    fn get(&mut self, codec: CodecKind) -> &[u8; FRAME_SAMPLES] {
+        let sum = self.sum;
+        let place = match codec {
+            CodecKind::Pcmu => &mut self.pcmu,
+            CodecKind::Pcma => &mut self.pcma,
+        };
+        place.get_or_insert_with(|| {
+            let mut frame = [0; FRAME_SAMPLES];
+            let mut payload = [0; FRAME_SAMPLES];
+            mix::narrow(sum, &mut frame);
+            encode(codec, &frame, &mut payload);
+            payload
+        })
+    }
+}

@@ -1,0 +1,288 @@
+//! One connection: an RTP session with one endpoint, and what it is wired to.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use ringbridge_codec::mix;
+use ringbridge_wire::seq::SeqNumber;
+
+use crate::bucket::TokenBucket;
+use crate::command::{ConnectionSpec, OperationKind, ParticipantChange, ParticipantSpec, Target};
+use crate::event::{ConnectionCounters, ConnectionState, ConnectionStatus, StreamStamp};
+use crate::id::{ConnectionId, OperationId};
+use crate::jitter_buffer::JitterBuffer;
+use crate::latch::Latch;
+use crate::limits::{
+    CONNECTION_OPERATIONS_MAX, FRAME_MS, FRAME_SAMPLES, PTIME_MS_MAX, RELAY_PTIME_MS_MAX, SAMPLE_RATE_HZ,
+};
+use crate::op::Operation;
+use crate::receiver::Receiver;
+use crate::rng::SplitMix64;
+use crate::sender::Sender;
+use crate::talk::TalkDetector;
+use crate::time::Instant;
+
+/// What a connection is wired to, by slots of this shard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Link {
+    None,
+    Relay(u32),
+    Conference(u32),
+}
+
+/// Maps a relayed stream onto our own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RelayMap {
+    pub(crate) source_ssrc: u32,
+    /// The earliest of our own numbers that a relayed packet may take: those before belong to something else.
+    pub(crate) floor: SeqNumber,
+    pub(crate) sequence_offset: u16,
+    pub(crate) timestamp_offset: u32,
+}
+
+/// What a connection needs once its media is more than relayed. 9 KiB.
+#[derive(Debug)]
+pub(crate) struct Media {
+    pub(crate) jitter: JitterBuffer,
+    pub(crate) sender: Sender,
+    /// We send a stream of our own, and from the first time on always.
+    pub(crate) owns_stream: bool,
+    pub(crate) relay_map: Option<RelayMap>,
+    pub(crate) operations: [Option<Operation>; CONNECTION_OPERATIONS_MAX],
+    /// What it says in the present frame, gain applied.
+    pub(crate) frame: [i16; FRAME_SAMPLES],
+    /// Whether `frame` is in the mix.
+    pub(crate) in_mix: bool,
+}
+
+impl Media {
+    pub(crate) fn new(rng: &mut SplitMix64) -> Box<Self> {
+        Box::new(Self {
+            jitter: JitterBuffer::new(),
+            sender: Sender::new(rng),
+            owns_stream: false,
+            relay_map: None,
+            operations: [const { None }; CONNECTION_OPERATIONS_MAX],
+            frame: [0; FRAME_SAMPLES],
+            in_mix: false,
+        })
+    }
+
+    /// Makes it as good as new for another connection.
+    pub(crate) fn recycle(&mut self, rng: &mut SplitMix64) {
+        self.jitter.reset();
+        self.sender = Sender::new(rng);
+        self.owns_stream = false;
+        self.relay_map = None;
+        self.in_mix = false;
+    }
+
+    pub(crate) fn runs(&self, kind: OperationKind) -> bool {
+        self.operations.iter().flatten().any(|operation| operation.kind() == kind)
+    }
+
+    pub(crate) fn runs_any(&self) -> bool {
+        self.operations.iter().any(Option::is_some)
+    }
+}
+
+/// How it takes part in its conference.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Participant {
+    pub(crate) muted: bool,
+    pub(crate) deaf: bool,
+    pub(crate) gain_db: i16,
+    pub(crate) gain_q12: i32,
+    pub(crate) talk: TalkDetector,
+}
+
+impl Participant {
+    pub(crate) fn new(spec: ParticipantSpec) -> Self {
+        let ParticipantSpec { muted, deaf, gain_db } = spec;
+        Self { muted, deaf, gain_db, gain_q12: mix::gain_q12_from_db(gain_db), talk: TalkDetector::new() }
+    }
+
+    pub(crate) fn apply(&mut self, change: ParticipantChange) {
+        self.muted = change.muted.unwrap_or(self.muted);
+        self.deaf = change.deaf.unwrap_or(self.deaf);
+        if let Some(gain_db) = change.gain_db {
+            self.gain_db = gain_db;
+            self.gain_q12 = mix::gain_q12_from_db(gain_db);
+        }
+    }
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) id: ConnectionId,
+    pub(crate) spec: ConnectionSpec,
+    pub(crate) created: Instant,
+    pub(crate) latch: Latch,
+    pub(crate) bucket: TokenBucket,
+    pub(crate) rtcp_bucket: TokenBucket,
+    pub(crate) receiver: Receiver,
+    pub(crate) rtcp_learned: Option<SocketAddr>,
+    /// The RTP socket is connected to the learned source.
+    pub(crate) connected: bool,
+    pub(crate) link: Link,
+    pub(crate) participant: Participant,
+    pub(crate) counters: ConnectionCounters,
+    pub(crate) last_heard: Instant,
+    /// When the silence timer that counts fires.
+    pub(crate) silence_due: Option<Instant>,
+    /// The present silence has been told.
+    pub(crate) timed_out: bool,
+    /// When the connection's own media clock ticks next.
+    pub(crate) solo_due: Option<Instant>,
+    /// Timestamp of the last telephone-event reported.
+    pub(crate) digit_timestamp: Option<u32>,
+    pub(crate) media: Option<Box<Media>>,
+}
+
+impl Connection {
+    pub(crate) fn new(now: Instant, id: ConnectionId, spec: ConnectionSpec) -> Self {
+        Self {
+            id,
+            spec,
+            created: now,
+            latch: Latch::new(spec.remote, spec.barred),
+            bucket: TokenBucket::default(),
+            rtcp_bucket: TokenBucket::default(),
+            receiver: Receiver::new(),
+            rtcp_learned: None,
+            connected: false,
+            link: Link::None,
+            participant: Participant::new(ParticipantSpec::default()),
+            counters: ConnectionCounters::default(),
+            last_heard: now,
+            silence_due: None,
+            timed_out: false,
+            solo_due: None,
+            digit_timestamp: None,
+            media: None,
+        }
+    }
+
+    /// Where RTCP goes: as learned, as given, or one above the RTP address (RFC 3550 section 11).
+    pub(crate) fn rtcp_target(&self) -> Option<SocketAddr> {
+        self.rtcp_learned.or(self.spec.remote_rtcp).or_else(|| {
+            let mut target = self.latch.target()?;
+            target.set_port(target.port().checked_add(1)?);
+            Some(target)
+        })
+    }
+
+    /// Whether an RTCP packet from `source` may be the endpoint's.
+    pub(crate) fn accepts_rtcp_from(&self, source: SocketAddr) -> bool {
+        self.spec.remote_rtcp == Some(source)
+            || self.latch.pinned().is_some_and(|(endpoint, _)| endpoint.ip() == source.ip())
+    }
+
+    /// Whether its packet time is one that can be handled at all.
+    pub(crate) const fn has_valid_ptime(spec: &ConnectionSpec) -> bool {
+        1 <= spec.ptime_ms && spec.ptime_ms <= RELAY_PTIME_MS_MAX
+    }
+
+    /// Whether its packets can be mixed, played and recorded.
+    pub(crate) const fn is_mixable(&self) -> bool {
+        self.spec.ptime_ms.is_multiple_of(FRAME_MS) && self.spec.ptime_ms <= PTIME_MS_MAX
+    }
+
+    pub(crate) const fn ptime_samples(&self) -> u32 {
+        self.spec.ptime_ms * (SAMPLE_RATE_HZ / 1000)
+    }
+
+    pub(crate) fn runs(&self, kind: OperationKind) -> bool {
+        self.media.as_ref().is_some_and(|media| media.runs(kind))
+    }
+
+    /// The kinds of its operations, or of the one that is named.
+    pub(crate) fn kinds_of(&self, only: Option<OperationId>) -> impl Iterator<Item = OperationKind> + '_ {
+        let operations = self.media.iter().flat_map(|media| media.operations.iter().flatten());
+        operations.filter(move |operation| only.is_none_or(|id| operation.id() == id)).map(Operation::kind)
+    }
+
+    pub(crate) fn runs_any(&self) -> bool {
+        self.media.as_ref().is_some_and(|media| media.runs_any())
+    }
+
+    pub(crate) const fn target(&self) -> Target {
+        Target::Connection(self.id)
+    }
+
+    /// When its own clock would tick next if it started now: whole milliseconds, spread by slot.
+    pub(crate) fn first_tick(now: Instant, slot: u32) -> Instant {
+        let phase = u64::from(slot % FRAME_MS);
+        let now_ms = now.as_nanos().div_ceil(1_000_000);
+        let step = u64::from(FRAME_MS);
+        Instant::from_millis(now_ms + (phase + step - now_ms % step) % step)
+    }
+
+    /// The first sample of its incoming stream that is not yet used.
+    pub(crate) fn stamp_in(&self) -> Option<StreamStamp> {
+        let (ssrc, expected, sequence) = self.receiver.expected()?;
+        let playout = self.media.as_ref().and_then(|media| media.jitter.next_timestamp());
+        Some(StreamStamp {
+            connection: self.id,
+            ssrc,
+            outgoing: false,
+            rtp_timestamp: playout.unwrap_or(expected),
+            // Which packet the playout point lies in is not kept; without a jitter buffer it is the next one.
+            sequence: if playout.is_none() { Some(sequence) } else { None },
+        })
+    }
+
+    /// The first sample of our own stream that belongs to a frame due at `due`; `None` if we send none.
+    pub(crate) fn stamp_out(&self, due: Instant) -> Option<StreamStamp> {
+        let media = self.own_stream()?;
+        Some(self.outgoing(media.sender.stamp(due)))
+    }
+
+    /// The first timestamp that our own stream does not send if it ends now.
+    pub(crate) fn stamp_unsent(&self) -> Option<StreamStamp> {
+        let media = self.own_stream()?;
+        Some(self.outgoing(media.sender.first_unsent()))
+    }
+
+    fn own_stream(&self) -> Option<&Media> {
+        self.media.as_deref().filter(|media| media.owns_stream && self.spec.direction.sends())
+    }
+
+    const fn outgoing(&self, (ssrc, rtp_timestamp, sequence): (u32, u32, u16)) -> StreamStamp {
+        StreamStamp { connection: self.id, ssrc, outgoing: true, rtp_timestamp, sequence: Some(sequence) }
+    }
+
+    pub(crate) fn status(&self, state: ConnectionState) -> ConnectionStatus {
+        let decodes = self.solo_due.is_some() || matches!(self.link, Link::Conference(_));
+        ConnectionStatus {
+            id: self.id,
+            state,
+            remote: self.spec.remote,
+            learned: self.latch.pinned().map(|(source, _)| source),
+            remote_rtcp: self.rtcp_target(),
+            connected_socket: self.connected,
+            rx_codec: self.spec.rx_codec,
+            tx_codec: self.spec.tx_codec,
+            ptime_ms: self.spec.ptime_ms,
+            direction: self.spec.direction,
+            ssrc_in: self.receiver.ssrc(),
+            ssrc_out: self.media.as_ref().filter(|media| media.owns_stream).map(|media| media.sender.ssrc()),
+            counters: self.counters,
+            cumulative_lost: self.receiver.cumulative_lost(),
+            jitter_ms: self.receiver.jitter_ms(),
+            level_db: decodes.then(|| self.participant.talk.level_dbov()),
+            operations: self
+                .media
+                .iter()
+                .flat_map(|media| media.operations.iter().flatten().map(Operation::id))
+                .collect(),
+        }
+    }
+
+    /// When the present silence will have lasted too long, unless that has been told.
+    pub(crate) fn silence_deadline(&self) -> Option<Instant> {
+        let timeout = self.spec.rtp_timeout_ms.filter(|_| !self.timed_out)?;
+        Some((self.last_heard + Duration::from_millis(u64::from(timeout))).ceil_to_millis())
+    }
+}

@@ -1,0 +1,436 @@
+//! The one machine a shard drives.
+//!
+//! After any `handle_*`, drain every `poll_*` before the next; then wait until
+//! [`poll_timeout`](Engine::poll_timeout), a datagram or a command, whichever is first. One turn of a shard handles
+//! datagrams first, then timeouts, then commands: a frame that is due is mixed before a command changes the room.
+
+use std::collections::BTreeMap;
+
+use crate::command::{OperationKind, Request};
+use crate::conference::{Conference, pull, run_kind};
+use crate::connection::{Connection, Link, Media};
+use crate::event::{Condition, DropReason, EndReason, Event};
+use crate::id::{ConferenceId, ConnectionId, ShardId};
+use crate::limits::{CONFERENCES_MAX, CONNECTIONS_MAX, FRAME_MS, FRAME_SAMPLES};
+use crate::outputs::Outputs;
+pub use crate::outputs::Totals;
+use crate::port::{DatagramMeta, Disposition, Port, PortAction, Transmit};
+use crate::rng::SplitMix64;
+use crate::sender::{encode, silence};
+use crate::talk::TalkDetector;
+use crate::time::Instant;
+use crate::wheel::Wheel;
+use core::time::Duration;
+
+const FRAME: Duration = Duration::from_millis(FRAME_MS as u64);
+/// A clock that is further behind than this goes on from now instead of catching up frame by frame.
+const CATCH_UP_MAX: Duration = Duration::from_millis(500);
+
+/// Deadlines that wait at once, apart from those that no longer count: two of each connection, one of each conference.
+const DEADLINES: usize = 2 * CONNECTIONS_MAX + CONFERENCES_MAX;
+
+/// Whose deadline it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum TimerKey {
+    /// The next frame of a conference.
+    Conference(u32),
+    /// The next frame of a connection that has a clock of its own.
+    Solo(u32),
+    /// Whether a connection has been silent for too long.
+    Silence(u32),
+}
+
+/// Connections, relays, conferences and operations of one shard, without any I/O.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) shard: ShardId,
+    pub(crate) now: Instant,
+    pub(crate) rng: SplitMix64,
+    pub(crate) connections: Vec<Option<Connection>>,
+    pub(crate) conferences: Vec<Option<Conference>>,
+    /// Where the connections live here that were created on another shard.
+    pub(crate) adopted: BTreeMap<ConnectionId, u32>,
+    pub(crate) wheel: Wheel<TimerKey>,
+    pub(crate) out: Outputs,
+    /// Media of connections that are gone, to be used again.
+    pub(crate) media_pool: Vec<Box<Media>>,
+    pub(crate) phase_next: u32,
+    fired: Vec<(Instant, TimerKey)>,
+}
+
+/// A connection on its way from one shard to another, with its operations.
+#[derive(Debug)]
+pub struct Departure(Connection);
+
+impl Departure {
+    /// Which connection it is.
+    pub const fn id(&self) -> ConnectionId {
+        self.0.id
+    }
+}
+
+impl Engine {
+    /// An engine for `shard`. `seed` decides every SSRC and first sequence number.
+    ///
+    /// Tables are sized here (see [`crate::limits`]); about 25 MiB.
+    pub fn new(shard: ShardId, seed: u64, now: Instant) -> Self {
+        Self {
+            shard,
+            now,
+            rng: SplitMix64::new(seed),
+            connections: (0..CONNECTIONS_MAX).map(|_| None).collect(),
+            conferences: (0..CONFERENCES_MAX).map(|_| None).collect(),
+            adopted: BTreeMap::new(),
+            wheel: Wheel::new(now, DEADLINES),
+            out: Outputs::new(),
+            media_pool: Vec::new(),
+            phase_next: 0,
+            fired: Vec::with_capacity(DEADLINES),
+        }
+    }
+
+    /// Takes in one datagram. What is to be relayed is changed in place, if at all, and leaves from where it lies.
+    ///
+    /// Constant time, no allocation.
+    pub fn handle_datagram(&mut self, now: Instant, meta: &DatagramMeta, datagram: &mut [u8]) -> Disposition {
+        self.now = now;
+        self.take_datagram(now, meta, datagram).unwrap_or_else(|reason| {
+            self.count_drop(meta.port, reason, 1);
+            Disposition::Consumed
+        })
+    }
+
+    /// Carries out one command; the answer comes by [`poll_event`](Self::poll_event).
+    pub fn handle_command(&mut self, now: Instant, request: Request) {
+        self.now = now;
+        let Request { token, received, command } = request;
+        let result = self.execute(received, command);
+        self.out.push_event(Event::Answer { token, result });
+    }
+
+    /// Does what is due by `now`: at most one frame of each clock, so call again while
+    /// [`poll_timeout`](Self::poll_timeout) is not later than `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = now;
+        let mut fired = core::mem::take(&mut self.fired);
+        self.wheel.expire(now, &mut fired);
+        for (due, key) in fired.drain(..) {
+            match key {
+                TimerKey::Conference(slot) => self.tick_conference(due, slot),
+                TimerKey::Solo(slot) => self.tick_solo(due, slot),
+                TimerKey::Silence(slot) => self.check_silence(due, slot),
+            }
+        }
+        self.fired = fired;
+    }
+
+    /// Writes the next packet of our own into `slot` (at least [`crate::limits::DATAGRAM_BYTES_MAX`] bytes).
+    pub fn poll_transmit(&mut self, slot: &mut [u8]) -> Option<Transmit> {
+        while let Some(index) = self.out.ready.pop_front() {
+            let Some(connection) = self.connections[index as usize].as_mut() else { continue };
+            let Connection { latch, counters, connected, media: Some(media), .. } = connection else { continue };
+            if !media.sender.is_partial() {
+                continue;
+            }
+            let Some(target) = latch.target() else {
+                media.sender.skip();
+                self.count_drop(Port::rtp(index), DropReason::NoTarget, 1);
+                continue;
+            };
+            let len = media.sender.emit(slot);
+            counters.packets_out += 1;
+            counters.bytes_out += len as u64;
+            self.out.totals.packets_out += 1;
+            return Some(Transmit { port: Port::rtp(index), target: (!*connected).then_some(target), len });
+        }
+        None
+    }
+
+    /// The next answer or event, in order.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.out.events.pop_front()
+    }
+
+    /// How many answers and events wait.
+    pub fn events_waiting(&self) -> usize {
+        self.out.events.len()
+    }
+
+    /// The next wish concerning a socket.
+    pub fn poll_port_action(&mut self) -> Option<PortAction> {
+        self.out.port_actions.pop_front()
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout) next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.wheel.next_due()
+    }
+
+    /// Says that a [`PortAction::Connect`] succeeded: packets now leave without an address, and come without a source.
+    pub fn port_connected(&mut self, port: Port) {
+        let connection = self.connections.get_mut(port.slot as usize).and_then(Option::as_mut);
+        if let Some(connection) = connection.filter(|_| !port.rtcp) {
+            connection.connected = true;
+        }
+    }
+
+    /// Counts packets that the I/O lost, under the connection and in the totals.
+    pub fn count_drop(&mut self, port: Port, reason: DropReason, packets: u64) {
+        self.out.drop_packets(reason, packets);
+        let Some(connection) = self.connections.get_mut(port.slot as usize).and_then(Option::as_mut) else { return };
+        connection.counters.drops += packets;
+        if matches!(reason, DropReason::SendBufferFull | DropReason::SendFailed) {
+            // They had been counted as sent when they were queued.
+            let sent = if port.rtcp { &mut connection.counters.rtcp_out } else { &mut connection.counters.packets_out };
+            *sent = sent.saturating_sub(packets);
+            self.out.totals.packets_out = self.out.totals.packets_out.saturating_sub(packets);
+        }
+    }
+
+    /// What was counted since the start.
+    pub const fn totals(&self) -> &Totals {
+        &self.out.totals
+    }
+
+    /// The slot of a connection that may move: it lives here and is in no relay and no conference.
+    pub fn movable_slot(&self, id: ConnectionId) -> Option<u32> {
+        let slot = self.slot_of(id)?;
+        self.connections[slot as usize].as_ref().is_some_and(|connection| connection.link == Link::None).then_some(slot)
+    }
+
+    /// Takes a connection out, to be [adopted](Self::adopt) by another shard. Its sockets have been taken from the
+    /// I/O before, so nothing arrives for it in between.
+    pub fn depart(&mut self, id: ConnectionId) -> Option<Departure> {
+        let slot = self.movable_slot(id)?;
+        let connection = self.connections[slot as usize].take()?;
+        self.adopted.remove(&id);
+        self.out.totals.connections -= 1;
+        self.out.totals.operations -= operations_of(&connection);
+        Some(Departure(connection))
+    }
+
+    /// Takes a connection in that another shard let go; its sockets are open here as `slot`.
+    ///
+    /// # Errors
+    /// The slot is in use; the connection comes back.
+    pub fn adopt(&mut self, now: Instant, slot: u32, departure: Departure) -> Result<(), Departure> {
+        self.now = now;
+        if self.connections.get(slot as usize).is_none_or(Option::is_some) {
+            return Err(departure);
+        }
+        let mut connection = departure.0;
+        if connection.id.shard() != self.shard || connection.id.slot() != slot as usize {
+            self.adopted.insert(connection.id, slot);
+        }
+        self.out.totals.connections += 1;
+        self.out.totals.operations += operations_of(&connection);
+        // The socket is still connected in the kernel, but the I/O here has to learn it.
+        if connection.connected
+            && let Some((source, _)) = connection.latch.pinned()
+        {
+            connection.connected = false;
+            self.out.port_actions.push_back(PortAction::Connect(Port::rtp(slot), source));
+        }
+        if let Some(due) = connection.solo_due {
+            self.wheel.arm(due, TimerKey::Solo(slot));
+        }
+        if let Some(due) = connection.silence_due {
+            self.wheel.arm(due, TimerKey::Silence(slot));
+        }
+        self.connections[slot as usize] = Some(connection);
+        Ok(())
+    }
+
+    /// Ends a connection whose sockets are lost.
+    pub fn fail_connection(&mut self, now: Instant, id: ConnectionId) {
+        self.now = now;
+        if let Some(slot) = self.slot_of(id) {
+            self.release_wherever(slot, EndReason::ShardFailed);
+        }
+    }
+
+    /// Ends a connection that found no place here; its final events come as usual.
+    pub fn abandon(&mut self, now: Instant, departure: Departure) {
+        self.now = now;
+        let mut connection = departure.0;
+        let target = connection.target();
+        for operation in connection.media.iter_mut().flat_map(|media| media.operations.iter_mut()) {
+            if let Some(operation) = operation.take() {
+                self.out.totals.operations += 1;
+                self.out.end_operation(operation, target, Condition::AutoStop);
+            }
+        }
+        let heard = connection.latch.pinned();
+        self.out.push_event(Event::ConnectionEnded { id: connection.id, reason: EndReason::ShardFailed, heard });
+    }
+
+    /// Whether a connection lives here.
+    pub fn has_connection(&self, id: ConnectionId) -> bool {
+        self.slot_of(id).is_some()
+    }
+
+    /// The first slot in use among the `look` slots from `from`, wrapping at the end of the table.
+    pub fn slot_in_use(&self, from: u32, look: u32) -> Option<u32> {
+        (from..from + look)
+            .map(|slot| slot % CONNECTIONS_MAX as u32)
+            .find(|&slot| self.connections[slot as usize].is_some())
+    }
+
+    /// Where a connection lives on this shard, if it does.
+    pub(crate) fn slot_of(&self, id: ConnectionId) -> Option<u32> {
+        let home = if id.shard() == self.shard { u32::try_from(id.slot()).ok() } else { None };
+        let here = |slot: &u32| {
+            self.connections.get(*slot as usize).and_then(Option::as_ref).is_some_and(|connection| connection.id == id)
+        };
+        home.filter(here).or_else(|| self.adopted.get(&id).copied().filter(here))
+    }
+
+    /// Starts or stops a conference's clock, as it has something to mix or not.
+    pub(crate) fn review_conference(&mut self, slot: u32) {
+        let Some(conference) = self.conferences[slot as usize].as_mut() else { return };
+        let wants = conference.wants_to_run(&self.connections);
+        if wants == conference.running {
+            return;
+        }
+        conference.running = wants;
+        if wants {
+            conference.skip_to(self.now);
+            self.wheel.arm(conference.next_due(), TimerKey::Conference(slot));
+            return;
+        }
+        for &member in &conference.participants {
+            let Some(connection) = self.connections[member as usize].as_mut() else { continue };
+            fall_silent(connection, conference.id, &mut self.out);
+            if let Some(media) = &mut connection.media {
+                media.jitter.reset();
+            }
+            finish_packet(connection, member, &mut self.out);
+        }
+    }
+
+    /// Starts or stops a connection's own clock, as it has operations outside a conference or not.
+    pub(crate) fn review_solo(&mut self, slot: u32, first_due: Option<Instant>) {
+        let Some(connection) = self.connections[slot as usize].as_mut() else { return };
+        let in_conference = matches!(connection.link, Link::Conference(_));
+        let wants = connection.runs_any() && !in_conference;
+        if !in_conference && !connection.runs(OperationKind::Play) {
+            finish_packet(connection, slot, &mut self.out);
+        }
+        match (wants, connection.solo_due) {
+            (true, None) => {
+                let due = first_due.unwrap_or_else(|| Connection::first_tick(self.now, slot));
+                connection.solo_due = Some(due);
+                self.wheel.arm(due, TimerKey::Solo(slot));
+            }
+            (false, Some(_)) => {
+                connection.solo_due = None;
+                if let Some(media) = connection.media.as_mut().filter(|_| !in_conference) {
+                    media.jitter.reset();
+                }
+            }
+            (true, Some(_)) | (false, None) => {}
+        }
+    }
+
+    fn tick_conference(&mut self, due: Instant, slot: u32) {
+        let Some(conference) = self.conferences[slot as usize].as_mut() else { return };
+        if !conference.running || conference.next_due() != due {
+            return;
+        }
+        let late = self.now.saturating_since(due);
+        self.out.totals.ticks_late += u64::from(late > FRAME);
+        if late > CATCH_UP_MAX {
+            conference.skip_to(self.now);
+        } else {
+            conference.mix(&mut self.connections, &mut self.out);
+        }
+        self.wheel.arm(conference.next_due(), TimerKey::Conference(slot));
+        // Operations may have ended.
+        self.review_conference(slot);
+    }
+
+    fn tick_solo(&mut self, due: Instant, slot: u32) {
+        let Some(connection) = self.connections[slot as usize].as_mut() else { return };
+        if connection.solo_due != Some(due) {
+            return;
+        }
+        let late = self.now.saturating_since(due);
+        self.out.totals.ticks_late += u64::from(late > FRAME);
+        let next = if late > CATCH_UP_MAX { Connection::first_tick(self.now, slot) } else { due + FRAME };
+        connection.solo_due = Some(next);
+        self.wheel.arm(next, TimerKey::Solo(slot));
+        let target = connection.target();
+        let Connection { spec, counters, participant, media: Some(media), .. } = connection else { return };
+        if media.runs(OperationKind::Record) {
+            let heard = pull(media, due, counters);
+            participant.talk.look(heard.then_some(&media.frame));
+            let Media { operations, frame, .. } = media.as_mut();
+            run_kind(operations, OperationKind::Record, target, &mut self.out, |operation| operation.record(frame));
+        }
+        if media.runs(OperationKind::Play) {
+            let mut samples = [0; FRAME_SAMPLES];
+            let mut prompted = false;
+            run_kind(&mut media.operations, OperationKind::Play, target, &mut self.out, |operation| {
+                operation.play(&mut samples).inspect(|()| prompted = true)
+            });
+            let mut payload = [0; FRAME_SAMPLES];
+            encode(spec.tx_codec, &samples, &mut payload);
+            if prompted && spec.direction.sends() {
+                self.out.send_frame(media, slot, due, &payload, spec);
+            }
+        }
+        self.review_solo(slot, None);
+    }
+
+    fn check_silence(&mut self, due: Instant, slot: u32) {
+        let Some(connection) = self.connections[slot as usize].as_mut() else { return };
+        if connection.silence_due != Some(due) {
+            return;
+        }
+        connection.silence_due = None;
+        let Some(deadline) = connection.silence_deadline() else { return };
+        if deadline > self.now {
+            arm_silence(connection, slot, &mut self.wheel);
+        } else {
+            // Once per silence: the next packet arms the timer again.
+            connection.timed_out = true;
+            self.out.push_event(Event::ConnectionTimeout { id: connection.id });
+        }
+    }
+}
+
+/// Fills up and sends a packet that was begun, so that nothing of a stream's last words is lost.
+pub(crate) fn finish_packet(connection: &mut Connection, slot: u32, out: &mut Outputs) {
+    let Connection { spec, media: Some(media), .. } = connection else { return };
+    if !media.sender.is_partial() || out.ready.contains(&slot) {
+        return;
+    }
+    if !spec.direction.sends() {
+        media.sender.discard_partial();
+        return;
+    }
+    while !media.sender.fill(&silence(spec.tx_codec), spec.ptime_ms) {}
+    out.ready.push_back(slot);
+}
+
+/// Nobody listens to a participant any more: if he was talking, that is over.
+pub(crate) fn fall_silent(connection: &mut Connection, conference: ConferenceId, out: &mut Outputs) {
+    if connection.participant.talk.is_talking() {
+        out.push_event(Event::TalkStopped { conference, connection: connection.id });
+    }
+    connection.participant.talk = TalkDetector::new();
+}
+
+/// Has the silence timer fire in time. One that is armed already looks again when it fires, so another is armed only
+/// if the deadline has come nearer.
+pub(crate) fn arm_silence(connection: &mut Connection, slot: u32, wheel: &mut Wheel<TimerKey>) {
+    let Some(deadline) = connection.silence_deadline() else { return };
+    if connection.silence_due.is_none_or(|due| deadline < due) {
+        connection.silence_due = Some(deadline);
+        wheel.arm(deadline, TimerKey::Silence(slot));
+    }
+}
+
+fn operations_of(connection: &Connection) -> u64 {
+    connection.media.as_ref().map_or(0, |media| media.operations.iter().flatten().count() as u64)
+}

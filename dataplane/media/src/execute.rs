@@ -1,0 +1,694 @@
+//! Carries out commands. Each checks everything first: a command that fails has changed nothing.
+
+use crate::command::{
+    Command, ConnectionChange, ConnectionSpec, OperationKind, OperationSpec, ParticipantChange, ParticipantSpec, Target,
+};
+use crate::conference::Conference;
+use crate::connection::{Connection, Link, Media, Participant};
+use crate::engine::{Engine, arm_silence, fall_silent};
+use crate::event::{
+    Answer, CommandError, Condition, ConferenceStatus, ConnectionState, ConnectionStatus, Effect, EffectClock,
+    EndReason, Event, OperationStatus, ParticipantStatus, StreamStamp,
+};
+use crate::id::{ConferenceId, ConnectionId, OperationId};
+use crate::limits::PARTICIPANTS_MAX;
+use crate::op::Operation;
+use crate::port::{Port, PortAction};
+use crate::time::Instant;
+
+type Outcome = Result<Answer, CommandError>;
+
+impl Engine {
+    pub(crate) fn execute(&mut self, received: Instant, command: Command) -> Outcome {
+        match command {
+            Command::CreateConnection { id, spec } => self.create_connection(id, *spec),
+            Command::ModifyConnection { id, change } => self.modify_connection(id, &change),
+            Command::InspectConnection { id } => self.inspect_connection(id),
+            Command::ListConnections { from, limit } => Ok(self.list_connections(from, limit)),
+            Command::DeleteConnection { id } => self.delete_connection(received, id),
+            Command::StartRelay { a, b } => self.start_relay(received, a, b),
+            Command::StopRelay { a } => self.stop_relay(received, a),
+            Command::CreateConference { id, participants_max } => self.create_conference(id, participants_max),
+            Command::JoinConference { conference, connection, participant } => {
+                self.join(received, conference, connection, participant)
+            }
+            Command::SetParticipant { conference, connection, change } => {
+                self.set_participant(received, conference, connection, change)
+            }
+            Command::LeaveConference { conference, connection } => self.leave(received, conference, connection),
+            Command::DeleteConference { id, keep_connections } => {
+                self.delete_conference(received, id, keep_connections)
+            }
+            Command::InspectConference { id } => self.inspect_conference(id),
+            Command::ListConferences { from, limit } => Ok(self.list_conferences(from, limit)),
+            Command::StartOperation { id, target, operation } => self.start_operation(id, target, operation),
+            Command::StopOperation { target, operation } => self.stop_operation(received, target, operation),
+            Command::ListOperations { target } => self.list_operations(target),
+        }
+    }
+
+    // Connections
+
+    fn create_connection(&mut self, id: ConnectionId, spec: ConnectionSpec) -> Outcome {
+        let slot = id.slot();
+        if id.shard() != self.shard || self.connections.get(slot).is_none_or(Option::is_some) {
+            return Err(CommandError::LimitReached);
+        }
+        if !Connection::has_valid_ptime(&spec) {
+            return Err(CommandError::UnsupportedCodec);
+        }
+        let mut connection = Connection::new(self.now, id, spec);
+        arm_silence(&mut connection, slot as u32, &mut self.wheel);
+        self.connections[slot] = Some(connection);
+        self.out.totals.connections += 1;
+        Ok(Answer::Done)
+    }
+
+    fn modify_connection(&mut self, id: ConnectionId, change: &ConnectionChange) -> Outcome {
+        let slot = self.find(id)?;
+        let connection = self.connections[slot as usize].as_mut().ok_or(CommandError::UnknownConnection(id))?;
+        let mut spec = connection.spec;
+        spec.remote = change.remote.or(spec.remote);
+        spec.remote_rtcp = change.remote_rtcp.or(spec.remote_rtcp);
+        (spec.rx_codec, spec.rx_payload_type) = change.rx_codec.unwrap_or((spec.rx_codec, spec.rx_payload_type));
+        (spec.tx_codec, spec.tx_payload_type) = change.tx_codec.unwrap_or((spec.tx_codec, spec.tx_payload_type));
+        spec.telephone_event_payload_type =
+            change.telephone_event_payload_type.unwrap_or(spec.telephone_event_payload_type);
+        spec.payload_types = change.payload_types.unwrap_or(spec.payload_types);
+        spec.ptime_ms = change.ptime_ms.unwrap_or(spec.ptime_ms);
+        spec.direction = change.direction.unwrap_or(spec.direction);
+        spec.rtp_timeout_ms = change.rtp_timeout_ms.unwrap_or(spec.rtp_timeout_ms);
+        let before = core::mem::replace(&mut connection.spec, spec);
+        let in_use = matches!(connection.link, Link::Conference(_)) || connection.runs_any();
+        if !Connection::has_valid_ptime(&spec) || (in_use && !connection.is_mixable()) {
+            connection.spec = before;
+            return Err(CommandError::UnsupportedCodec);
+        }
+        if let Some(media) = connection.media.as_mut().filter(|media| media.sender.is_partial()) {
+            if !spec.direction.sends() {
+                media.sender.discard_partial();
+            } else if before.tx_codec != spec.tx_codec || spec.ptime_ms != before.ptime_ms {
+                // One packet never holds two codecs: what was begun leaves as a short packet.
+                self.out.ready.push_back(slot);
+            }
+        }
+        if before.remote_rtcp != spec.remote_rtcp {
+            connection.rtcp_learned = None;
+        }
+        let moved = change.remote.is_some_and(|remote| {
+            before.remote != Some(remote) && connection.latch.pinned().is_none_or(|(source, _)| source != remote)
+        });
+        if moved {
+            connection.latch.restart(spec.remote);
+            connection.rtcp_learned = None;
+            if connection.connected {
+                connection.connected = false;
+                self.out.port_actions.push_back(PortAction::Disconnect(Port::rtp(slot)));
+            }
+        }
+        arm_silence(connection, slot, &mut self.wheel);
+        Ok(Answer::Done)
+    }
+
+    fn inspect_connection(&self, id: ConnectionId) -> Outcome {
+        let slot = self.find(id)?;
+        let connection = self.connections[slot as usize].as_ref().ok_or(CommandError::UnknownConnection(id))?;
+        Ok(Answer::Connection(Box::new(self.status_of(connection))))
+    }
+
+    fn list_connections(&self, from: u32, limit: u32) -> Answer {
+        let slots = self.connections.iter().zip(0u32..).skip(from as usize);
+        let mut found = slots.filter_map(|(connection, slot)| connection.as_ref().map(|connection| (connection, slot)));
+        let page = found.by_ref().take(limit as usize).map(|(connection, _)| self.status_of(connection)).collect();
+        let next = found.next().map(|(_, slot)| slot);
+        Answer::Connections { page, next }
+    }
+
+    fn delete_connection(&mut self, received: Instant, id: ConnectionId) -> Outcome {
+        let slot = self.find(id)?;
+        let epoch = self.epoch_of(slot);
+        let at = self.due_of(slot).unwrap_or(self.now);
+        let mut streams = self.stamp_release(slot);
+        if let Some(Link::Conference(room)) = self.link_of(slot) {
+            self.stamp_others(room, slot, &mut streams);
+        }
+        self.release_wherever(slot, EndReason::Deleted);
+        let effect = effect(EffectClock::Connection, epoch, received, at, streams);
+        Ok(Answer::Deleted { connections: vec![id], effect })
+    }
+
+    // Relays
+
+    fn start_relay(&mut self, received: Instant, a: ConnectionId, b: ConnectionId) -> Outcome {
+        let (slot_a, slot_b) = (self.find(a)?, self.find(b)?);
+        if slot_a == slot_b {
+            return Err(CommandError::AlreadyJoined(a));
+        }
+        for (slot, id) in [(slot_a, a), (slot_b, b)] {
+            if self.link_of(slot) != Some(Link::None) {
+                return Err(CommandError::AlreadyJoined(id));
+            }
+        }
+        for (slot, peer) in [(slot_a, slot_b), (slot_b, slot_a)] {
+            if let Some(connection) = self.connections[slot as usize].as_mut() {
+                connection.link = Link::Relay(peer);
+            }
+        }
+        let streams = self.stamp_relay(slot_a, slot_b);
+        Ok(Answer::Effect(effect(EffectClock::Connection, self.epoch_of(slot_a), received, self.now, streams)))
+    }
+
+    fn stop_relay(&mut self, received: Instant, a: ConnectionId) -> Outcome {
+        let slot = self.find(a)?;
+        let Some(Link::Relay(peer)) = self.link_of(slot) else { return Err(CommandError::NotAParticipant(a)) };
+        let streams = self.stamp_relay(slot, peer);
+        self.part(slot, peer);
+        Ok(Answer::Effect(effect(EffectClock::Connection, self.epoch_of(slot), received, self.now, streams)))
+    }
+
+    /// Undoes the wiring of two relayed connections.
+    fn part(&mut self, slot: u32, peer: u32) {
+        for side in [slot, peer] {
+            if let Some(connection) = self.connections[side as usize].as_mut() {
+                connection.link = Link::None;
+            }
+        }
+    }
+
+    // Conferences
+
+    fn create_conference(&mut self, id: ConferenceId, participants_max: u32) -> Outcome {
+        let slot = id.slot();
+        if id.shard() != self.shard || self.conferences.get(slot).is_none_or(Option::is_some) {
+            return Err(CommandError::LimitReached);
+        }
+        let participants_max = participants_max.min(PARTICIPANTS_MAX as u32);
+        self.conferences[slot] = Some(Conference::new(self.now, id, participants_max, self.phase_next));
+        self.phase_next = self.phase_next.wrapping_add(1);
+        self.out.totals.conferences += 1;
+        Ok(Answer::Done)
+    }
+
+    fn join(
+        &mut self,
+        received: Instant,
+        conference: ConferenceId,
+        connection: ConnectionId,
+        spec: ParticipantSpec,
+    ) -> Outcome {
+        let slot = self.find(connection)?;
+        if self.link_of(slot) != Some(Link::None) {
+            return Err(CommandError::AlreadyJoined(connection));
+        }
+        let room = self.find_conference(conference)?;
+        let place = self.conferences[room as usize].as_ref().ok_or(CommandError::UnknownConference(conference))?;
+        if place.participants.len() >= place.participants_max as usize {
+            return Err(CommandError::LimitReached);
+        }
+        let member = self.connections[slot as usize].as_ref().ok_or(CommandError::UnknownConnection(connection))?;
+        if !member.is_mixable() {
+            return Err(CommandError::UnsupportedCodec);
+        }
+        self.ensure_media(slot);
+        if let Some(member) = self.connections[slot as usize].as_mut() {
+            member.link = Link::Conference(room);
+            member.participant = Participant::new(spec);
+            // From here on the conference's clock drives it.
+            member.solo_due = None;
+            if let Some(media) = &mut member.media {
+                media.in_mix = false;
+                // A recording goes on with what has arrived.
+                if !media.runs(OperationKind::Record) {
+                    media.jitter.reset();
+                }
+            }
+        }
+        if let Some(place) = self.conferences[room as usize].as_mut() {
+            place.participants.push(slot);
+        }
+        self.review_conference(room);
+        self.start_stream(slot);
+        let mut streams = Vec::new();
+        streams.extend(self.stamp_hearing(room, slot));
+        if !spec.muted {
+            self.stamp_others(room, slot, &mut streams);
+        }
+        Ok(Answer::Effect(self.conference_effect(room, received, streams)))
+    }
+
+    fn set_participant(
+        &mut self,
+        received: Instant,
+        conference: ConferenceId,
+        connection: ConnectionId,
+        change: ParticipantChange,
+    ) -> Outcome {
+        let (room, slot) = self.find_participant(conference, connection)?;
+        let mut streams = Vec::new();
+        let heard_differently = change.muted.is_some() || change.gain_db.is_some();
+        if heard_differently {
+            let member = self.connections[slot as usize].as_ref();
+            streams.extend(member.and_then(Connection::stamp_in));
+            self.stamp_others(room, slot, &mut streams);
+        }
+        if change.deaf.is_some() {
+            streams.extend(self.stamp_hearing(room, slot));
+        }
+        if let Some(member) = self.connections[slot as usize].as_mut() {
+            member.participant.apply(change);
+        }
+        Ok(Answer::Effect(self.conference_effect(room, received, streams)))
+    }
+
+    fn leave(&mut self, received: Instant, conference: ConferenceId, connection: ConnectionId) -> Outcome {
+        let (room, slot) = self.find_participant(conference, connection)?;
+        let mut streams: Vec<_> = self.stamp_leaving(room, slot).into_iter().collect();
+        self.stamp_others(room, slot, &mut streams);
+        let effect = self.conference_effect(room, received, streams);
+        self.unseat(room, slot, EndReason::LastLeft);
+        Ok(Answer::Effect(effect))
+    }
+
+    fn delete_conference(&mut self, received: Instant, id: ConferenceId, keep_connections: bool) -> Outcome {
+        let room = self.find_conference(id)?;
+        let members: Vec<u32> = self.conferences[room as usize].iter().flat_map(|c| c.participants.clone()).collect();
+        let stamp = |&slot: &u32| if keep_connections { self.stamp_leaving(room, slot) } else { self.stamp_end(slot) };
+        let streams: Vec<_> = members.iter().filter_map(stamp).collect();
+        let effect = self.conference_effect(room, received, streams);
+        let ids: Vec<_> =
+            members.iter().filter_map(|&slot| self.connections[slot as usize].as_ref().map(|c| c.id)).collect();
+        self.close_conference(room, EndReason::Deleted);
+        if keep_connections {
+            return Ok(Answer::Deleted { connections: Vec::new(), effect });
+        }
+        for slot in members {
+            self.release(slot, EndReason::ConferenceDeleted);
+        }
+        Ok(Answer::Deleted { connections: ids, effect })
+    }
+
+    fn inspect_conference(&self, id: ConferenceId) -> Outcome {
+        let room = self.find_conference(id)?;
+        let conference = self.conferences[room as usize].as_ref().ok_or(CommandError::UnknownConference(id))?;
+        Ok(Answer::Conference(Box::new(self.conference_status(conference))))
+    }
+
+    fn list_conferences(&self, from: u32, limit: u32) -> Answer {
+        let slots = self.conferences.iter().zip(0u32..).skip(from as usize);
+        let mut found = slots.filter_map(|(conference, slot)| conference.as_ref().map(|conference| (conference, slot)));
+        let page =
+            found.by_ref().take(limit as usize).map(|(conference, _)| self.conference_status(conference)).collect();
+        let next = found.next().map(|(_, slot)| slot);
+        Answer::Conferences { page, next }
+    }
+
+    /// Takes a connection out of its conference; the last one out ends it.
+    fn unseat(&mut self, room: u32, slot: u32, reason: EndReason) {
+        let due = self.due_of(slot);
+        let Some(conference) = self.conferences[room as usize].as_mut() else { return };
+        let id = conference.id;
+        conference.participants.retain(|&member| member != slot);
+        let empty = conference.participants.is_empty();
+        self.unlink(slot, id, due);
+        if empty {
+            self.close_conference(room, reason);
+        } else {
+            self.review_conference(room);
+        }
+    }
+
+    /// Ends a conference; its connections stay.
+    fn close_conference(&mut self, room: u32, reason: EndReason) {
+        let Some(mut conference) = self.conferences[room as usize].take() else { return };
+        let due = conference.running.then(|| conference.next_due());
+        for slot in core::mem::take(&mut conference.participants) {
+            self.unlink(slot, conference.id, due);
+        }
+        let target = Target::Conference(conference.id);
+        for operation in conference.operations.iter_mut().filter_map(Option::take) {
+            self.out.end_operation(operation, target, Condition::AutoStop);
+        }
+        self.out.totals.conferences -= 1;
+        self.out.push_event(Event::ConferenceEnded { id: conference.id, reason });
+    }
+
+    fn unlink(&mut self, slot: u32, conference: ConferenceId, due: Option<Instant>) {
+        let Some(connection) = self.connections[slot as usize].as_mut() else { return };
+        connection.link = Link::None;
+        fall_silent(connection, conference, &mut self.out);
+        if let Some(media) = &mut connection.media {
+            media.in_mix = false;
+            if !media.runs(OperationKind::Record) {
+                media.jitter.reset();
+            }
+            if !media.runs(OperationKind::Play) {
+                media.sender.discard_partial();
+            }
+        }
+        // Operations of its own go on, on its own clock.
+        self.review_solo(slot, due);
+    }
+
+    // Operations
+
+    fn start_operation(&mut self, id: OperationId, target: Target, spec: OperationSpec) -> Outcome {
+        match target {
+            Target::Connection(connection) => {
+                let slot = self.find(connection)?;
+                let kind = kind_of(&spec);
+                let member =
+                    self.connections[slot as usize].as_ref().ok_or(CommandError::UnknownConnection(connection))?;
+                if !member.is_mixable() {
+                    return Err(CommandError::UnsupportedCodec);
+                }
+                if kind == OperationKind::Play && member.latch.target().is_none() {
+                    return Err(CommandError::NotConnected(connection));
+                }
+                if member.runs(kind) {
+                    return Err(CommandError::Busy);
+                }
+                self.ensure_media(slot);
+                let media = self.connections[slot as usize].as_mut().and_then(|member| member.media.as_mut());
+                let place = media
+                    .and_then(|media| media.operations.iter_mut().find(|place| place.is_none()))
+                    .ok_or(CommandError::Busy)?;
+                *place = Some(Operation::new(id, spec));
+                self.out.totals.operations += 1;
+                if kind == OperationKind::Play {
+                    self.start_stream(slot);
+                }
+                match self.link_of(slot) {
+                    Some(Link::Conference(room)) => self.review_conference(room),
+                    Some(Link::Relay(_) | Link::None) | None => self.review_solo(slot, None),
+                }
+            }
+            Target::Conference(conference) => {
+                let room = self.find_conference(conference)?;
+                let place = self.conferences[room as usize]
+                    .as_mut()
+                    .and_then(|room| room.operations.iter_mut().find(|place| place.is_none()))
+                    .ok_or(CommandError::Busy)?;
+                *place = Some(Operation::new(id, spec));
+                self.out.totals.operations += 1;
+                self.review_conference(room);
+            }
+        }
+        Ok(Answer::Done)
+    }
+
+    fn stop_operation(&mut self, received: Instant, target: Target, only: Option<OperationId>) -> Outcome {
+        let mut streams = Vec::new();
+        let effect = match target {
+            Target::Connection(id) => {
+                let slot = self.find(id)?;
+                let due = self.due_of(slot).unwrap_or(self.now);
+                let connection = self.connections[slot as usize].as_ref();
+                for kind in connection.iter().flat_map(|connection| connection.kinds_of(only)) {
+                    streams.extend(connection.and_then(|connection| match kind {
+                        OperationKind::Play => connection.stamp_out(due),
+                        OperationKind::Record => connection.stamp_in(),
+                    }));
+                }
+                effect(EffectClock::Connection, self.epoch_of(slot), received, due, streams)
+            }
+            Target::Conference(id) => {
+                let room = self.find_conference(id)?;
+                self.stamp_all(room, &mut streams);
+                self.conference_effect(room, received, streams)
+            }
+        };
+        let stopped = self.end_operations(target, only, Condition::UserStop);
+        if let (Some(id), true) = (only, stopped.is_empty()) {
+            return Err(CommandError::UnknownOperation(id));
+        }
+        match target {
+            Target::Connection(id) => {
+                match self.find(id).ok().and_then(|slot| self.link_of(slot).map(|link| (slot, link))) {
+                    Some((_, Link::Conference(room))) => self.review_conference(room),
+                    Some((slot, Link::Relay(_) | Link::None)) => self.review_solo(slot, None),
+                    None => {}
+                }
+            }
+            Target::Conference(id) => {
+                if let Ok(room) = self.find_conference(id) {
+                    self.review_conference(room);
+                }
+            }
+        }
+        Ok(Answer::Stopped { operations: stopped, effect })
+    }
+
+    fn list_operations(&self, target: Target) -> Outcome {
+        let statuses = |operations: &[Option<Operation>]| -> Vec<OperationStatus> {
+            operations.iter().flatten().map(|operation| operation.status(target)).collect()
+        };
+        Ok(Answer::Operations(match target {
+            Target::Connection(id) => {
+                let slot = self.find(id)?;
+                let media = self.connections[slot as usize].as_ref().and_then(|connection| connection.media.as_ref());
+                media.map_or_else(Vec::new, |media| statuses(&media.operations))
+            }
+            Target::Conference(id) => {
+                let room = self.find_conference(id)?;
+                self.conferences[room as usize].as_ref().map_or_else(Vec::new, |room| statuses(&room.operations))
+            }
+        }))
+    }
+
+    /// Ends one or all operations of a target; which.
+    fn end_operations(&mut self, target: Target, only: Option<OperationId>, condition: Condition) -> Vec<OperationId> {
+        let places: &mut [Option<Operation>] = match target {
+            Target::Connection(id) => {
+                let Some(slot) = self.slot_of(id) else { return Vec::new() };
+                let Some(media) = self.connections[slot as usize].as_mut().and_then(|c| c.media.as_mut()) else {
+                    return Vec::new();
+                };
+                &mut media.operations
+            }
+            Target::Conference(id) => {
+                let Some(room) = self.conferences.get_mut(id.slot()).and_then(Option::as_mut) else {
+                    return Vec::new();
+                };
+                &mut room.operations
+            }
+        };
+        let mut ended = Vec::new();
+        for place in places {
+            let Some(operation) = place.take_if(|operation| only.is_none_or(|id| operation.id() == id)) else {
+                continue;
+            };
+            ended.push(operation.id());
+            self.out.end_operation(operation, target, condition);
+        }
+        ended
+    }
+
+    // Parts of the above
+
+    /// Releases a connection, out of whatever it is wired to.
+    pub(crate) fn release_wherever(&mut self, slot: u32, reason: EndReason) {
+        if let Some(Link::Conference(room)) = self.link_of(slot) {
+            self.unseat(room, slot, EndReason::LastLeft);
+        }
+        self.release(slot, reason);
+    }
+
+    /// Releases a connection that is in no conference any more.
+    fn release(&mut self, slot: u32, reason: EndReason) {
+        if let Some(Link::Relay(peer)) = self.link_of(slot) {
+            self.part(slot, peer);
+        }
+        let Some(id) = self.connections[slot as usize].as_ref().map(|connection| connection.id) else { return };
+        self.end_operations(Target::Connection(id), None, Condition::AutoStop);
+        let Some(mut connection) = self.connections[slot as usize].take() else { return };
+        self.adopted.remove(&id);
+        if let Some(mut media) = connection.media.take() {
+            media.recycle(&mut self.rng);
+            self.media_pool.push(media);
+        }
+        self.out.totals.connections -= 1;
+        self.out.port_actions.push_back(PortAction::Release { slot });
+        self.out.push_event(Event::ConnectionEnded { id, reason, heard: connection.latch.pinned() });
+    }
+
+    fn ensure_media(&mut self, slot: u32) {
+        let Some(connection) = self.connections[slot as usize].as_mut() else { return };
+        if connection.media.is_none() {
+            let pooled = self.media_pool.pop();
+            connection.media = Some(pooled.unwrap_or_else(|| Media::new(&mut self.rng)));
+        }
+    }
+
+    /// From now on the connection sends a stream of its own.
+    fn start_stream(&mut self, slot: u32) {
+        let Some(media) = self.connections[slot as usize].as_mut().and_then(|c| c.media.as_mut()) else { return };
+        media.owns_stream = true;
+    }
+
+    fn find(&self, id: ConnectionId) -> Result<u32, CommandError> {
+        self.slot_of(id).ok_or(CommandError::UnknownConnection(id))
+    }
+
+    fn find_conference(&self, id: ConferenceId) -> Result<u32, CommandError> {
+        let here = id.shard() == self.shard
+            && self.conferences.get(id.slot()).and_then(Option::as_ref).is_some_and(|room| room.id == id);
+        if here { Ok(id.slot() as u32) } else { Err(CommandError::UnknownConference(id)) }
+    }
+
+    fn find_participant(&self, conference: ConferenceId, connection: ConnectionId) -> Result<(u32, u32), CommandError> {
+        let slot = self.find(connection)?;
+        let room = self.find_conference(conference)?;
+        if self.link_of(slot) == Some(Link::Conference(room)) {
+            Ok((room, slot))
+        } else {
+            Err(CommandError::NotAParticipant(connection))
+        }
+    }
+
+    fn link_of(&self, slot: u32) -> Option<Link> {
+        self.connections[slot as usize].as_ref().map(|connection| connection.link)
+    }
+
+    fn epoch_of(&self, slot: u32) -> Instant {
+        self.connections[slot as usize].as_ref().map_or(self.now, |connection| connection.created)
+    }
+
+    /// When the next frame to or from a connection is due, if a clock runs for it.
+    fn due_of(&self, slot: u32) -> Option<Instant> {
+        let connection = self.connections[slot as usize].as_ref()?;
+        match connection.link {
+            Link::Conference(room) => {
+                self.conferences[room as usize].as_ref().filter(|room| room.running).map(Conference::next_due)
+            }
+            Link::Relay(_) | Link::None => connection.solo_due,
+        }
+    }
+
+    // Effect stamps
+
+    fn conference_effect(&self, room: u32, received: Instant, streams: Vec<StreamStamp>) -> Box<Effect> {
+        let Some(conference) = self.conferences[room as usize].as_ref() else {
+            return effect(EffectClock::Conference, self.now, received, self.now, streams);
+        };
+        effect(EffectClock::Conference, conference.epoch, received, self.frame_due(room), streams)
+    }
+
+    /// When the next frame of a conference is mixed; now, if it is at rest.
+    fn frame_due(&self, room: u32) -> Instant {
+        let running = self.conferences[room as usize].as_ref().filter(|conference| conference.running);
+        running.map_or(self.now, Conference::next_due)
+    }
+
+    /// What a participant hears from the next frame on.
+    fn stamp_hearing(&self, room: u32, slot: u32) -> Option<StreamStamp> {
+        let due = self.frame_due(room);
+        self.connections[slot as usize].as_ref().and_then(|member| member.stamp_out(due))
+    }
+
+    fn stamp_all(&self, room: u32, streams: &mut Vec<StreamStamp>) {
+        let Some(conference) = self.conferences[room as usize].as_ref() else { return };
+        let due = self.frame_due(room);
+        streams.extend(conference.members(&self.connections).filter_map(|(_, member)| member.stamp_out(due)));
+    }
+
+    /// What all others hear from the next frame on.
+    fn stamp_others(&self, room: u32, slot: u32, streams: &mut Vec<StreamStamp>) {
+        let Some(conference) = self.conferences[room as usize].as_ref() else { return };
+        let due = self.frame_due(room);
+        let others =
+            conference.members(&self.connections).filter(|&(member, other)| member != slot && !other.participant.deaf);
+        streams.extend(others.filter_map(|(_, other)| other.stamp_out(due)));
+    }
+
+    /// What a participant who goes is not sent any more; a prompt of his own goes on.
+    fn stamp_leaving(&self, room: u32, slot: u32) -> Option<StreamStamp> {
+        let prompted = self.connections[slot as usize].as_ref().is_some_and(|member| member.runs(OperationKind::Play));
+        if prompted { self.stamp_hearing(room, slot) } else { self.stamp_end(slot) }
+    }
+
+    /// The first timestamp that a connection's own stream does not send if it ends now.
+    fn stamp_end(&self, slot: u32) -> Option<StreamStamp> {
+        self.connections[slot as usize].as_ref().and_then(Connection::stamp_unsent)
+    }
+
+    /// What ends with a connection: its own stream, what it relayed, what it sent us.
+    fn stamp_release(&self, slot: u32) -> Vec<StreamStamp> {
+        let Some(connection) = self.connections[slot as usize].as_ref() else { return Vec::new() };
+        let mut streams: Vec<_> = match connection.link {
+            Link::Relay(peer) => self.stamp_relay(peer, slot),
+            Link::Conference(_) | Link::None => connection.stamp_unsent().into_iter().collect(),
+        };
+        streams.extend(connection.stamp_in());
+        streams
+    }
+
+    /// The next packets of both directions of a relay, towards `b` last.
+    fn stamp_relay(&self, a: u32, b: u32) -> Vec<StreamStamp> {
+        [(a, b), (b, a)].into_iter().filter_map(|(from, to)| self.stamp_relayed(from, to)).collect()
+    }
+
+    /// The next packet relayed from one connection to another, as the latter's endpoint sees it.
+    fn stamp_relayed(&self, from: u32, to: u32) -> Option<StreamStamp> {
+        let source = self.connections[from as usize].as_ref()?;
+        let target = self.connections[to as usize].as_ref()?;
+        if let Some(own) = target.stamp_unsent() {
+            return Some(own);
+        }
+        let (ssrc, rtp_timestamp, sequence) = source.receiver.expected()?;
+        Some(StreamStamp { connection: target.id, ssrc, outgoing: true, rtp_timestamp, sequence: Some(sequence) })
+    }
+
+    // Status
+
+    fn status_of(&self, connection: &Connection) -> ConnectionStatus {
+        let state = match connection.link {
+            Link::None => ConnectionState::Idle,
+            Link::Relay(peer) => self.connections[peer as usize]
+                .as_ref()
+                .map_or(ConnectionState::Idle, |peer| ConnectionState::Relayed(peer.id)),
+            Link::Conference(room) => self.conferences[room as usize]
+                .as_ref()
+                .map_or(ConnectionState::Idle, |room| ConnectionState::InConference(room.id)),
+        };
+        connection.status(state)
+    }
+
+    fn conference_status(&self, conference: &Conference) -> ConferenceStatus {
+        let participants = conference.members(&self.connections).map(|(_, member)| ParticipantStatus {
+            connection: member.id,
+            muted: member.participant.muted,
+            deaf: member.participant.deaf,
+            gain_db: member.participant.gain_db,
+            talking: member.participant.talk.is_talking(),
+            level_db: member.participant.talk.level_dbov(),
+        });
+        ConferenceStatus {
+            id: conference.id,
+            participants: participants.collect(),
+            operations: conference.operations.iter().flatten().map(Operation::id).collect(),
+            media_time_ms: self.now.millis_since(conference.epoch),
+        }
+    }
+}
+
+fn kind_of(spec: &OperationSpec) -> OperationKind {
+    match spec {
+        OperationSpec::Play { .. } => OperationKind::Play,
+        OperationSpec::Record { .. } => OperationKind::Record,
+    }
+}
+
+fn effect(
+    clock: EffectClock,
+    epoch: Instant,
+    received: Instant,
+    at: Instant,
+    streams: Vec<StreamStamp>,
+) -> Box<Effect> {
+    Box::new(Effect {
+        clock,
+        received_media_time_ms: received.millis_since(epoch),
+        media_time_ms: at.millis_since(epoch),
+        streams,
+    })
+}

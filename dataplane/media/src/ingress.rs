@@ -1,0 +1,227 @@
+//! What happens to a datagram: checked, learned from, counted, then relayed in place, decoded, or dropped by name.
+
+use ringbridge_wire::demux::{self, Kind};
+use ringbridge_wire::rtcp;
+use ringbridge_wire::rtp::{self, RtpPacket};
+use ringbridge_wire::seq::{RtpTimestamp, SeqNumber};
+use ringbridge_wire::telephone_event::{self, TelephoneEvent};
+
+use crate::command::OperationKind;
+use crate::connection::{Connection, Link, Media, RelayMap};
+use crate::engine::{Engine, arm_silence};
+use crate::event::{DropReason, Event};
+use crate::latch::Verdict;
+use crate::limits::SAMPLE_RATE_HZ;
+use crate::port::{DatagramMeta, Disposition, Port, PortAction, Transmit};
+use crate::sender;
+use crate::time::Instant;
+
+impl Engine {
+    pub(crate) fn take_datagram(
+        &mut self,
+        now: Instant,
+        meta: &DatagramMeta,
+        datagram: &mut [u8],
+    ) -> Result<Disposition, DropReason> {
+        if self.connections.get(meta.port.slot as usize).is_none_or(Option::is_none) {
+            return Err(DropReason::ClosedPort);
+        }
+        if datagram.is_empty() {
+            return Err(DropReason::Empty);
+        }
+        if meta.truncated {
+            return Err(DropReason::Truncated);
+        }
+        if meta.port.rtcp { self.take_rtcp(meta, datagram) } else { self.take_rtp(now, meta, datagram) }
+    }
+
+    fn take_rtp(&mut self, now: Instant, meta: &DatagramMeta, datagram: &mut [u8]) -> Result<Disposition, DropReason> {
+        let slot = meta.port.slot;
+        let Some(connection) = self.connections[slot as usize].as_mut() else { return Err(DropReason::ClosedPort) };
+        // Media alone: RTCP goes both ways whatever the direction (RFC 3264 section 5.1).
+        if !connection.spec.direction.receives() {
+            return Err(DropReason::Direction);
+        }
+        if !matches!(demux::classify(datagram), Kind::Rtp) {
+            return Err(DropReason::NotRtp);
+        }
+        let packet = RtpPacket::parse(datagram).map_err(|_| DropReason::NotRtp)?;
+        match connection.latch.judge(now, meta.source, &packet, connection.spec.handover) {
+            Verdict::Accepted | Verdict::NewSsrc => {}
+            Verdict::Refused(reason) => return Err(reason),
+            Verdict::Pinned(remote) => {
+                // After a handover its RTCP has moved too.
+                connection.rtcp_learned = connection.rtcp_learned.filter(|learned| learned.ip() == remote.ip());
+                self.out.push_event(Event::ConnectionLearned { id: connection.id, remote });
+                if !connection.spec.handover {
+                    self.out.port_actions.push_back(PortAction::Connect(Port::rtp(slot), remote));
+                }
+            }
+        }
+        if !connection.bucket.take(now, connection.spec.ptime_ms) {
+            return Err(DropReason::RateLimited);
+        }
+        connection.last_heard = now;
+        connection.timed_out = false;
+        if connection.receiver.ssrc().is_some_and(|known| known != packet.ssrc().0) {
+            // Another stream, another timeline.
+            connection.digit_timestamp = None;
+            if let Some(media) = &mut connection.media {
+                media.jitter.reset();
+            }
+        }
+        connection.receiver.update(now, &packet, connection.ptime_samples());
+        connection.counters.packets_in += 1;
+        connection.counters.bytes_in += datagram.len() as u64;
+        self.out.totals.packets_in += 1;
+        if connection.silence_due.is_none() {
+            arm_silence(connection, slot, &mut self.wheel);
+        }
+
+        let payload_type = packet.payload_type();
+        if payload_type == connection.spec.telephone_event_payload_type {
+            if let Some(event) = take_digit(connection, &packet) {
+                self.out.push_event(event);
+            }
+        } else if wants_samples(connection, &self.conferences) {
+            let decoded = decode(now, connection, &packet);
+            // In a conference the samples are all there is; a relayed packet goes on even if it can't be recorded.
+            if matches!(connection.link, Link::Conference(_)) {
+                decoded?;
+            }
+        }
+        match connection.link {
+            Link::Relay(peer) => self.relay_rtp(now, slot, peer, datagram),
+            Link::Conference(_) => Ok(Disposition::Consumed),
+            Link::None if connection.runs(OperationKind::Record) => Ok(Disposition::Consumed),
+            Link::None => Err(DropReason::Unrouted),
+        }
+    }
+
+    fn relay_rtp(&mut self, now: Instant, from: u32, to: u32, datagram: &mut [u8]) -> Result<Disposition, DropReason> {
+        let Some(peer) = self.connections[to as usize].as_mut() else { return Err(DropReason::Unrouted) };
+        debug_assert_eq!(peer.link, Link::Relay(from), "both sides of a relay know each other");
+        if !peer.spec.direction.sends() {
+            return Err(DropReason::Direction);
+        }
+        let target = if peer.connected { None } else { Some(peer.latch.target().ok_or(DropReason::NoTarget)?) };
+        if let Some(media) = peer.media.as_mut().filter(|media| media.owns_stream) {
+            if media.runs(OperationKind::Play) {
+                return Err(DropReason::Replaced);
+            }
+            continue_as_own(now, media, peer.spec.ptime_ms, datagram)?;
+        }
+        peer.counters.packets_out += 1;
+        peer.counters.bytes_out += datagram.len() as u64;
+        self.out.totals.packets_out += 1;
+        Ok(Disposition::Forward(Transmit { port: Port::rtp(to), target, len: datagram.len() }))
+    }
+
+    fn take_rtcp(&mut self, meta: &DatagramMeta, datagram: &mut [u8]) -> Result<Disposition, DropReason> {
+        let Some(connection) = self.connections[meta.port.slot as usize].as_mut() else {
+            return Err(DropReason::ClosedPort);
+        };
+        if !rtcp::is_rtcp(datagram) {
+            return Err(DropReason::NotRtcp);
+        }
+        if let Some(source) = meta.source {
+            if !connection.accepts_rtcp_from(source) {
+                return Err(DropReason::ForeignSource);
+            }
+            // Symmetric RTCP, once: a later packet from elsewhere on that host does not move it, unless it comes from
+            // the very address that was given.
+            if connection.spec.remote_rtcp == Some(source) {
+                connection.rtcp_learned = Some(source);
+            }
+            connection.rtcp_learned.get_or_insert(source);
+            if connection.rtcp_learned != Some(source) {
+                return Err(DropReason::ForeignSource);
+            }
+        }
+        if !connection.rtcp_bucket.take(self.now, connection.spec.ptime_ms) {
+            return Err(DropReason::RateLimited);
+        }
+        connection.counters.rtcp_in += 1;
+        self.out.totals.packets_in += 1;
+        let Link::Relay(to) = connection.link else { return Ok(Disposition::Consumed) };
+        let Some(peer) = self.connections[to as usize].as_mut() else { return Ok(Disposition::Consumed) };
+        let target = Some(peer.rtcp_target().ok_or(DropReason::NoTarget)?);
+        peer.counters.rtcp_out += 1;
+        self.out.totals.packets_out += 1;
+        Ok(Disposition::Forward(Transmit { port: Port::rtcp(to), target, len: datagram.len() }))
+    }
+}
+
+/// Whether somebody is there to use the samples.
+fn wants_samples(connection: &Connection, conferences: &[Option<crate::conference::Conference>]) -> bool {
+    match connection.link {
+        Link::Conference(conference) => conferences[conference as usize].as_ref().is_some_and(|room| room.running),
+        Link::Relay(_) | Link::None => connection.solo_due.is_some() && connection.runs(OperationKind::Record),
+    }
+}
+
+fn decode(now: Instant, connection: &mut Connection, packet: &RtpPacket<'_>) -> Result<(), DropReason> {
+    let Connection { spec, media: Some(media), .. } = connection else { return Ok(()) };
+    if packet.payload_type() != spec.rx_payload_type {
+        return Err(DropReason::PayloadType);
+    }
+    let payload = packet.payload();
+    media.jitter.push(now, packet.timestamp(), payload.len(), |offset, samples| {
+        sender::decode(spec.rx_codec, &payload[offset..offset + samples.len()], samples);
+    })
+}
+
+/// Reports a digit once, at the first packet with the end bit (RFC 4733 section 2.5.1.3 sends it three times).
+fn take_digit(connection: &mut Connection, packet: &RtpPacket<'_>) -> Option<Event> {
+    let event = TelephoneEvent::parse(packet.payload()).ok()?;
+    let timestamp = Some(packet.timestamp().0);
+    if !event.end || connection.digit_timestamp == timestamp {
+        return None;
+    }
+    connection.digit_timestamp = timestamp;
+    Some(Event::Digit {
+        connection: connection.id,
+        digit: telephone_event::digit(event.event)?,
+        duration_ms: u32::from(event.duration) * 1000 / SAMPLE_RATE_HZ,
+    })
+}
+
+/// Rewrites a relayed packet so that it continues the stream of our own that a prompt began.
+///
+/// # Errors
+/// `Late`: it was sent before the first packet that continued the stream, and its number is taken.
+fn continue_as_own(now: Instant, media: &mut Media, ptime_ms: u32, datagram: &mut [u8]) -> Result<(), DropReason> {
+    let packet = RtpPacket::parse(datagram).map_err(|_| DropReason::NotRtp)?;
+    let (source_ssrc, sequence, timestamp) = (packet.ssrc().0, packet.sequence_number(), packet.timestamp());
+    let known = media.relay_map.filter(|map| map.source_ssrc == source_ssrc);
+    let mut map = known.unwrap_or_else(|| {
+        let (_, next_sequence, next_timestamp) = media.sender.take_over(now);
+        RelayMap {
+            source_ssrc,
+            floor: next_sequence,
+            sequence_offset: next_sequence.0.wrapping_sub(sequence.0),
+            timestamp_offset: next_timestamp.0.wrapping_sub(timestamp.0),
+        }
+    });
+    let own_sequence = SeqNumber(sequence.0.wrapping_add(map.sequence_offset));
+    if map.floor.is_newer_than(own_sequence) {
+        return Err(DropReason::Late);
+    }
+    // The floor follows at a distance, so that it never seems to lie ahead when the numbers wrap.
+    let trail = own_sequence.wrapping_add(RELAY_FLOOR_DISTANCE.wrapping_neg());
+    if trail.is_newer_than(map.floor) {
+        map.floor = trail;
+    }
+    media.relay_map = Some(map);
+    let own_timestamp = RtpTimestamp(timestamp.0.wrapping_add(map.timestamp_offset));
+    rtp::rewrite_header(datagram, ringbridge_wire::seq::Ssrc(media.sender.ssrc()), own_sequence, own_timestamp);
+    if known.is_none() {
+        rtp::set_marker(datagram, true);
+    }
+    let step = ptime_ms * (SAMPLE_RATE_HZ / 1000);
+    media.sender.advance_to(now, own_sequence.next(), own_timestamp.wrapping_add(step), ptime_ms);
+    Ok(())
+}
+
+/// Packets by which the earliest relayed number trails the latest, a quarter of all numbers.
+const RELAY_FLOOR_DISTANCE: u16 = 1 << 14;

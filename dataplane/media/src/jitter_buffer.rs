@@ -1,0 +1,439 @@
+//! A small fixed jitter buffer: samples by RTP timestamp, played on the mix's schedule.
+//!
+//! ```text
+//!  Idle ──packet──▶ Priming ──JITTER_DELAY later──▶ Playing ──100 ms without a sample──▶ Idle
+//! ```
+//!
+//! Samples are decoded when their packet arrives and written where their timestamp says, so any packet time, order,
+//! duplicate and hole comes out right. A clock that differs from ours shows as packets that arrive ever earlier or
+//! later before their time; one frame is then inserted or dropped. 8 KiB a stream, constant time a packet.
+
+use core::time::Duration;
+
+use ringbridge_wire::seq::RtpTimestamp;
+
+use crate::event::DropReason;
+use crate::limits::{FRAME_SAMPLES, JITTER_DELAY, JITTER_SAMPLES};
+use crate::time::Instant;
+
+/// Samples that share one validity bit.
+const BLOCK: usize = 8;
+const WORDS: usize = JITTER_SAMPLES / BLOCK / 64;
+/// Packets outside the buffer in a row that mean a new timeline,
+const RESYNC_PACKETS: u8 = 3;
+/// if it took them this long: a burst that runs ahead of the buffer is over sooner.
+const RESYNC_TIME: Duration = Duration::from_millis(20);
+/// Frames without a sample after which the talkspurt is over.
+const IDLE_FRAMES: u8 = 10;
+/// Packets over which the least earliness is taken.
+const WINDOW_PACKETS: u32 = 64;
+/// Least earliness, in samples, below which a frame is inserted: 4 ms.
+const EARLINESS_MIN: i64 = 32;
+/// Least earliness, in samples, above which a frame is dropped: 45 ms.
+const EARLINESS_MAX: i64 = 360;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Idle,
+    Priming { since: Instant },
+    Playing,
+}
+
+/// What [`JitterBuffer::pull`] found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Pulled {
+    /// Whether any sample of the frame is the endpoint's.
+    pub(crate) heard: bool,
+    /// Samples that were missing although later ones had arrived.
+    pub(crate) missing: u32,
+}
+
+/// The playout buffer of one incoming stream.
+#[derive(Debug)]
+pub(crate) struct JitterBuffer {
+    samples: Box<[i16; JITTER_SAMPLES]>,
+    valid: [u64; WORDS],
+    state: State,
+    /// Position of the next sample to play. Positions are timestamps with cycles.
+    play: u64,
+    /// Position after the last sample written.
+    end: u64,
+    /// Position of the last accepted packet, to unwrap the next timestamp.
+    last: u64,
+    outside: u8,
+    /// When the first of them came.
+    outside_since: Instant,
+    dry_frames: u8,
+    earliness_min: i64,
+    window: u32,
+    correction: Correction,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Correction {
+    None,
+    Insert,
+    Drop,
+}
+
+impl JitterBuffer {
+    pub(crate) fn new() -> Self {
+        Self {
+            samples: Box::new([0; JITTER_SAMPLES]),
+            valid: [0; WORDS],
+            state: State::Idle,
+            play: 0,
+            end: 0,
+            last: 0,
+            outside: 0,
+            outside_since: Instant::ZERO,
+            dry_frames: 0,
+            earliness_min: i64::MAX,
+            window: 0,
+            correction: Correction::None,
+        }
+    }
+
+    /// Forgets everything: another stream begins.
+    pub(crate) fn reset(&mut self) {
+        self.samples.fill(0);
+        self.valid = [0; WORDS];
+        self.state = State::Idle;
+        self.outside = 0;
+        self.dry_frames = 0;
+        self.start_window();
+        self.correction = Correction::None;
+    }
+
+    /// Makes room for `len` samples at `timestamp` and has `write` decode into them. `write` is called with one or two
+    /// slices (the buffer is a ring) and the offset of each in the packet.
+    ///
+    /// # Errors
+    /// The reason to drop the packet for.
+    pub(crate) fn push(
+        &mut self,
+        now: Instant,
+        timestamp: RtpTimestamp,
+        len: usize,
+        mut write: impl FnMut(usize, &mut [i16]),
+    ) -> Result<(), DropReason> {
+        if len == 0 || len > JITTER_SAMPLES / 2 {
+            return Err(DropReason::PayloadSize);
+        }
+        if self.state == State::Idle {
+            self.begin(now, timestamp, len);
+        }
+        let mut position = self.position_of(timestamp);
+        if let Some(reason) = self.outside_reason(position, len) {
+            if self.outside == 0 {
+                self.outside_since = now;
+            }
+            self.outside = self.outside.saturating_add(1);
+            if self.outside < RESYNC_PACKETS || now.saturating_since(self.outside_since) < RESYNC_TIME {
+                return Err(reason);
+            }
+            // The sender has begun a new timeline without saying so.
+            self.reset();
+            self.begin(now, timestamp, len);
+            position = self.position_of(timestamp);
+        }
+        // The block that holds the first sample may be the packet's before; the next one is its own.
+        let first_block = position.max(self.play).next_multiple_of(BLOCK as u64);
+        let last = position + len as u64 - 1;
+        if self.is_valid(last) && self.is_valid(first_block.min(last)) {
+            return Err(DropReason::Duplicate);
+        }
+        self.outside = 0;
+        self.last = position;
+        if matches!(self.state, State::Priming { .. }) {
+            self.play = self.play.min(position);
+        }
+        self.note_earliness(position);
+        // What lies before the playout point came too late; the rest of the packet is still good.
+        let late = usize::try_from(self.play.saturating_sub(position)).unwrap_or(0);
+        self.write(position, late, len, &mut write);
+        self.end = self.end.max(position + len as u64);
+        Ok(())
+    }
+
+    /// Takes the next frame. Holes are silence.
+    pub(crate) fn pull(&mut self, now: Instant, frame: &mut [i16; FRAME_SAMPLES]) -> Pulled {
+        const SILENT: Pulled = Pulled { heard: false, missing: 0 };
+        frame.fill(0);
+        match self.state {
+            State::Idle => return SILENT,
+            State::Priming { since } if now.saturating_since(since) < JITTER_DELAY => return SILENT,
+            State::Priming { .. } => self.state = State::Playing,
+            State::Playing => {}
+        }
+        match self.correction {
+            Correction::Insert => {
+                self.correction = Correction::None;
+                return Pulled { heard: true, missing: 0 };
+            }
+            Correction::Drop => {
+                self.take(&mut [0; FRAME_SAMPLES]);
+                self.correction = Correction::None;
+            }
+            Correction::None => {}
+        }
+        let more_is_here = self.play + (FRAME_SAMPLES as u64) < self.end;
+        let valid = self.take(frame);
+        if valid == 0 {
+            self.dry_frames += 1;
+            if self.dry_frames >= IDLE_FRAMES && !more_is_here {
+                self.reset();
+            }
+        } else {
+            self.dry_frames = 0;
+        }
+        let missing = if more_is_here { FRAME_SAMPLES as u32 - valid } else { 0 };
+        Pulled { heard: valid > 0, missing }
+    }
+
+    /// Timestamp of the next sample to be played, while there is one.
+    pub(crate) fn next_timestamp(&self) -> Option<u32> {
+        // The low 32 bits of a position are its timestamp.
+        (self.state != State::Idle).then_some((self.play & 0xffff_ffff) as u32)
+    }
+
+    fn begin(&mut self, now: Instant, timestamp: RtpTimestamp, _len: usize) {
+        // Far from zero, so that an earlier packet has a place too.
+        let position = (1 << 32) + u64::from(timestamp.0);
+        self.state = State::Priming { since: now };
+        (self.play, self.end, self.last) = (position, position, position);
+        self.start_window();
+    }
+
+    fn position_of(&self, timestamp: RtpTimestamp) -> u64 {
+        let last = RtpTimestamp((self.last & 0xffff_ffff) as u32);
+        self.last.wrapping_add_signed(i64::from(timestamp.distance_from(last)))
+    }
+
+    fn outside_reason(&self, position: u64, len: usize) -> Option<DropReason> {
+        let first = match self.state {
+            // While priming an overtaken packet may still become the first, if all fits.
+            State::Priming { .. } => self.end.saturating_sub(JITTER_SAMPLES as u64),
+            State::Playing | State::Idle => self.play,
+        };
+        if position + len as u64 <= first {
+            return Some(DropReason::Late);
+        }
+        let play = self.play.min(position.max(first));
+        (position + len as u64 > play + JITTER_SAMPLES as u64).then_some(DropReason::Early)
+    }
+
+    fn note_earliness(&mut self, position: u64) {
+        if self.state != State::Playing {
+            return;
+        }
+        // Positions are within one buffer of each other.
+        self.earliness_min = self.earliness_min.min(position as i64 - self.play as i64);
+        self.window += 1;
+        if self.window == WINDOW_PACKETS {
+            self.correction = match self.earliness_min {
+                least if least < EARLINESS_MIN => Correction::Insert,
+                least if least > EARLINESS_MAX => Correction::Drop,
+                _ => Correction::None,
+            };
+            self.start_window();
+        }
+    }
+
+    fn start_window(&mut self) {
+        self.earliness_min = i64::MAX;
+        self.window = 0;
+    }
+
+    fn write(&mut self, position: u64, late: usize, len: usize, write: &mut impl FnMut(usize, &mut [i16])) {
+        let mut offset = late;
+        while offset < len {
+            let start = index_of(position + offset as u64);
+            let run = (len - offset).min(JITTER_SAMPLES - start);
+            write(offset, &mut self.samples[start..start + run]);
+            offset += run;
+        }
+        for block in blocks(position + late as u64, len - late) {
+            self.valid[block / 64] |= 1 << (block % 64);
+        }
+    }
+
+    /// Moves one frame out of the ring, leaving silence; how many of its samples were valid.
+    fn take(&mut self, frame: &mut [i16; FRAME_SAMPLES]) -> u32 {
+        let mut done = 0;
+        while done < FRAME_SAMPLES {
+            let start = index_of(self.play + done as u64);
+            let run = (FRAME_SAMPLES - done).min(JITTER_SAMPLES - start);
+            let ring = &mut self.samples[start..start + run];
+            frame[done..done + run].copy_from_slice(ring);
+            ring.fill(0);
+            done += run;
+        }
+        let mut valid = 0;
+        for block in blocks(self.play, FRAME_SAMPLES) {
+            let bit = 1 << (block % 64);
+            valid += u32::from(self.valid[block / 64] & bit != 0);
+            self.valid[block / 64] &= !bit;
+        }
+        self.play += FRAME_SAMPLES as u64;
+        (valid * BLOCK as u32).min(FRAME_SAMPLES as u32)
+    }
+
+    fn is_valid(&self, position: u64) -> bool {
+        let block = index_of(position) / BLOCK;
+        position < self.end && self.valid[block / 64] & (1 << (block % 64)) != 0
+    }
+}
+
+const fn index_of(position: u64) -> usize {
+    (position % JITTER_SAMPLES as u64) as usize
+}
+
+/// The validity blocks that begin inside `len` samples from `position`.
+fn blocks(position: u64, len: usize) -> impl Iterator<Item = usize> {
+    let first = position.div_ceil(BLOCK as u64);
+    let last = (position + len as u64).div_ceil(BLOCK as u64);
+    (first..last).map(|block| (block % (JITTER_SAMPLES / BLOCK) as u64) as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A buffer fed with packets whose sample at timestamp `t` has the value `t % 10_000 + 1`.
+    struct Bench {
+        buffer: JitterBuffer,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Self { buffer: JitterBuffer::new() }
+        }
+
+        fn push(&mut self, ms: u64, timestamp: u32, len: usize) -> Result<(), DropReason> {
+            self.buffer.push(Instant::from_millis(ms), RtpTimestamp(timestamp), len, |offset, out| {
+                for (n, sample) in out.iter_mut().enumerate() {
+                    *sample = value(timestamp.wrapping_add((offset + n) as u32));
+                }
+            })
+        }
+
+        fn pull(&mut self, ms: u64) -> (Vec<i16>, Pulled) {
+            let mut frame = [0; FRAME_SAMPLES];
+            let pulled = self.buffer.pull(Instant::from_millis(ms), &mut frame);
+            (frame.to_vec(), pulled)
+        }
+    }
+
+    fn value(timestamp: u32) -> i16 {
+        (timestamp % 10_000 + 1) as i16
+    }
+
+    fn ramp(timestamp: u32) -> Vec<i16> {
+        (0..FRAME_SAMPLES as u32).map(|n| value(timestamp.wrapping_add(n))).collect()
+    }
+
+    #[test]
+    fn plays_what_came_in_order_bit_exactly_across_the_timestamp_wrap() {
+        for ptime in [80usize, 160, 240, 320, 480] {
+            let mut bench = Bench::new();
+            let start = 0u32.wrapping_sub(4000);
+            let (mut sent, mut played) = (start, start);
+            for ms in (0..3000).step_by(10) {
+                if ms % (ptime as u64 / 8) == 0 {
+                    assert_eq!(bench.push(ms, sent, ptime), Ok(()));
+                    sent = sent.wrapping_add(ptime as u32);
+                }
+                let (frame, pulled) = bench.pull(ms);
+                if ms < 20 {
+                    assert!(!pulled.heard);
+                    continue;
+                }
+                assert_eq!(
+                    (frame, pulled),
+                    (ramp(played), Pulled { heard: true, missing: 0 }),
+                    "ptime {ptime} ms {ms}"
+                );
+                played = played.wrapping_add(80);
+            }
+        }
+    }
+
+    #[test]
+    fn reordered_duplicated_and_lost_packets() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.push(0, 1160, 160), Ok(()));
+        assert_eq!(bench.push(1, 1000, 160), Ok(()), "an overtaken first packet still comes first");
+        assert_eq!(bench.push(2, 1160, 160), Err(DropReason::Duplicate));
+        assert_eq!(bench.push(10, 1480, 160), Ok(()));
+        let played: Vec<_> = (0..8).map(|n| bench.pull(20 + 10 * n)).collect();
+        for (n, (frame, pulled)) in played.into_iter().enumerate() {
+            let timestamp = 1000 + 80 * n as u32;
+            if (1320..1480).contains(&timestamp) {
+                assert_eq!((frame, pulled), (vec![0; 80], Pulled { heard: false, missing: 80 }));
+            } else {
+                assert_eq!((frame, pulled), (ramp(timestamp), Pulled { heard: true, missing: 0 }));
+            }
+        }
+        assert_eq!(bench.push(100, 1320, 160), Err(DropReason::Late));
+    }
+
+    #[test]
+    fn a_new_timeline_is_followed_after_three_packets() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.push(0, 1000, 160), Ok(()));
+        bench.pull(20);
+        assert_eq!(bench.push(20, 900_000, 160), Err(DropReason::Early));
+        assert_eq!(bench.push(40, 900_160, 160), Err(DropReason::Early));
+        assert_eq!(bench.push(60, 900_320, 160), Ok(()));
+        assert_eq!(bench.pull(80).0, ramp(900_320));
+    }
+
+    #[test]
+    fn silence_ends_the_talkspurt_and_the_next_one_is_primed_again() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.push(0, 1000, 160), Ok(()));
+        for ms in (20..200).step_by(10) {
+            bench.pull(ms);
+        }
+        assert_eq!(bench.buffer.next_timestamp(), None);
+        assert_eq!(bench.push(500, 5000, 160), Ok(()));
+        assert!(!bench.pull(510).1.heard);
+        assert_eq!(bench.pull(520).0, ramp(5000));
+    }
+
+    #[test]
+    fn clocks_that_differ_cost_a_frame_now_and_then_and_no_packet() {
+        for (interval_us, ppm) in [(20_010u64, -500), (19_990, 500)] {
+            let mut bench = Bench::new();
+            let (mut next_packet_us, mut timestamp, mut heard, mut dropped) = (0, 0u32, 0, 0);
+            for ms in (0..600_000u64).step_by(10) {
+                while next_packet_us <= ms * 1000 {
+                    dropped += u32::from(bench.push(ms, timestamp, 160).is_err());
+                    timestamp = timestamp.wrapping_add(160);
+                    next_packet_us += interval_us;
+                }
+                heard += u32::from(bench.pull(ms).1.heard);
+            }
+            assert_eq!(dropped, 0, "{ppm} ppm");
+            assert!(heard > 59_900, "{ppm} ppm: {heard}");
+            // Ten minutes at 500 ppm are 300 ms; the delay stays where it was.
+            let depth = bench.buffer.end - bench.buffer.play;
+            assert!(depth < 800, "{ppm} ppm: {depth} samples deep");
+        }
+    }
+
+    #[test]
+    fn hostile_lengths_and_timestamps_stay_inside() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.push(0, 7, 0), Err(DropReason::PayloadSize));
+        assert_eq!(bench.push(0, 7, JITTER_SAMPLES), Err(DropReason::PayloadSize));
+        let mut seed = 1u32;
+        for ms in 0..20_000u64 {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let _ =
+                bench.push(ms, if seed.is_multiple_of(3) { seed } else { ms as u32 * 8 }, (seed >> 20) as usize % 600);
+            bench.pull(ms);
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Plays prompts one after the other, without a gap between them.
+
+use core::sync::atomic::Ordering;
+
+use crate::event::Condition;
+use crate::limits::FRAME_SAMPLES;
+use crate::samples::{Chunk, Playlist, Prompt};
+
+/// State of a play.
+#[derive(Debug)]
+pub(super) struct Play {
+    playlist: Box<Playlist>,
+    /// Prompt being played.
+    index: usize,
+    /// Sample inside a prompt held whole, or inside `chunk` of a streamed one.
+    position: usize,
+    chunk: Chunk,
+}
+
+impl Play {
+    pub(super) fn new(playlist: Box<Playlist>) -> Self {
+        Self { playlist, index: 0, position: 0, chunk: Chunk::new(&[]) }
+    }
+
+    /// Fills a frame; what follows the last sample is silence.
+    ///
+    /// # Errors
+    /// `Eod` when nothing was left, `Error` when a streamed file broke off.
+    pub(super) fn fill(&mut self, frame: &mut [i16; FRAME_SAMPLES]) -> Result<(), Condition> {
+        frame.fill(0);
+        let mut filled = 0;
+        while filled < FRAME_SAMPLES {
+            let Some(prompt) = self.playlist.prompts.get(self.index) else {
+                return if filled == 0 { Err(Condition::Eod) } else { Ok(()) };
+            };
+            let source = match prompt {
+                Prompt::Whole(samples) => samples.get(self.position..).unwrap_or_default(),
+                Prompt::Stream(stream) => {
+                    if self.position >= usize::from(self.chunk.len) {
+                        // Read the end mark before the queue: what was queued before it is then seen.
+                        let finished = stream.finished.load(Ordering::Acquire);
+                        match stream.chunks.pop() {
+                            Some(chunk) => (self.chunk, self.position) = (chunk, 0),
+                            None if stream.failed.load(Ordering::Acquire) => return Err(Condition::Error),
+                            None if finished => self.chunk.len = 0,
+                            // The file's thread is behind: silence now, the samples later.
+                            None => return Ok(()),
+                        }
+                    }
+                    self.chunk.as_slice().get(self.position..).unwrap_or_default()
+                }
+            };
+            if source.is_empty() {
+                (self.index, self.position) = (self.index + 1, 0);
+                self.chunk.len = 0;
+                continue;
+            }
+            let run = source.len().min(FRAME_SAMPLES - filled);
+            frame[filled..filled + run].copy_from_slice(&source[..run]);
+            filled += run;
+            self.position += run;
+        }
+        Ok(())
+    }
+
+    pub(super) fn into_playlist(self) -> Box<Playlist> {
+        for prompt in &self.playlist.prompts {
+            if let Prompt::Stream(stream) = prompt {
+                stream.abandoned.store(true, Ordering::Release);
+            }
+        }
+        self.playlist
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples::PromptStream;
+    use std::sync::Arc;
+
+    fn whole(values: core::ops::Range<i16>) -> Prompt {
+        Prompt::Whole(values.collect())
+    }
+
+    fn play_all(play: &mut Play) -> (Vec<i16>, Condition) {
+        let mut heard = Vec::new();
+        loop {
+            let mut frame = [0; FRAME_SAMPLES];
+            match play.fill(&mut frame) {
+                Ok(()) => heard.extend(frame),
+                Err(condition) => return (heard, condition),
+            }
+        }
+    }
+
+    #[test]
+    fn prompts_follow_without_a_gap_and_the_last_frame_is_filled_up() {
+        let stream = PromptStream::new(8);
+        stream.chunks.push(Chunk::new(&(300..460).collect::<Vec<_>>())).unwrap();
+        stream.chunks.push(Chunk::new(&[460, 461])).unwrap();
+        stream.finished.store(true, Ordering::Release);
+        let prompts =
+            vec![whole(1..100), whole(0..0), whole(100..300), Prompt::Stream(Arc::new(stream)), whole(462..470)];
+        let (heard, condition) = play_all(&mut Play::new(Box::new(Playlist { prompts })));
+        assert_eq!(condition, Condition::Eod);
+        assert_eq!(heard[..469], (1..470).collect::<Vec<_>>());
+        assert_eq!((heard.len(), &heard[469..]), (480, &[0; 11][..]));
+    }
+
+    #[test]
+    fn a_slow_file_is_silence_and_a_broken_one_ends() {
+        let stream = Arc::new(PromptStream::new(8));
+        let mut play = Play::new(Box::new(Playlist { prompts: vec![Prompt::Stream(Arc::clone(&stream))] }));
+        let mut frame = [7; FRAME_SAMPLES];
+        assert_eq!(play.fill(&mut frame), Ok(()));
+        assert_eq!(frame, [0; FRAME_SAMPLES]);
+        stream.chunks.push(Chunk::new(&[5; 80])).unwrap();
+        assert_eq!(play.fill(&mut frame), Ok(()));
+        assert_eq!(frame, [5; FRAME_SAMPLES]);
+        stream.failed.store(true, Ordering::Release);
+        assert_eq!(play.fill(&mut frame), Err(Condition::Error));
+        play.into_playlist();
+        assert!(stream.abandoned.load(Ordering::Acquire));
+    }
+}

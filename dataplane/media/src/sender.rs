@@ -1,0 +1,255 @@
+//! An outgoing stream of our own: SSRC, sequence, timestamps, and the packet that is being filled.
+//!
+//! Time advances by samples, never by the clock. Only when nothing was sent for a while does the timestamp jump, by
+//! the samples that went by, and the next packet carries the marker: a new talkspurt (RFC 3551 section 4.1).
+
+use core::time::Duration;
+
+use ringbridge_codec::g711;
+use ringbridge_wire::rtp::{RTP_HEADER_BYTES, RtpHeader};
+use ringbridge_wire::seq::{RtpTimestamp, SeqNumber, Ssrc};
+
+use crate::command::CodecKind;
+use crate::limits::{FRAME_MS, FRAME_SAMPLES, PTIME_MS_MAX};
+use crate::rng::SplitMix64;
+use crate::time::Instant;
+
+const FRAME: Duration = Duration::from_millis(FRAME_MS as u64);
+const FRAMES_PER_PACKET_MAX: usize = (PTIME_MS_MAX / FRAME_MS) as usize;
+const PAYLOAD_BYTES_MAX: usize = FRAMES_PER_PACKET_MAX * FRAME_SAMPLES;
+
+/// Encodes one frame.
+pub(crate) fn encode(codec: CodecKind, samples: &[i16; FRAME_SAMPLES], payload: &mut [u8; FRAME_SAMPLES]) {
+    match codec {
+        CodecKind::Pcmu => g711::encode_ulaw(samples, payload),
+        CodecKind::Pcma => g711::encode_alaw(samples, payload),
+    }
+}
+
+/// Decodes G.711: one byte, one sample.
+pub(crate) fn decode(codec: CodecKind, payload: &[u8], samples: &mut [i16]) {
+    match codec {
+        CodecKind::Pcmu => g711::decode_ulaw(payload, samples),
+        CodecKind::Pcma => g711::decode_alaw(payload, samples),
+    }
+}
+
+/// One frame of silence as the codec writes it.
+pub(crate) const fn silence(codec: CodecKind) -> [u8; FRAME_SAMPLES] {
+    match codec {
+        CodecKind::Pcmu => [0xff; FRAME_SAMPLES],
+        CodecKind::Pcma => [0xd5; FRAME_SAMPLES],
+    }
+}
+
+/// An outgoing stream.
+#[derive(Clone, Debug)]
+pub(crate) struct Sender {
+    ssrc: u32,
+    /// Of the packet being filled.
+    sequence: SeqNumber,
+    /// Of the first sample of the packet being filled.
+    timestamp: RtpTimestamp,
+    marker: bool,
+    /// Of the packet being filled: it keeps the type it was begun with.
+    payload_type: u8,
+    /// When the next frame is due if the stream goes on without a break.
+    next_due: Option<Instant>,
+    filled: usize,
+    payload: [u8; PAYLOAD_BYTES_MAX],
+}
+
+impl Sender {
+    pub(crate) fn new(rng: &mut SplitMix64) -> Self {
+        Self {
+            ssrc: rng.next_u32(),
+            // Only 16 bits of the number are wanted.
+            sequence: SeqNumber((rng.next_u32() >> 16) as u16),
+            timestamp: RtpTimestamp(rng.next_u32()),
+            marker: true,
+            payload_type: 0,
+            next_due: None,
+            filled: 0,
+            payload: [0; PAYLOAD_BYTES_MAX],
+        }
+    }
+
+    /// Appends a frame due at `due`; `true` when the packet of `ptime_ms` is complete and waits for [`emit`](Self::emit).
+    pub(crate) fn push(&mut self, due: Instant, frame: &[u8; FRAME_SAMPLES], payload_type: u8, ptime_ms: u32) -> bool {
+        self.catch_up(due);
+        if self.filled == 0 {
+            self.payload_type = payload_type;
+        }
+        let end = self.filled + FRAME_SAMPLES;
+        debug_assert!(end <= PAYLOAD_BYTES_MAX, "a complete packet is emitted before the next frame");
+        if let Some(place) = self.payload.get_mut(self.filled..end) {
+            place.copy_from_slice(frame);
+            self.filled = end;
+        }
+        self.filled >= packet_samples(ptime_ms)
+    }
+
+    /// Appends a frame right behind the last one; `true` when the packet is complete.
+    pub(crate) fn fill(&mut self, frame: &[u8; FRAME_SAMPLES], ptime_ms: u32) -> bool {
+        let due = self.next_due.unwrap_or_default();
+        self.push(due, frame, self.payload_type, ptime_ms)
+    }
+
+    /// Whether a packet is partly filled.
+    pub(crate) const fn is_partial(&self) -> bool {
+        self.filled > 0
+    }
+
+    /// Writes the packet and begins the next. Returns its length in bytes.
+    ///
+    /// `out` holds at least a header and the longest payload (492 bytes).
+    pub(crate) fn emit(&mut self, out: &mut [u8]) -> usize {
+        let header = RtpHeader {
+            marker: self.marker,
+            payload_type: self.payload_type,
+            sequence_number: self.sequence,
+            timestamp: self.timestamp,
+            ssrc: Ssrc(self.ssrc),
+        };
+        let len = RTP_HEADER_BYTES + self.filled;
+        if let Some(head) = out.first_chunk_mut() {
+            header.emit(head);
+        }
+        out[RTP_HEADER_BYTES..len].copy_from_slice(&self.payload[..self.filled]);
+        self.sequence = self.sequence.next();
+        // At most 480 samples.
+        self.timestamp = self.timestamp.wrapping_add(self.filled as u32);
+        self.marker = false;
+        self.filled = 0;
+        len
+    }
+
+    /// Gives up the packet that waits, as there is nowhere to send it. Its samples have passed, its number is not used,
+    /// and the first packet that is sent begins the talkspurt.
+    pub(crate) fn skip(&mut self) {
+        self.timestamp = self.timestamp.wrapping_add(self.filled as u32);
+        self.marker = true;
+        self.filled = 0;
+    }
+
+    /// Throws away what is partly filled: those samples are never sent.
+    pub(crate) fn discard_partial(&mut self) {
+        let unsent = FRAME * (self.filled / FRAME_SAMPLES) as u32;
+        self.next_due = self.next_due.map(|due| due - unsent);
+        self.filled = 0;
+    }
+
+    /// Continues the stream with a relayed packet due now: the sequence number and timestamp it gets.
+    pub(crate) fn take_over(&mut self, now: Instant) -> (Ssrc, SeqNumber, RtpTimestamp) {
+        self.timestamp = self.timestamp.wrapping_add(self.filled as u32);
+        self.filled = 0;
+        self.catch_up(now);
+        (Ssrc(self.ssrc), self.sequence, self.timestamp)
+    }
+
+    /// Notes that relayed packets of this stream reached `sequence` and `timestamp`, the next ones to be used.
+    pub(crate) fn advance_to(&mut self, now: Instant, sequence: SeqNumber, timestamp: RtpTimestamp, ptime_ms: u32) {
+        if sequence.distance_from(self.sequence) > 0 {
+            (self.sequence, self.timestamp) = (sequence, timestamp);
+            self.next_due = Some(now + Duration::from_millis(u64::from(ptime_ms)));
+        }
+        self.marker = true;
+    }
+
+    pub(crate) const fn ssrc(&self) -> u32 {
+        self.ssrc
+    }
+
+    /// SSRC, timestamp of the first sample of a frame due at `due`, and sequence number of its packet.
+    pub(crate) fn stamp(&self, due: Instant) -> (u32, u32, u16) {
+        let mut preview = Self { payload: [0; PAYLOAD_BYTES_MAX], ..self.clone() };
+        preview.catch_up(due);
+        (self.ssrc, preview.timestamp.0.wrapping_add(preview.filled as u32), preview.sequence.0)
+    }
+
+    /// Timestamp and sequence number of the first packet that is not sent if the stream ends now.
+    pub(crate) const fn first_unsent(&self) -> (u32, u32, u16) {
+        (self.ssrc, self.timestamp.0, self.sequence.0)
+    }
+
+    fn catch_up(&mut self, due: Instant) {
+        if let Some(expected) = self.next_due {
+            let gap = due.saturating_since(expected);
+            if gap >= FRAME {
+                // A packet that was partly filled before the break is given up; its samples count as passed.
+                let gap_ms = u32::try_from(gap.as_millis()).unwrap_or(u32::MAX);
+                let samples = gap_ms.wrapping_mul(FRAME_SAMPLES as u32 / FRAME_MS);
+                self.timestamp = self.timestamp.wrapping_add(samples.wrapping_add(self.filled as u32));
+                self.filled = 0;
+                self.marker = true;
+            }
+        }
+        self.next_due = Some(due + FRAME);
+    }
+}
+
+/// Samples of a packet of `ptime_ms`, cut to what is mixed.
+const fn packet_samples(ptime_ms: u32) -> usize {
+    let frames = ptime_ms / FRAME_MS;
+    let frames = if frames < 1 { 1 } else { frames as usize };
+    (if frames > FRAMES_PER_PACKET_MAX { FRAMES_PER_PACKET_MAX } else { frames }) * FRAME_SAMPLES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringbridge_wire::rtp::RtpPacket;
+
+    fn packets(
+        sender: &mut Sender,
+        dues_ms: impl IntoIterator<Item = u64>,
+        ptime_ms: u32,
+    ) -> Vec<(bool, u16, u32, usize)> {
+        let mut out = Vec::new();
+        for due in dues_ms {
+            if sender.push(Instant::from_millis(due), &[0xff; FRAME_SAMPLES], 0, ptime_ms) {
+                let mut bytes = [0; 600];
+                let len = sender.emit(&mut bytes);
+                let packet = RtpPacket::parse(&bytes[..len]).unwrap();
+                out.push((packet.marker(), packet.sequence_number().0, packet.timestamp().0, packet.payload().len()));
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn a_steady_stream_counts_samples() {
+        for (ptime, frames) in [(10, 1), (20, 2), (30, 3), (40, 4)] {
+            let mut sender = Sender::new(&mut SplitMix64::new(1));
+            let (_, timestamp, sequence) = sender.stamp(Instant::from_millis(1000));
+            let sent = packets(&mut sender, (0..24).map(|n| 1000 + 10 * n), ptime);
+            assert_eq!(sent.len(), 24 / frames);
+            for (n, packet) in sent.into_iter().enumerate() {
+                let (n16, n32) = (n as u16, n as u32);
+                assert_eq!(
+                    packet,
+                    (n == 0, sequence.wrapping_add(n16), timestamp.wrapping_add(n32 * 80 * frames as u32), 80 * frames)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_pause_moves_the_timestamp_and_sets_the_marker() {
+        let mut sender = Sender::new(&mut SplitMix64::new(2));
+        let first = packets(&mut sender, [1000, 1010], 20)[0];
+        // 1020 would be next; the stream pauses until 1500.
+        let (_, stamp, _) = sender.stamp(Instant::from_millis(1500));
+        let second = packets(&mut sender, [1500, 1510], 20)[0];
+        assert_eq!(second, (true, first.1.wrapping_add(1), first.2.wrapping_add(160 + 480 * 8), 160));
+        assert_eq!(stamp, second.2);
+    }
+
+    #[test]
+    fn a_shift_of_less_than_a_frame_is_no_break() {
+        let mut sender = Sender::new(&mut SplitMix64::new(3));
+        let sent = packets(&mut sender, [1000, 1010, 1027, 1037], 20);
+        assert_eq!(sent[1].2.wrapping_sub(sent[0].2), 160);
+        assert!(!sent[1].0);
+    }
+}

@@ -1,0 +1,79 @@
+//! Tells whether a participant talks, from frame levels.
+
+use ringbridge_codec::mix;
+
+use crate::limits::FRAME_SAMPLES;
+
+/// Level above which a frame counts as speech, dBov.
+const THRESHOLD_DBOV: i8 = -45;
+/// Loud frames in a row that start talk: 30 ms, longer than a click.
+const START_FRAMES: u8 = 3;
+/// Quiet frames in a row that stop talk: 500 ms, longer than a pause for breath.
+const STOP_FRAMES: u8 = 50;
+/// The lowest level there is.
+pub(crate) const SILENCE_DBOV: i8 = -127;
+
+/// What changed with a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum TalkChange {
+    Started,
+    Stopped,
+}
+
+/// Talk state of one participant.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TalkDetector {
+    talking: bool,
+    run: u8,
+    level_dbov: i8,
+}
+
+impl TalkDetector {
+    pub(crate) const fn new() -> Self {
+        Self { talking: false, run: 0, level_dbov: SILENCE_DBOV }
+    }
+
+    /// Looks at one frame; `None` is a frame that was not heard.
+    pub(crate) fn look(&mut self, frame: Option<&[i16; FRAME_SAMPLES]>) -> Option<TalkChange> {
+        self.level_dbov = frame.map_or(SILENCE_DBOV, |frame| mix::level_dbov(mix::energy(frame), FRAME_SAMPLES));
+        let loud = self.level_dbov > THRESHOLD_DBOV;
+        if loud == self.talking {
+            self.run = 0;
+            return None;
+        }
+        self.run += 1;
+        if self.run < if loud { START_FRAMES } else { STOP_FRAMES } {
+            return None;
+        }
+        self.run = 0;
+        self.talking = loud;
+        Some(if loud { TalkChange::Started } else { TalkChange::Stopped })
+    }
+
+    pub(crate) const fn is_talking(self) -> bool {
+        self.talking
+    }
+
+    pub(crate) const fn level_dbov(self) -> i8 {
+        self.level_dbov
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clicks_and_pauses_change_nothing() {
+        let loud = [3000i16; FRAME_SAMPLES];
+        let mut talk = TalkDetector::new();
+        assert_eq!([Some(&loud), Some(&loud), None].map(|frame| talk.look(frame)), [None, None, None]);
+        assert_eq!([Some(&loud); 3].map(|frame| talk.look(frame)), [None, None, Some(TalkChange::Started)]);
+        for _ in 0..49 {
+            assert_eq!(talk.look(None), None);
+        }
+        assert_eq!(talk.look(Some(&loud)), None);
+        let stopped: Vec<_> = (0..50).filter_map(|_| talk.look(None)).collect();
+        assert_eq!(stopped, [TalkChange::Stopped]);
+    }
+}
