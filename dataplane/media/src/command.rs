@@ -141,6 +141,33 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// The connection whose whereabouts decide which shard carries the command out.
+    pub const fn connection(&self) -> Option<ConnectionId> {
+        match self {
+            Self::CreateConnection { id, .. }
+            | Self::ModifyConnection { id, .. }
+            | Self::InspectConnection { id }
+            | Self::DeleteConnection { id } => Some(*id),
+            Self::StartRelay { a: id, .. } | Self::StopRelay { a: id } => Some(*id),
+            Self::JoinConference { connection, .. }
+            | Self::SetParticipant { connection, .. }
+            | Self::LeaveConference { connection, .. } => Some(*connection),
+            Self::StartOperation { target, .. }
+            | Self::StopOperation { target, .. }
+            | Self::ListOperations { target } => match target {
+                Target::Connection(id) => Some(*id),
+                Target::Conference(_) => None,
+            },
+            Self::ListConnections { .. }
+            | Self::CreateConference { .. }
+            | Self::DeleteConference { .. }
+            | Self::InspectConference { .. }
+            | Self::ListConferences { .. } => None,
+        }
+    }
+}
+
 /// What an operation runs on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Target {

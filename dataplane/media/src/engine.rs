@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use crate::command::{OperationKind, Request};
 use crate::conference::{Conference, pull, run_kind};
 use crate::connection::{Connection, Link, Media};
-use crate::event::{DropReason, Event};
+use crate::event::{Condition, DropReason, EndReason, Event};
 use crate::id::{ConferenceId, ConnectionId, ShardId};
 use crate::limits::{CONFERENCES_MAX, CONNECTIONS_MAX, FRAME_MS, FRAME_SAMPLES};
 use crate::outputs::Outputs;
@@ -239,6 +239,41 @@ impl Engine {
         }
         self.connections[slot as usize] = Some(connection);
         Ok(())
+    }
+
+    /// Ends a connection whose sockets are lost.
+    pub fn fail_connection(&mut self, now: Instant, id: ConnectionId) {
+        self.now = now;
+        if let Some(slot) = self.slot_of(id) {
+            self.release_wherever(slot, EndReason::ShardFailed);
+        }
+    }
+
+    /// Ends a connection that found no place here; its final events come as usual.
+    pub fn abandon(&mut self, now: Instant, departure: Departure) {
+        self.now = now;
+        let mut connection = departure.0;
+        let target = connection.target();
+        for operation in connection.media.iter_mut().flat_map(|media| media.operations.iter_mut()) {
+            if let Some(operation) = operation.take() {
+                self.out.totals.operations += 1;
+                self.out.end_operation(operation, target, Condition::AutoStop);
+            }
+        }
+        let heard = connection.latch.pinned();
+        self.out.push_event(Event::ConnectionEnded { id: connection.id, reason: EndReason::ShardFailed, heard });
+    }
+
+    /// Whether a connection lives here.
+    pub fn has_connection(&self, id: ConnectionId) -> bool {
+        self.slot_of(id).is_some()
+    }
+
+    /// The first slot in use among the `look` slots from `from`, wrapping at the end of the table.
+    pub fn slot_in_use(&self, from: u32, look: u32) -> Option<u32> {
+        (from..from + look)
+            .map(|slot| slot % CONNECTIONS_MAX as u32)
+            .find(|&slot| self.connections[slot as usize].is_some())
     }
 
     /// Where a connection lives on this shard, if it does.

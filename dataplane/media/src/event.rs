@@ -167,6 +167,9 @@ pub enum CommandError {
     /// Not supported.
     #[error("not supported")]
     Unsupported,
+    /// The connection's sockets could not be taken up.
+    #[error("the sockets could not be opened on the shard; see its log")]
+    SocketFailed,
     /// The shard failed while the command was in it.
     #[error("shard failed")]
     ShardFailed,

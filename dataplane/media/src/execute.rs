@@ -131,9 +131,8 @@ impl Engine {
         let mut streams = self.stamp_release(slot);
         if let Some(Link::Conference(room)) = self.link_of(slot) {
             self.stamp_others(room, slot, &mut streams);
-            self.unseat(room, slot, EndReason::LastLeft);
         }
-        self.release(slot, EndReason::Deleted);
+        self.release_wherever(slot, EndReason::Deleted);
         let effect = effect(EffectClock::Connection, epoch, received, at, streams);
         Ok(Answer::Deleted { connections: vec![id], effect })
     }
@@ -485,6 +484,14 @@ impl Engine {
     }
 
     // Parts of the above
+
+    /// Releases a connection, out of whatever it is wired to.
+    pub(crate) fn release_wherever(&mut self, slot: u32, reason: EndReason) {
+        if let Some(Link::Conference(room)) = self.link_of(slot) {
+            self.unseat(room, slot, EndReason::LastLeft);
+        }
+        self.release(slot, reason);
+    }
 
     /// Releases a connection that is in no conference any more.
     fn release(&mut self, slot: u32, reason: EndReason) {

@@ -69,6 +69,10 @@ pub trait PacketIo {
     /// Packets that did not arrive or leave, to be counted by the engine: `(port, reason, packets)`. Drains.
     fn poll_drop(&mut self) -> Option<(Port, DropReason, u64)>;
 
+    /// Datagrams the kernel dropped on `port` since the last look because the socket's buffer was full. May cost a
+    /// system call.
+    fn kernel_drops(&mut self, port: Port) -> u64;
+
     /// What was counted since the start.
     fn counters(&self) -> IoCounters;
 }

@@ -7,8 +7,14 @@
 //!                                                     PacketIo: ring (kernel) or sim (virtual network)
 //! ```
 
+mod buffer;
 pub mod clock;
 pub mod executor;
 pub mod io;
 pub mod mailbox;
+pub mod probe;
+pub mod ring;
+pub mod run;
+pub mod sim;
 pub mod snapshot;
+pub mod sockets;

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam::queue::ArrayQueue;
 use ringbridge_media::command::Request;
+use ringbridge_media::engine::Departure;
 use ringbridge_media::event::Event;
 use ringbridge_media::id::{ConnectionId, ShardId};
 
@@ -21,12 +22,14 @@ use crate::snapshot::ShardSnapshot;
 pub const MAILBOX_MESSAGES_MAX: usize = 4096;
 /// Urgent messages that wait in a mailbox.
 pub const MAILBOX_URGENT_MAX: usize = 4096;
+/// Messages that wait in a shard's inbox for other shards.
+pub const PEER_MESSAGES_MAX: usize = 1024;
 /// Reports that wait for the control plane.
 pub const OUTBOX_REPORTS_MAX: usize = 16_384;
 
 /// A message to a shard.
 #[derive(Debug)]
-pub enum ShardMessage {
+pub enum ShardMessage<S = UdpSocket> {
     /// A command for the engine; answered by [`Event::Answer`].
     Command(Request),
     /// A `Command::CreateConnection` together with the sockets it uses.
@@ -34,9 +37,9 @@ pub enum ShardMessage {
         /// The create request.
         request: Request,
         /// Bound to the even port.
-        rtp: UdpSocket,
+        rtp: S,
         /// Bound to the odd port.
-        rtcp: UdpSocket,
+        rtcp: S,
     },
     /// Move a connection to another shard. Messages for it that come later are forwarded in order. Reported by
     /// [`ShardReport::Moved`] from the new shard.
@@ -158,26 +161,30 @@ impl Doorbell {
 
 /// The mailbox of one shard; shared by its senders and the shard.
 #[derive(Debug)]
-pub struct Mailbox {
-    ordinary: ArrayQueue<(u64, ShardMessage)>,
-    urgent: ArrayQueue<(u64, ShardMessage)>,
+pub struct Mailbox<S = UdpSocket> {
+    ordinary: ArrayQueue<(u64, ShardMessage<S>)>,
+    urgent: ArrayQueue<(u64, ShardMessage<S>)>,
     sequence: AtomicU64,
-    /// Rung after each message.
-    pub doorbell: Doorbell,
+    doorbell: Arc<Doorbell>,
 }
 
-impl Mailbox {
-    /// An empty mailbox.
+impl<S> Mailbox<S> {
+    /// An empty mailbox with a bell of its own.
     ///
     /// # Errors
     /// The process is out of file descriptors.
     pub fn new() -> io::Result<Arc<Self>> {
-        Ok(Arc::new(Self {
+        Ok(Self::with_doorbell(Arc::new(Doorbell::new()?)))
+    }
+
+    /// An empty mailbox that rings `doorbell`, which its shard's other queues ring too.
+    pub fn with_doorbell(doorbell: Arc<Doorbell>) -> Arc<Self> {
+        Arc::new(Self {
             ordinary: ArrayQueue::new(MAILBOX_MESSAGES_MAX),
             urgent: ArrayQueue::new(MAILBOX_URGENT_MAX),
             sequence: AtomicU64::new(0),
-            doorbell: Doorbell::new()?,
-        }))
+            doorbell,
+        })
     }
 
     /// Puts a message into the mailbox; never waits. Only the control thread sends, so sequence numbers and queue
@@ -185,7 +192,7 @@ impl Mailbox {
     ///
     /// # Errors
     /// The lane is full: the message comes back, and `busy` is the answer to give.
-    pub fn send(&self, lane: Lane, message: ShardMessage) -> Result<(), ShardMessage> {
+    pub fn send(&self, lane: Lane, message: ShardMessage<S>) -> Result<(), ShardMessage<S>> {
         let queue = match lane {
             Lane::Ordinary => &self.ordinary,
             Lane::Urgent => &self.urgent,
@@ -209,20 +216,20 @@ impl Mailbox {
 
 /// The shard's end of its mailbox: merges the two lanes into the order sent.
 #[derive(Debug)]
-pub struct MailboxReader {
-    mailbox: Arc<Mailbox>,
-    ordinary_head: Option<(u64, ShardMessage)>,
-    urgent_head: Option<(u64, ShardMessage)>,
+pub struct MailboxReader<S = UdpSocket> {
+    mailbox: Arc<Mailbox<S>>,
+    ordinary_head: Option<(u64, ShardMessage<S>)>,
+    urgent_head: Option<(u64, ShardMessage<S>)>,
 }
 
-impl MailboxReader {
+impl<S> MailboxReader<S> {
     /// The one reader of `mailbox`.
-    pub fn new(mailbox: Arc<Mailbox>) -> Self {
+    pub const fn new(mailbox: Arc<Mailbox<S>>) -> Self {
         Self { mailbox, ordinary_head: None, urgent_head: None }
     }
 
     /// The next message in the order sent.
-    pub fn pop(&mut self) -> Option<ShardMessage> {
+    pub fn pop(&mut self) -> Option<ShardMessage<S>> {
         if self.ordinary_head.is_none() {
             self.ordinary_head = self.mailbox.ordinary.pop();
         }
@@ -254,6 +261,62 @@ impl MailboxReader {
     }
 }
 
+/// What one shard sends another.
+#[derive(Debug)]
+pub(crate) enum PeerMessage<S> {
+    /// A connection that moves here, with its sockets.
+    Adopt { departure: Box<Departure>, slot: u32, rtp: S, rtcp: S },
+    /// A message for a connection that has moved here.
+    Forward(ShardMessage<S>),
+}
+
+/// The queues between shards: one inbox each. Rarely used, by moves only.
+#[derive(Debug)]
+pub struct Peers<S = UdpSocket> {
+    inboxes: Vec<PeerInbox<S>>,
+}
+
+#[derive(Debug)]
+struct PeerInbox<S> {
+    queue: ArrayQueue<PeerMessage<S>>,
+    doorbell: Arc<Doorbell>,
+}
+
+impl<S> Peers<S> {
+    /// Inboxes for `shards` shards, each with the bell that its mailbox rings too.
+    ///
+    /// # Errors
+    /// The process is out of file descriptors.
+    pub fn new(shards: u8) -> io::Result<Arc<Self>> {
+        let inbox = |_| {
+            let doorbell = Arc::new(Doorbell::new()?);
+            Ok(PeerInbox { queue: ArrayQueue::new(PEER_MESSAGES_MAX), doorbell })
+        };
+        Ok(Arc::new(Self { inboxes: (0..shards).map(inbox).collect::<io::Result<_>>()? }))
+    }
+
+    /// The bell of `shard`; `None` if there is no such shard.
+    pub fn doorbell(&self, shard: ShardId) -> Option<&Arc<Doorbell>> {
+        self.inboxes.get(usize::from(shard.0)).map(|inbox| &inbox.doorbell)
+    }
+
+    /// Puts a message into a shard's inbox; never waits. It comes back when the inbox is full or not there.
+    pub(crate) fn send(&self, to: ShardId, message: PeerMessage<S>) -> Result<(), PeerMessage<S>> {
+        let Some(inbox) = self.inboxes.get(usize::from(to.0)) else { return Err(message) };
+        inbox.queue.push(message)?;
+        inbox.doorbell.ring();
+        Ok(())
+    }
+
+    pub(crate) fn pop(&self, shard: ShardId) -> Option<PeerMessage<S>> {
+        self.inboxes.get(usize::from(shard.0))?.queue.pop()
+    }
+
+    pub(crate) fn is_empty(&self, shard: ShardId) -> bool {
+        self.inboxes.get(usize::from(shard.0)).is_none_or(|inbox| inbox.queue.is_empty())
+    }
+}
+
 /// Where a shard puts its reports. One shard writes, the control plane reads.
 #[derive(Debug)]
 pub struct Outbox {
@@ -265,6 +328,11 @@ impl Outbox {
     /// An empty outbox that rings `doorbell` (one bell serves all shards).
     pub fn new(doorbell: Arc<Doorbell>) -> Arc<Self> {
         Arc::new(Self { reports: ArrayQueue::new(OUTBOX_REPORTS_MAX), doorbell })
+    }
+
+    /// How many reports fit in all.
+    pub fn capacity(&self) -> usize {
+        self.reports.capacity()
     }
 
     /// Room left. The shard takes no event from the engine that it could not put here.

@@ -289,9 +289,9 @@ impl<'a> SdesChunk<'a> {
     pub fn items(&self) -> impl Iterator<Item = (u8, &'a [u8])> + use<'a> {
         let mut rest = self.items;
         core::iter::from_fn(move || {
-            let (item, after) = split_item(rest)?;
+            let (item_type, text, after) = split_item(rest)?;
             rest = after;
-            Some(item)
+            Some((item_type, text))
         })
     }
 
@@ -300,7 +300,7 @@ impl<'a> SdesChunk<'a> {
         let (ssrc, after) = split_word(bytes).ok_or(RtcpError::DescriptionTruncated)?;
         let mut rest = after;
         while rest.first().is_some_and(|item_type| *item_type != END_OF_ITEMS) {
-            rest = split_item(rest).ok_or(RtcpError::DescriptionTruncated)?.1;
+            rest = split_item(rest).ok_or(RtcpError::DescriptionTruncated)?.2;
         }
         let items_len = after.len() - rest.len();
         // At least one null byte ends the list, and more of them fill the last word (RFC 3550 s.6.5).
@@ -529,11 +529,11 @@ fn split_word(bytes: &[u8]) -> Option<(u32, &[u8])> {
     bytes.split_first_chunk().map(|(word, rest)| (u32::from_be_bytes(*word), rest))
 }
 
-/// The SDES item at the start of `bytes`, type and text, and what follows it.
-fn split_item(bytes: &[u8]) -> Option<((u8, &[u8]), &[u8])> {
+/// Type and text of the SDES item at the start of `bytes`, and what follows it.
+fn split_item(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let ([item_type, len], rest) = bytes.split_first_chunk()?;
     let (text, rest) = rest.split_at_checked(usize::from(*len))?;
-    Some(((*item_type, text), rest))
+    Some((*item_type, text, rest))
 }
 
 /// The word at `index` of a block whose length is known to the compiler.
@@ -575,3 +575,289 @@ const END_OF_ITEMS: u8 = 0;
 const CNAME: u8 = 1;
 
 const _: () = assert!(REPORT_BLOCKS_MAX == COUNT_MASK as usize && CNAME_BYTES_MAX == u8::MAX as usize);
+
+#[cfg(test)]
+mod tests {
+    use std::vec;
+    use std::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A receiver report of source 1 with one block on source 2, laid out by hand.
+    const RECEIVER_REPORT_BYTES: [u8; 32] = [
+        0x81, 201, 0, 7, 0, 0, 0, 1, // header, reporter
+        0, 0, 0, 2, 64, 0xFF, 0xFF, 0xFE, // source, fraction and cumulative loss
+        0, 1, 0xFF, 0xFF, 0, 0, 0, 9, // highest sequence, jitter
+        1, 2, 3, 4, 0, 1, 0, 0, // last SR, delay since
+    ];
+
+    fn parse_error(bytes: &[u8]) -> Option<RtcpError> {
+        parse_compound(bytes).err()
+    }
+
+    #[test]
+    fn report_block_fields_stand_where_rfc_3550_puts_them() {
+        let mut packets = parse_compound(&RECEIVER_REPORT_BYTES).unwrap();
+        let Some(RtcpPacket::ReceiverReport(report)) = packets.next() else { panic!("a receiver report") };
+        assert!(packets.next().is_none());
+        assert_eq!(report.ssrc, Ssrc(1));
+        let block = ReportBlock {
+            ssrc: Ssrc(2),
+            fraction_lost: 64,
+            cumulative_lost: -2,
+            highest_sequence: 0x0001_FFFF,
+            interarrival_jitter: 9,
+            last_sr: 0x0102_0304,
+            delay_since_last_sr: 65_536,
+        };
+        assert_eq!(report.report_blocks().collect::<Vec<_>>(), [block]);
+
+        let mut out = [0; 32];
+        let mut writer = CompoundWriter::new(&mut out);
+        writer.receiver_report(Ssrc(1), &[block]).unwrap();
+        assert_eq!(writer.len(), 32);
+        assert_eq!(out, RECEIVER_REPORT_BYTES);
+    }
+
+    #[test]
+    fn sender_report_fields_stand_where_rfc_3550_puts_them() {
+        let bytes = [
+            0x80, 200, 0, 6, 0, 0, 0, 1, // header, sender
+            0xE0, 0, 0, 1, 0x80, 0, 0, 2, // NTP
+            0, 0, 3, 0x20, 0, 0, 0, 5, 0, 0, 3, 0x20, // RTP timestamp, packets, octets
+        ];
+        let Some(RtcpPacket::SenderReport(report)) = parse_compound(&bytes).unwrap().next() else {
+            panic!("a sender report")
+        };
+        let info = SenderInfo {
+            ntp: NtpTimestamp(0xE000_0001_8000_0002),
+            rtp_timestamp: RtpTimestamp(800),
+            packet_count: 5,
+            octet_count: 800,
+        };
+        assert_eq!((report.ssrc, report.info, report.report_blocks().len()), (Ssrc(1), info, 0));
+        assert_eq!(info.ntp.middle(), 0x0001_8000);
+
+        let mut out = [0; 28];
+        CompoundWriter::new(&mut out).sender_report(Ssrc(1), &info, &[]).unwrap();
+        assert_eq!(out, bytes);
+    }
+
+    #[test]
+    fn cname_is_found_among_other_items_and_sources() {
+        let bytes = [
+            0x82, 202, 0, 6, // two chunks
+            0, 0, 0, 1, 2, 1, b'x', 1, 2, b'm', b'e', 0, // name, cname, one null
+            0, 0, 0, 2, 3, 2, b'a', b'b', 0, 0, 0, 0, // e-mail, four nulls
+        ];
+        let Some(RtcpPacket::SourceDescription(description)) = parse_compound(&bytes).unwrap().next() else {
+            panic!("a source description")
+        };
+        let names: Vec<_> = description.chunks().map(|chunk| (chunk.ssrc, chunk.cname())).collect();
+        assert_eq!(names, [(Ssrc(1), Some(&b"me"[..])), (Ssrc(2), None)]);
+        let second: Vec<_> = description.chunks().nth(1).unwrap().items().collect();
+        assert_eq!(second, [(3, &b"ab"[..])]);
+    }
+
+    #[test]
+    fn bye_tells_who_leaves_and_why() {
+        let bytes = [0x82, 203, 0, 4, 0, 0, 0, 1, 0, 0, 0, 2, 4, b'd', b'o', b'n', b'e', 0, 0, 0];
+        let Some(RtcpPacket::Bye(bye)) = parse_compound(&bytes).unwrap().next() else { panic!("a BYE") };
+        assert_eq!(bye.sources().collect::<Vec<_>>(), [Ssrc(1), Ssrc(2)]);
+        assert_eq!(bye.reason, Some(&b"done"[..]));
+        let Some(RtcpPacket::Bye(bye)) = parse_compound(&[0x80, 203, 0, 0]).unwrap().next() else { panic!("a BYE") };
+        assert_eq!((bye.sources().len(), bye.reason), (0, None));
+    }
+
+    #[test]
+    fn reduced_size_and_unknown_packets_are_handed_out() {
+        let feedback = [0x81, 205, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2];
+        let Some(RtcpPacket::Other { packet_type, count, body }) = parse_compound(&feedback).unwrap().next() else {
+            panic!("an unknown packet")
+        };
+        assert_eq!((packet_type, count, body), (205, 1, &feedback[4..]));
+    }
+
+    #[test]
+    fn only_the_last_packet_may_be_padded() {
+        let padded = [0xA0, 203, 0, 1, 0, 0, 0, 4];
+        let Some(RtcpPacket::Bye(bye)) = parse_compound(&padded).unwrap().next() else { panic!("a BYE") };
+        assert_eq!(bye.reason, None, "padding is no reason");
+        let followed = [padded, [0x80, 203, 0, 1, 0, 0, 0, 0]].concat();
+        assert_eq!(parse_error(&followed), Some(RtcpError::PaddingInvalid));
+    }
+
+    #[test]
+    fn each_broken_rule_is_named() {
+        let rows: [(&[u8], RtcpError); 15] = [
+            (&[], RtcpError::HeaderTooShort),
+            (&[0x80, 201, 0], RtcpError::HeaderTooShort),
+            (&[0x80, 203, 0, 0, 0x80], RtcpError::HeaderTooShort),
+            (&[0x40, 201, 0, 0], RtcpError::WrongVersion),
+            (&[0x80, 203, 0, 1], RtcpError::PacketTruncated),
+            (&[0xA0, 203, 0, 0], RtcpError::PaddingInvalid),
+            (&[0xA0, 203, 0, 1, 0, 0, 0, 0], RtcpError::PaddingInvalid),
+            (&[0xA0, 203, 0, 1, 0, 0, 0, 3], RtcpError::PaddingInvalid),
+            (&[0xA0, 203, 0, 1, 0, 0, 0, 8], RtcpError::PaddingInvalid),
+            (&[0x80, 201, 0, 0], RtcpError::ReportTruncated),
+            (&[0x81, 201, 0, 1, 0, 0, 0, 1], RtcpError::ReportTruncated),
+            (&[0x80, 200, 0, 1, 0, 0, 0, 1], RtcpError::ReportTruncated),
+            (&[0x81, 202, 0, 2, 0, 0, 0, 1, 1, 2, b'm', b'e'], RtcpError::DescriptionTruncated),
+            (&[0x81, 202, 0, 2, 0, 0, 0, 1, 1, 3, b'm', b'e'], RtcpError::DescriptionTruncated),
+            (&[0x81, 203, 0, 0], RtcpError::ByeTruncated),
+        ];
+        for (bytes, error) in rows {
+            assert_eq!(parse_error(bytes), Some(error), "{bytes:02X?}");
+        }
+        assert_eq!(parse_error(&[0x80, 203, 0, 1, 4, b'd', b'o', b'n']), Some(RtcpError::ByeTruncated));
+    }
+
+    #[test]
+    fn first_packet_tells_rtcp() {
+        assert!(is_rtcp(&RECEIVER_REPORT_BYTES));
+        assert!(is_rtcp(&[0x80, 192, 0, 0]) && is_rtcp(&[0x80, 223, 0, 0]));
+        assert!(!is_rtcp(&[0x80, 191, 0, 0]) && !is_rtcp(&[0x80, 224, 0, 0]));
+        assert!(!is_rtcp(&RECEIVER_REPORT_BYTES[..31]), "length runs over the end");
+        assert!(!is_rtcp(&[0x00, 201, 0, 0]) && !is_rtcp(&[0x80, 201, 0]) && !is_rtcp(&[]));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_and_leaves_no_trace() {
+        let mut out = [0xEE; 15];
+        let mut writer = CompoundWriter::new(&mut out);
+        writer.bye(&[Ssrc(1)]).unwrap();
+        assert_eq!(writer.receiver_report(Ssrc(1), &[]), Err(RtcpWriteError::NoRoom));
+        assert_eq!(writer.cname(Ssrc(1), b""), Err(RtcpWriteError::NoRoom));
+        assert_eq!(writer.bye(&[Ssrc(1); 32]), Err(RtcpWriteError::TooMany));
+        assert_eq!(writer.cname(Ssrc(1), &[b'x'; 256]), Err(RtcpWriteError::CnameTooLong));
+        assert_eq!(writer.len(), 8);
+        assert_eq!(out[8..], [0xEE; 7]);
+    }
+
+    #[test]
+    fn cumulative_loss_is_clamped_to_24_bits() {
+        let block = |cumulative_lost| ReportBlock {
+            ssrc: Ssrc(0),
+            fraction_lost: 0,
+            cumulative_lost,
+            highest_sequence: 0,
+            interarrival_jitter: 0,
+            last_sr: 0,
+            delay_since_last_sr: 0,
+        };
+        let sent = [i32::MAX, 0x7F_FFFF, -0x80_0000, i32::MIN].map(block);
+        let mut out = [0; 8 + 4 * 24];
+        CompoundWriter::new(&mut out).receiver_report(Ssrc(0), &sent).unwrap();
+        let Some(RtcpPacket::ReceiverReport(report)) = parse_compound(&out).unwrap().next() else {
+            panic!("a receiver report")
+        };
+        let read: Vec<_> = report.report_blocks().map(|block| block.cumulative_lost).collect();
+        assert_eq!(read, [0x7F_FFFF, 0x7F_FFFF, -0x80_0000, -0x80_0000]);
+        assert!(report.report_blocks().all(|block| block.fraction_lost == 0));
+    }
+
+    fn block() -> impl Strategy<Value = ReportBlock> {
+        (any::<[u32; 5]>(), any::<u8>(), CUMULATIVE_LOST_MIN..=CUMULATIVE_LOST_MAX).prop_map(
+            |([ssrc, highest_sequence, interarrival_jitter, last_sr, delay_since_last_sr], fraction_lost, lost)| {
+                ReportBlock {
+                    ssrc: Ssrc(ssrc),
+                    fraction_lost,
+                    cumulative_lost: lost,
+                    highest_sequence,
+                    interarrival_jitter,
+                    last_sr,
+                    delay_since_last_sr,
+                }
+            },
+        )
+    }
+
+    fn info() -> impl Strategy<Value = SenderInfo> {
+        (any::<u64>(), any::<[u32; 3]>()).prop_map(|(ntp, [rtp_timestamp, packet_count, octet_count])| SenderInfo {
+            ntp: NtpTimestamp(ntp),
+            rtp_timestamp: RtpTimestamp(rtp_timestamp),
+            packet_count,
+            octet_count,
+        })
+    }
+
+    /// One to six packets of any content behind headers that are mostly right.
+    fn datagram() -> impl Strategy<Value = Vec<u8>> {
+        let first = prop_oneof![8 => 0x80_u8..0x84, 1 => 0xA0_u8..0xA4, 1 => any::<u8>()];
+        let packet = (first, 199_u8..206, prop::collection::vec(prop_oneof![any::<u8>(), 0_u8..9], 0..80));
+        prop::collection::vec(packet, 1..6).prop_map(|packets| {
+            let mut bytes = Vec::new();
+            for (first, packet_type, mut body) in packets {
+                body.truncate(body.len() / 4 * 4);
+                let words = u8::try_from(body.len() / 4).unwrap();
+                bytes.extend_from_slice(&[first, packet_type, 0, words]);
+                bytes.extend_from_slice(&body);
+            }
+            bytes
+        })
+    }
+
+    /// Reads everything there is to read and returns how many bytes of it were handed out.
+    fn read_all(packet: RtcpPacket<'_>) -> usize {
+        match packet {
+            RtcpPacket::SenderReport(report) => 24 + 24 * report.report_blocks().count(),
+            RtcpPacket::ReceiverReport(report) => 4 + 24 * report.report_blocks().count(),
+            RtcpPacket::SourceDescription(description) => {
+                description.chunks().map(|chunk| 4 + chunk.items().map(|(_, text)| 2 + text.len()).sum::<usize>()).sum()
+            }
+            RtcpPacket::Bye(bye) => 4 * bye.sources().count() + bye.reason.map_or(0, |reason| 1 + reason.len()),
+            RtcpPacket::Other { body, .. } => body.len(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn parse_reads_what_was_written(
+            ssrc: u32,
+            info in info(),
+            sent in prop::collection::vec(block(), 0..=REPORT_BLOCKS_MAX),
+            heard in prop::collection::vec(block(), 0..=REPORT_BLOCKS_MAX),
+            name in prop::collection::vec(any::<u8>(), 0..=CNAME_BYTES_MAX),
+            leaving in prop::collection::vec(any::<u32>().prop_map(Ssrc), 0..=31),
+        ) {
+            let mut out = vec![0xFF; 2048];
+            let mut writer = CompoundWriter::new(&mut out);
+            prop_assert!(writer.is_empty());
+            writer.sender_report(Ssrc(ssrc), &info, &sent).unwrap();
+            writer.receiver_report(Ssrc(ssrc), &heard).unwrap();
+            writer.cname(Ssrc(ssrc), &name).unwrap();
+            writer.bye(&leaving).unwrap();
+            let len = writer.len();
+            prop_assert!(is_rtcp(&out[..len]));
+
+            let packets: Vec<_> = parse_compound(&out[..len]).unwrap().collect();
+            let [
+                RtcpPacket::SenderReport(sender),
+                RtcpPacket::ReceiverReport(receiver),
+                RtcpPacket::SourceDescription(description),
+                RtcpPacket::Bye(bye),
+            ] = packets[..] else { panic!("four packets: {packets:?}") };
+            prop_assert_eq!((sender.ssrc, sender.info), (Ssrc(ssrc), info));
+            prop_assert_eq!(sender.report_blocks().collect::<Vec<_>>(), sent);
+            prop_assert_eq!(receiver.ssrc, Ssrc(ssrc));
+            prop_assert_eq!(receiver.report_blocks().collect::<Vec<_>>(), heard);
+            let chunks: Vec<_> = description.chunks().map(|chunk| (chunk.ssrc, chunk.cname())).collect();
+            prop_assert_eq!(chunks, [(Ssrc(ssrc), Some(&name[..]))]);
+            prop_assert_eq!(bye.sources().collect::<Vec<_>>(), leaving);
+            prop_assert_eq!(bye.reason, None);
+        }
+
+        #[test]
+        fn any_bytes_parse_within_their_bounds_or_fail(noise: Vec<u8>, framed in datagram(), cut: prop::sample::Index) {
+            for datagram in [&noise[..], &framed, &framed[..cut.index(framed.len())]] {
+                if let Ok(packets) = parse_compound(datagram) {
+                    let read: usize = packets.clone().map(|packet| HEADER_BYTES + read_all(packet)).sum();
+                    prop_assert!(packets.count() > 0);
+                    prop_assert!(read <= datagram.len());
+                }
+            }
+        }
+    }
+}

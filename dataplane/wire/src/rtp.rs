@@ -288,3 +288,180 @@ const TWO_BYTE_PROFILE: u16 = 0x1000;
 const TWO_BYTE_PROFILE_MASK: u16 = 0xFFF0;
 /// The identifier at which a reader of one-byte elements stops (RFC 8285 s.4.2).
 const ONE_BYTE_STOP_ID: u8 = 15;
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Version 2, marker, payload type 0, sequence 0x1234, timestamp 0x56789ABC, SSRC 0xDEADBEEF, two bytes of payload.
+    const PLAIN: [u8; 14] = [0x80, 0x80, 0x12, 0x34, 0x56, 0x78, 0x9A, 0xBC, 0xDE, 0xAD, 0xBE, 0xEF, 0x11, 0x22];
+
+    /// `PLAIN`'s fixed header with `first` as its first byte, then `rest`.
+    fn packet(first: u8, rest: &[u8]) -> Vec<u8> {
+        let mut bytes = PLAIN[..RTP_HEADER_BYTES].to_vec();
+        bytes[0] = first;
+        bytes.extend_from_slice(rest);
+        bytes
+    }
+
+    fn elements(profile: [u8; 2], content: &[u8]) -> Vec<(u8, Vec<u8>)> {
+        assert_eq!(content.len() % 4, 0);
+        let words = u8::try_from(content.len() / 4).unwrap();
+        let mut rest = [profile[0], profile[1], 0, words].to_vec();
+        rest.extend_from_slice(content);
+        let bytes = packet(0x90, &rest);
+        let walk = RtpPacket::parse(&bytes).unwrap().extension_elements();
+        walk.map(|element| (element.id, element.data.to_vec())).collect()
+    }
+
+    #[test]
+    fn fixed_header_is_read_as_it_stands() {
+        let parsed = RtpPacket::parse(&PLAIN).unwrap();
+        assert!(parsed.marker());
+        assert_eq!(parsed.payload_type(), 0);
+        assert_eq!(parsed.sequence_number(), SeqNumber(0x1234));
+        assert_eq!(parsed.timestamp(), RtpTimestamp(0x5678_9ABC));
+        assert_eq!(parsed.ssrc(), Ssrc(0xDEAD_BEEF));
+        assert_eq!(parsed.csrcs().len(), 0);
+        assert_eq!(parsed.extension(), None);
+        assert_eq!(parsed.extension_elements().next(), None);
+        assert_eq!(parsed.header_len(), 12);
+        assert_eq!(parsed.payload(), [0x11, 0x22]);
+    }
+
+    #[test]
+    fn csrcs_extension_payload_and_padding_are_told_apart() {
+        let bytes = packet(0xB1, &[0, 0, 0, 7, 0xAB, 0xCD, 0, 1, 1, 2, 3, 4, 0x55, 0, 2]);
+        let parsed = RtpPacket::parse(&bytes).unwrap();
+        assert_eq!(parsed.csrcs().collect::<Vec<_>>(), [Ssrc(7)]);
+        assert_eq!(parsed.extension(), Some((0xABCD, &[1, 2, 3, 4][..])));
+        assert_eq!(parsed.header_len(), 24);
+        assert_eq!(parsed.payload(), [0x55]);
+    }
+
+    #[test]
+    fn each_broken_rule_is_named() {
+        let rows: [(Vec<u8>, RtpError); 10] = [
+            (Vec::new(), RtpError::HeaderTooShort),
+            (PLAIN[..11].to_vec(), RtpError::HeaderTooShort),
+            (packet(0x40, &[]), RtpError::WrongVersion),
+            (packet(0xC0, &[]), RtpError::WrongVersion),
+            (packet(0x82, &[0; 7]), RtpError::CsrcTruncated),
+            (packet(0x90, &[0xBE, 0xDE, 0]), RtpError::ExtensionTruncated),
+            (packet(0x90, &[0xBE, 0xDE, 0, 2, 0, 0, 0, 0, 0, 0, 0]), RtpError::ExtensionTruncated),
+            (packet(0xA0, &[]), RtpError::PaddingInvalid),
+            (packet(0xA0, &[1, 2, 0]), RtpError::PaddingInvalid),
+            (packet(0xA0, &[1, 2, 4]), RtpError::PaddingInvalid),
+        ];
+        for (bytes, error) in rows {
+            assert_eq!(RtpPacket::parse(&bytes).err(), Some(error), "{bytes:02X?}");
+        }
+    }
+
+    #[test]
+    fn padding_may_fill_the_payload() {
+        let bytes = packet(0xA0, &[0, 0, 3]);
+        assert!(RtpPacket::parse(&bytes).unwrap().payload().is_empty());
+    }
+
+    #[test]
+    fn one_byte_elements_are_walked_over_padding() {
+        let found = elements([0xBE, 0xDE], &[0x10, 0xAA, 0, 0, 0x21, 0xBB, 0xCC, 0]);
+        assert_eq!(found, [(1, [0xAA].to_vec()), (2, [0xBB, 0xCC].to_vec())]);
+    }
+
+    #[test]
+    fn one_byte_walk_stops_where_rfc_8285_says_so() {
+        // Identifier 15, identifier 0 with a length, and an element that runs over the end.
+        for stop in [0xF0, 0x02, 0x37] {
+            let found = elements([0xBE, 0xDE], &[0x10, 0xAA, stop, 0, 0x20, 0xBB, 0, 0]);
+            assert_eq!(found, [(1, [0xAA].to_vec())], "stop {stop:02X}");
+        }
+    }
+
+    #[test]
+    fn two_byte_elements_may_be_empty_and_carry_any_identifier() {
+        for profile in [[0x10, 0x00], [0x10, 0x0F]] {
+            let found = elements(profile, &[15, 0, 0, 200, 1, 0xAA, 3, 9]);
+            assert_eq!(found, [(15, Vec::new()), (200, [0xAA].to_vec())]);
+        }
+        assert_eq!(elements([0x10, 0x10], &[1, 0, 0, 0]), [], "a profile of another kind");
+        assert_eq!(elements([0x10, 0x00], &[0, 0, 0, 1]), [], "an identifier without a length");
+    }
+
+    #[test]
+    fn rewriting_leaves_all_else_alone() {
+        let mut bytes = packet(0x91, &[0, 0, 0, 7, 0xAB, 0xCD, 0, 0, 0x55]);
+        let before = bytes.clone();
+        rewrite_header(&mut bytes, Ssrc(1), SeqNumber(2), RtpTimestamp(3));
+        set_marker(&mut bytes, false);
+        assert_eq!(bytes[..12], [0x91, 0x00, 0, 2, 0, 0, 0, 3, 0, 0, 0, 1]);
+        assert_eq!(bytes[12..], before[12..]);
+        set_marker(&mut bytes, true);
+        assert_eq!(bytes[1], 0x80);
+    }
+
+    #[test]
+    fn what_is_no_packet_is_not_rewritten() {
+        let mut bytes = [0xFF; RTP_HEADER_BYTES - 1];
+        rewrite_header(&mut bytes, Ssrc(1), SeqNumber(2), RtpTimestamp(3));
+        set_marker(&mut bytes, false);
+        assert_eq!(bytes, [0xFF; RTP_HEADER_BYTES - 1]);
+    }
+
+    fn header() -> impl Strategy<Value = RtpHeader> {
+        (any::<bool>(), 0_u8..128, any::<u16>(), any::<u32>(), any::<u32>()).prop_map(
+            |(marker, payload_type, sequence_number, timestamp, ssrc)| RtpHeader {
+                marker,
+                payload_type,
+                sequence_number: SeqNumber(sequence_number),
+                timestamp: RtpTimestamp(timestamp),
+                ssrc: Ssrc(ssrc),
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn parse_reads_what_emit_wrote(header in header(), payload: Vec<u8>) {
+            let mut bytes = [0xFF; RTP_HEADER_BYTES].to_vec();
+            prop_assert_eq!(header.emit(bytes.first_chunk_mut().unwrap()), RTP_HEADER_BYTES);
+            bytes.extend_from_slice(&payload);
+            let parsed = RtpPacket::parse(&bytes).unwrap();
+            prop_assert_eq!(parsed.header(), header);
+            prop_assert_eq!(parsed.payload(), payload);
+            prop_assert_eq!(parsed.header_len(), RTP_HEADER_BYTES);
+        }
+
+        #[test]
+        fn a_rewritten_packet_differs_in_three_fields(bytes: Vec<u8>, first in 0x80_u8..0xC0, to in header()) {
+            let mut bytes = packet(first, &bytes);
+            let before = bytes.clone();
+            if let Ok(old) = RtpPacket::parse(&before) {
+                rewrite_header(&mut bytes, to.ssrc, to.sequence_number, to.timestamp);
+                let new = RtpPacket::parse(&bytes).unwrap();
+                let expected = RtpHeader { marker: old.marker(), payload_type: old.payload_type(), ..to };
+                prop_assert_eq!(new.header(), expected);
+                prop_assert_eq!(&bytes[RTP_HEADER_BYTES..], &before[RTP_HEADER_BYTES..]);
+            }
+        }
+
+        #[test]
+        fn any_bytes_parse_within_their_bounds_or_fail(bytes: Vec<u8>, first in 0x80_u8..0xC0) {
+            let framed = packet(first, &bytes);
+            for datagram in [&bytes, &framed] {
+                if let Ok(parsed) = RtpPacket::parse(datagram) {
+                    let extension = parsed.extension().map_or(0, |(_, content)| 4 + content.len());
+                    prop_assert_eq!(parsed.header_len(), RTP_HEADER_BYTES + 4 * parsed.csrcs().len() + extension);
+                    prop_assert!(parsed.header_len() + parsed.payload().len() <= datagram.len());
+                    let walked: usize = parsed.extension_elements().map(|element| 1 + element.data.len()).sum();
+                    prop_assert!(walked <= extension);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Real shards with real endpoints, driven through their mailboxes.
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "each suite uses its part")]
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::{Duration, Instant as WallClock};
+
+use ringbridge_media::command::{CodecKind, Command, ConnectionSpec, Direction, Request};
+use ringbridge_media::event::{Answer, CommandError, Event};
+use ringbridge_media::id::{ConnectionId, ShardId};
+use ringbridge_shard::clock;
+use ringbridge_shard::executor::{self, ShardConfig, ShardHandle};
+use ringbridge_shard::mailbox::{Doorbell, Lane, Peers, ShardMessage, ShardReport};
+
+/// A condition that has not come true by then never will.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+pub struct Rig {
+    pub shards: Vec<ShardHandle>,
+    pub peers: Arc<Peers>,
+    pub doorbell: Arc<Doorbell>,
+    seen: Vec<ShardReport>,
+    token: u64,
+}
+
+pub struct Leg {
+    pub id: ConnectionId,
+    pub server: SocketAddr,
+    pub endpoint: UdpSocket,
+    sequence: u16,
+}
+
+impl Rig {
+    pub fn start(count: u8) -> Self {
+        let doorbell = Arc::new(Doorbell::new().unwrap());
+        let peers = Peers::new(count).unwrap();
+        let shards = (0..count).map(|n| start_shard(n, &peers, &doorbell)).collect();
+        Self { shards, peers, doorbell, seen: Vec::new(), token: 0 }
+    }
+
+    pub fn send(&mut self, shard: u8, message: ShardMessage) {
+        self.shards[usize::from(shard)].mailbox.send(Lane::Ordinary, message).expect("the mailbox has room");
+    }
+
+    pub fn post(&mut self, shard: u8, command: Command) -> u64 {
+        self.token += 1;
+        let request = Request { token: self.token, received: clock::now(), command };
+        self.send(shard, ShardMessage::Command(request));
+        self.token
+    }
+
+    pub fn ask(&mut self, shard: u8, command: Command) -> Result<Answer, CommandError> {
+        let token = self.post(shard, command);
+        self.answer(token)
+    }
+
+    pub fn answer(&mut self, token: u64) -> Result<Answer, CommandError> {
+        let report =
+            self.wait_for(|report| matches!(report, ShardReport::Event(Event::Answer { token: t, .. }) if *t == token));
+        let ShardReport::Event(Event::Answer { result, .. }) = report else { unreachable!() };
+        result
+    }
+
+    pub fn wait_for(&mut self, wanted: impl Fn(&ShardReport) -> bool) -> ShardReport {
+        let began = WallClock::now();
+        loop {
+            for shard in &self.shards {
+                while let Some(report) = shard.outbox.pop() {
+                    self.seen.push(report);
+                }
+            }
+            if let Some(index) = self.seen.iter().position(&wanted) {
+                return self.seen.remove(index);
+            }
+            assert!(began.elapsed() < PATIENCE, "never came; seen: {:?}", self.seen);
+            std::thread::yield_now();
+        }
+    }
+
+    pub fn connect(&mut self, shard: u8, slot: u32, generation: u32) -> Leg {
+        let endpoint = UdpSocket::bind("127.0.0.1:0").unwrap();
+        endpoint.set_read_timeout(Some(PATIENCE)).unwrap();
+        let rtp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let rtcp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        rtp.set_nonblocking(true).unwrap();
+        rtcp.set_nonblocking(true).unwrap();
+        let server = rtp.local_addr().unwrap();
+        let id = ConnectionId::new(ShardId(shard), slot, generation);
+        let spec = Box::new(spec(endpoint.local_addr().unwrap()));
+        self.token += 1;
+        let request =
+            Request { token: self.token, received: clock::now(), command: Command::CreateConnection { id, spec } };
+        self.send(shard, ShardMessage::Open { request, rtp, rtcp });
+        let token = self.token;
+        assert!(matches!(self.answer(token), Ok(Answer::Done)));
+        Leg { id, server, endpoint, sequence: 0 }
+    }
+
+    pub fn stop(mut self) {
+        for shard in 0..self.shards.len() {
+            self.send(shard as u8, ShardMessage::Stop);
+        }
+        for shard in self.shards.drain(..) {
+            shard.thread.join().expect("a shard ends without a panic");
+        }
+    }
+}
+
+pub fn start_shard(n: u8, peers: &Arc<Peers>, doorbell: &Arc<Doorbell>) -> ShardHandle {
+    let config = ShardConfig {
+        id: ShardId(n),
+        cpu: None,
+        batch_wait: Duration::from_micros(500),
+        connections_max: 64,
+        seed: u64::from(n),
+    };
+    executor::start(config, Arc::clone(peers), Arc::clone(doorbell)).expect("this machine can run a shard")
+}
+
+fn spec(remote: SocketAddr) -> ConnectionSpec {
+    ConnectionSpec {
+        remote: Some(remote),
+        remote_rtcp: None,
+        rx_codec: CodecKind::Pcmu,
+        rx_payload_type: 0,
+        tx_codec: CodecKind::Pcmu,
+        tx_payload_type: 0,
+        telephone_event_payload_type: 101,
+        payload_types: [None; 8],
+        ptime_ms: 20,
+        direction: Direction::SendRecv,
+        rtp_timeout_ms: None,
+        barred: None,
+        handover: false,
+    }
+}
+
+impl Leg {
+    pub fn send(&mut self, fill: u8) -> Vec<u8> {
+        let mut packet = vec![0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
+        packet[2..4].copy_from_slice(&self.sequence.to_be_bytes());
+        packet[4..8].copy_from_slice(&(u32::from(self.sequence) * 160).to_be_bytes());
+        packet.extend([fill; 160]);
+        self.sequence = self.sequence.wrapping_add(1);
+        self.endpoint.send_to(&packet, self.server).unwrap();
+        packet
+    }
+
+    pub fn receive(&self) -> Vec<u8> {
+        let mut buffer = [0; 2048];
+        let (len, source) = self.endpoint.recv_from(&mut buffer).expect("a packet comes");
+        assert_eq!(source, self.server);
+        buffer[..len].to_vec()
+    }
+}

@@ -1,0 +1,131 @@
+//! Real shards on loopback, driven through their mailboxes: relay, mix, moves, parking, panic and restart.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test may panic, and its numbers are small")]
+
+mod rig;
+
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::time::{Duration, Instant as WallClock};
+
+use rig::{Rig, start_shard};
+use ringbridge_media::command::{Command, ParticipantSpec};
+use ringbridge_media::event::{Answer, CommandError, Event};
+use ringbridge_media::id::{ConferenceId, ShardId};
+use ringbridge_shard::mailbox::{ShardMessage, ShardReport};
+
+#[test]
+fn relays_both_ways_untouched_and_parks_in_between() {
+    let mut rig = Rig::start(1);
+    let (mut a, mut b) = (rig.connect(0, 0, 1), rig.connect(0, 1, 1));
+    assert!(matches!(rig.ask(0, Command::StartRelay { a: a.id, b: b.id }), Ok(Answer::Effect(_))));
+    for round in 0..300u32 {
+        if round % 100 == 50 {
+            // Long enough for the shard to park; what comes next has to wake it.
+            let parked = WallClock::now();
+            while parked.elapsed() < Duration::from_millis(250) {
+                std::thread::park_timeout(Duration::from_millis(50));
+            }
+        }
+        let sent = a.send(round as u8);
+        assert_eq!(b.receive(), sent);
+        let sent = b.send(!(round as u8));
+        assert_eq!(a.receive(), sent);
+    }
+    rig.stop();
+}
+
+#[test]
+fn mixes_three_and_nobody_hears_himself() {
+    let mut rig = Rig::start(1);
+    let room = ConferenceId::new(ShardId(0), 5, 1);
+    assert!(matches!(rig.ask(0, Command::CreateConference { id: room, participants_max: 10 }), Ok(Answer::Done)));
+    let mut legs: Vec<_> = (0..3).map(|slot| rig.connect(0, slot, 1)).collect();
+    for leg in &legs {
+        let join =
+            Command::JoinConference { conference: room, connection: leg.id, participant: ParticipantSpec::default() };
+        assert!(matches!(rig.ask(0, join), Ok(Answer::Effect(_))));
+    }
+    // Constant levels 0x90, 0xa0, 0xb0 in µ-law; each hears the sum of the two others.
+    let mut levels = [0i16; 3];
+    ringbridge_codec::g711::decode_ulaw(&[0x90, 0xa0, 0xb0], &mut levels);
+    let expected: Vec<i16> = (0..3).map(|own| (0..3).filter(|n| *n != own).map(|n| levels[n]).sum()).collect();
+    let mut heard = [false; 3];
+    for _ in 0..500 {
+        for (leg, fill) in legs.iter_mut().zip([0x90, 0xa0, 0xb0]) {
+            leg.send(fill);
+        }
+        for (n, leg) in legs.iter().enumerate() {
+            let packet = leg.receive();
+            let mut samples = [0i16; 160];
+            ringbridge_codec::g711::decode_ulaw(&packet[12..], &mut samples);
+            assert!(samples.iter().all(|sample| sample.unsigned_abs() < levels.iter().map(|l| l.unsigned_abs()).sum()));
+            heard[n] |= samples.iter().all(|sample| (sample - expected[n]).abs() < 1000);
+        }
+        if heard == [true; 3] {
+            rig.stop();
+            return;
+        }
+    }
+    panic!("the full mix was never heard: {heard:?}");
+}
+
+#[test]
+fn a_connection_moves_under_traffic_without_losing_a_packet() {
+    let mut rig = Rig::start(2);
+    let (mut a, mut b) = (rig.connect(0, 0, 1), rig.connect(1, 0, 1));
+    // Both are learned, so that the sockets are connected before the move.
+    for leg in [&mut a, &mut b] {
+        leg.send(1);
+        leg.send(2);
+    }
+    for id in [a.id, b.id] {
+        rig.wait_for(|report| matches!(report, ShardReport::Event(Event::ConnectionLearned { id: learned, .. }) if *learned == id));
+    }
+    rig.send(1, ShardMessage::Move { connection: b.id, to: ShardId(0), slot: 9 });
+    // Right behind the move, to the old shard: it is forwarded.
+    let token = rig.post(1, Command::StartRelay { a: b.id, b: a.id });
+    rig.wait_for(
+        |report| matches!(report, ShardReport::Moved { connection, shard: ShardId(0) } if *connection == b.id),
+    );
+    assert!(matches!(rig.answer(token), Ok(Answer::Effect(_))));
+    for round in 0..200 {
+        let sent = a.send(round);
+        assert_eq!(b.receive(), sent);
+        let sent = b.send(round);
+        assert_eq!(a.receive(), sent);
+    }
+    let token = rig.post(1, Command::DeleteConnection { id: b.id });
+    assert!(matches!(rig.answer(token), Ok(Answer::Deleted { .. })));
+    rig.stop();
+}
+
+#[test]
+fn a_panic_ends_one_shard_and_it_starts_again_on_the_same_ports() {
+    let mut rig = Rig::start(2);
+    let (mut a, mut b) = (rig.connect(1, 0, 1), rig.connect(1, 1, 1));
+    assert!(matches!(rig.ask(1, Command::StartRelay { a: a.id, b: b.id }), Ok(Answer::Effect(_))));
+    let doomed = rig.connect(0, 0, 1);
+    rig.send(0, ShardMessage::Panic);
+    let ShardReport::Failed { reason } = rig.wait_for(|report| matches!(report, ShardReport::Failed { .. })) else {
+        unreachable!()
+    };
+    assert!(reason.contains("told to panic"), "{reason}");
+    // Its port is free again, and the other shard has not noticed.
+    UdpSocket::bind(doomed.server).expect("the failed shard let go of its sockets");
+    for round in 0..50 {
+        let sent = a.send(round);
+        assert_eq!(b.receive(), sent);
+        b.send(round);
+        a.receive();
+    }
+    let (peers, doorbell) = (Arc::clone(&rig.peers), Arc::clone(&rig.doorbell));
+    let failed = std::mem::replace(&mut rig.shards[0], start_shard(0, &peers, &doorbell));
+    failed.thread.join().expect("the panic was caught");
+    let again = rig.connect(0, 0, 2);
+    assert!(matches!(
+        rig.ask(0, Command::InspectConnection { id: doomed.id }),
+        Err(CommandError::UnknownConnection(_))
+    ));
+    assert!(matches!(rig.ask(0, Command::InspectConnection { id: again.id }), Ok(Answer::Connection(_))));
+    rig.stop();
+}
