@@ -29,3 +29,5 @@ pub mod server;
 pub mod socket;
 pub mod tickets;
 
+#[cfg(test)]
+mod tests;
