@@ -236,9 +236,10 @@ struct Ready {
 pub fn serve(kind: Kind, pairs: usize, cpu: usize) -> Result<()> {
     let mut forwarder = Forwarder::bind(kind, pairs).map_err(Error::io("cannot bind the forwarder's ports"))?;
     let addresses = forwarder.addresses().map_err(Error::io("addresses"))?;
+    // Before anything is started that would have to be waited for.
+    sys::pin_to_cpu(cpu).map_err(Error::io(format!("cannot run on CPU {cpu}")))?;
     let stop = AtomicBool::new(false);
     let counters = Arc::new(Counters::default());
-    print_line(&Ready { addresses })?;
     std::thread::scope(|scope| {
         let (stop, counters) = (&stop, &counters);
         scope.spawn(move || {
@@ -249,9 +250,8 @@ pub fn serve(kind: Kind, pairs: usize, cpu: usize) -> Result<()> {
             }
             stop.store(true, Ordering::Relaxed);
         });
-        // The thread above keeps the CPU it inherited; only the forwarding one is moved.
-        let result = sys::pin_to_cpu(cpu).and_then(|()| forwarder.run(stop, counters));
-        result.map_err(Error::io("forwarder"))
+        print_line(&Ready { addresses })?;
+        forwarder.run(stop, counters).map_err(Error::io("forwarder"))
     })
 }
 
@@ -345,9 +345,18 @@ mod tests {
         let addresses = forwarder.addresses().unwrap();
         let (stop, counters) = (AtomicBool::new(false), Counters::default());
         std::thread::scope(|scope| {
+            /// Also a load that fails must end the forwarder, or its thread would be waited for without end.
+            struct StopAtEnd<'a>(&'a AtomicBool);
+            impl Drop for StopAtEnd<'_> {
+                fn drop(&mut self) {
+                    self.0.store(true, Ordering::Relaxed);
+                }
+            }
             let worker = scope.spawn(|| forwarder.run(&stop, &counters));
-            load(&addresses);
-            stop.store(true, Ordering::Relaxed);
+            {
+                let _stop_at_end = StopAtEnd(&stop);
+                load(&addresses);
+            }
             worker.join().unwrap().unwrap();
         });
         counters.read()
