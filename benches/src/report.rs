@@ -172,14 +172,15 @@ pub fn commands_table(run: &commands::Run) -> String {
         "succeeded",
         "unanswered",
         "errors",
-        "answer p50 (µs)",
-        "answer p99 (µs)",
-        "answer max (µs)",
-        "effect p50 (ms)",
-        "effect p99 (ms)",
-        "effect max (ms)",
-        "effects > 20 ms",
-        "effect missing",
+        "answer p50 µs",
+        "p99 µs",
+        "max µs",
+        "effect p50 ms",
+        "p99 ms",
+        "max ms",
+        "> 20 ms",
+        "no effect",
+        "before receipt",
     ]);
     for (command, tally) in &run.commands {
         let effect = |value: f64| {
@@ -200,11 +201,12 @@ pub fn commands_table(run: &commands::Run) -> String {
             effect(tally.effect_us.max),
             tally.violations.to_string(),
             tally.without_effect.to_string(),
+            tally.effects_before_receipt.to_string(),
         ]);
     }
     format!(
         "{table}\nall effects (ms): {}; later than 20 ms: {}\ncommands skipped: {}; their lateness p99 {} µs\n\
-         media beside: {}; added delay (µs) {}; send lateness p99 {} µs\nserver CPU {:.1} % of a core: {}",
+         media beside: {}; added delay (µs) {}; send lateness p99 {} µs\nserver CPU {:.1} % of a core: {}; waited for a CPU {:.1} % of the time",
         quantiles(&run.effect_us, 1e3),
         run.violations,
         run.skipped,
@@ -214,6 +216,7 @@ pub fn commands_table(run: &commands::Run) -> String {
         number(run.lateness_us.p99, 0),
         run.cpu.percent_of_core,
         threads(&run.cpu),
+        run.cpu.waited_percent,
     )
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
+use crate::sys;
 
 /// Longest answer accepted, in bytes.
 const LINE_BYTES_MAX: usize = 16 << 20;
@@ -74,7 +75,6 @@ pub struct Client {
     incoming: Vec<u8>,
     /// Bytes of `incoming` that are known to hold no line end.
     scanned: usize,
-    timeout: Option<Duration>,
 }
 
 impl Client {
@@ -94,7 +94,7 @@ impl Client {
     /// The stream takes no timeout.
     pub fn over(stream: UnixStream) -> Result<Self> {
         stream.set_write_timeout(Some(ANSWER_TIMEOUT)).map_err(Error::io("control socket"))?;
-        Ok(Self { stream, next_id: 1, incoming: Vec::new(), scanned: 0, timeout: None })
+        Ok(Self { stream, next_id: 1, incoming: Vec::new(), scanned: 0 })
     }
 
     /// Sends a request without waiting for its answer. Returns its id.
@@ -172,11 +172,8 @@ impl Client {
 
     /// Reads once, waiting up to `timeout` (zero: not at all). False if nothing came.
     fn fill(&mut self, timeout: Duration) -> Result<bool> {
-        // A zero read timeout means "forever" to the system, so the shortest one stands for "not at all".
-        let timeout = Some(timeout.max(Duration::from_micros(1)));
-        if self.timeout != timeout {
-            self.stream.set_read_timeout(timeout).map_err(Error::io("control socket"))?;
-            self.timeout = timeout;
+        if !sys::wait_readable(&self.stream, timeout).map_err(Error::io("control socket"))? {
+            return Ok(false);
         }
         let mut chunk = [0; 16_384];
         match self.stream.read(&mut chunk) {
@@ -188,7 +185,6 @@ impl Client {
                 self.incoming.extend_from_slice(&chunk[..length]);
                 Ok(true)
             }
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => Ok(false),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
             Err(error) => Err(Error::io("control socket")(error)),
         }

@@ -7,6 +7,7 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
+use std::time::Duration;
 
 /// Largest datagram received whole, in bytes; a longer one is reported as truncated.
 pub const DATAGRAM_BYTES_MAX: usize = 2048;
@@ -241,6 +242,27 @@ pub fn interrupt_process(pid: u32) -> io::Result<()> {
     check(unsafe { libc::kill(pid, libc::SIGINT) })
 }
 
+/// Waits until `source` can be read, its far end is gone, or `timeout` is over. Unlike a socket's read timeout, which
+/// the kernel rounds up to scheduler ticks, this ends on time. An interrupting signal counts as the end of the time.
+///
+/// # Errors
+/// What `ppoll` says.
+pub fn wait_readable(source: &impl AsFd, timeout: Duration) -> io::Result<bool> {
+    let mut entry = libc::pollfd { fd: source.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let timeout = libc::timespec {
+        tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: libc::c_long::from(timeout.subsec_nanos().cast_signed()),
+    };
+    // SAFETY: one entry is given and one lives at `entry` until the call returns; `timeout` likewise; a null signal
+    // mask leaves the mask alone.
+    let result = unsafe { libc::ppoll(&raw mut entry, 1, &raw const timeout, ptr::null()) };
+    match check(result) {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
+        Err(error) => Err(error),
+        Ok(()) => Ok(result > 0),
+    }
+}
+
 /// CPU time used so far by all threads of process `pid`, those that have ended included, in nanoseconds.
 ///
 /// # Errors
@@ -408,6 +430,17 @@ mod tests {
         control[8..12].copy_from_slice(&libc::SOL_IP.to_ne_bytes());
         assert_eq!(kernel_stamp(&control), None);
         assert_eq!(kernel_stamp(&control[..10]), None);
+    }
+
+    #[test]
+    fn waiting_ends_with_data_with_the_far_end_and_with_the_time() {
+        let (mut near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert!(!wait_readable(&far, Duration::ZERO).unwrap());
+        assert!(!wait_readable(&far, Duration::from_micros(100)).unwrap());
+        io::Write::write_all(&mut near, b"x").unwrap();
+        assert!(wait_readable(&far, Duration::from_secs(60)).unwrap());
+        drop(far);
+        assert!(wait_readable(&near, Duration::from_secs(60)).unwrap());
     }
 
     #[test]

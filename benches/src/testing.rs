@@ -23,7 +23,7 @@ pub(crate) struct Faults {
     pub(crate) self_hearing: bool,
     /// One frame in fifty is sent as silence.
     pub(crate) holes: bool,
-    /// One relayed packet in a hundred is dropped.
+    /// One relayed packet in ten is dropped.
     pub(crate) loss: bool,
 }
 
@@ -226,7 +226,7 @@ fn receive_all(state: &mut State, faults: Faults) {
         }
     }
     for (peer, datagram) in forward {
-        let dropped = faults.loss && u16::from_be_bytes([datagram[2], datagram[3]]) % 100 == 7;
+        let dropped = faults.loss && u16::from_be_bytes([datagram[2], datagram[3]]) % 10 == 7;
         if let Some(Connection { socket, remote: Some(remote), .. }) = state.connections.get(&peer)
             && !dropped
         {

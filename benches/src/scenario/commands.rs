@@ -113,8 +113,10 @@ pub struct Tally {
     pub effect_us: Quantiles,
     /// Effects later than [`EFFECT_MS_MAX`].
     pub violations: u64,
-    /// Answers that ought to hold an effect and do not, or one that lies before the receipt.
+    /// Answers that ought to hold an effect and do not.
     pub without_effect: u64,
+    /// Effects that lie before the receipt of their command, which cannot be.
+    pub effects_before_receipt: u64,
 }
 
 /// One run's figures.
@@ -166,6 +168,15 @@ pub fn run(context: &Context, session: &mut Session, load: &Load) -> Result<Run>
 const WARMING: u8 = 0;
 const MEASURING: u8 = 1;
 const ENDED: u8 = 2;
+
+/// Ends the commander when dropped.
+struct EndAtDrop<'a>(&'a AtomicU8);
+
+impl Drop for EndAtDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(ENDED, Ordering::Release);
+    }
+}
 
 fn run_set_up(context: &Context, session: &mut Session, load: &Load) -> Result<Run> {
     let rooms = mix::Load {
@@ -233,12 +244,12 @@ fn run_set_up(context: &Context, session: &mut Session, load: &Load) -> Result<R
     };
     let (outcome, commanded) = std::thread::scope(|scope| {
         let worker = scope.spawn(|| commander.run(&phase));
+        // Also after an error, an interruption or a panic the commander has to end.
+        let end = EndAtDrop(&phase);
         let outcome = progress::with_bar("commands", plan.packets(), |done| {
-            let outcome = traffic::run_paced(&mut endpoints, &plan, &context.stop, done, mark);
-            // Also after an error or an interruption the commander has to end.
-            phase.store(ENDED, Ordering::Release);
-            outcome
+            traffic::run_paced(&mut endpoints, &plan, &context.stop, done, mark)
         });
+        drop(end);
         (outcome, worker.join())
     });
     let outcome = outcome?;
@@ -445,7 +456,8 @@ impl Commander {
                     record(&mut self.all_effects, nanos);
                     counting.tally.violations += u64::from(effect > EFFECT_MS_MAX);
                 }
-                Some(_) | None => counting.tally.without_effect += 1,
+                Some(_) => counting.tally.effects_before_receipt += 1,
+                None => counting.tally.without_effect += 1,
             }
         }
         let due = Instant::now() + HOLD;

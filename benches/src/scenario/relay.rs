@@ -483,9 +483,10 @@ mod tests {
     fn planted_loss_is_found() {
         let server = FakeServer::with_faults(Faults { loss: true, ..Faults::default() });
         let mut session = Session::open(server.control()).unwrap();
-        let load = Load { seconds: 1.0, ..load(Mode::Paced { rate: 4_000 }) };
+        let load = Load { seconds: 1.0, ..load(Mode::Paced { rate: 400 }) };
         let run = run_once(&context(), &load, &mut session, 1, "test").unwrap();
-        assert!((20..=60).contains(&run.verdict.lost), "{:?}", run.verdict);
+        // Five of the fifty packets of each of the eight streams; one less where the sequence number wraps.
+        assert!((32..=40).contains(&run.verdict.lost), "{:?}", run.verdict);
         assert_eq!(run.verdict.sent - run.verdict.lost, run.verdict.arrived);
     }
 
