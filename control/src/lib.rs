@@ -1,1 +1,33 @@
-//! Placeholder.
+//! The control plane of ringbridge: text, files and ports on this side, small commands and events on the other.
+//!
+//! ```text
+//!  clients ── socket ── proto ── methods ──▶ router ──▶ mailboxes ──▶ shards
+//!                │                  │           │                       │
+//!             events ◀── server ◀───┴─ registry ┴────── outboxes ◀──────┘
+//! ```
+//!
+//! Everything runs on one thread, so state is plain and nothing is locked. A command never waits for media, and
+//! losing a client stops none.
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod demo;
+pub mod events;
+pub mod files;
+pub mod gate;
+pub mod methods;
+pub mod metrics;
+pub mod openrpc;
+pub mod placement;
+pub mod ports;
+pub mod proto;
+pub mod registry;
+pub mod router;
+pub mod server;
+pub mod socket;
+pub mod tickets;
+
+#[cfg(test)]
+mod tests;

@@ -1,2 +1,8 @@
-//! Placeholder.
-fn main() {}
+//! The `ringbridge` program.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ringbridge_control::cli::main()
+}

@@ -1,0 +1,202 @@
+//! `conference.*`
+
+use ringbridge_media::command::{Command, ParticipantChange, ParticipantSpec};
+use ringbridge_media::event::{Answer, CommandError};
+use ringbridge_media::id::{ConferenceId, ConnectionId, ShardId};
+use ringbridge_media::limits::{GAIN_DB_MAX, GAIN_DB_MIN, PARTICIPANTS_MAX, SAMPLE_RATE_HZ};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::render::{self, effect_of};
+use super::{Call, LABEL_BYTES_MAX, PAGE, conference_id, connection_id, in_length, in_range, shard_id, unexpected};
+use crate::proto::{ErrorKind, NoParams, RpcError, params};
+use crate::router::{Concern, Dispatch};
+use crate::tickets::{Key, Ticket};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Create {
+    label: Option<String>,
+    sample_rate_hz: Option<u32>,
+    max_participants: Option<u32>,
+    shard: Option<u8>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Take {
+    conference_id: String,
+    connection_id: String,
+    muted: Option<bool>,
+    deaf: Option<bool>,
+    gain_db: Option<i16>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Leave {
+    conference_id: String,
+    connection_id: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Get {
+    conference_id: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Delete {
+    conference_id: String,
+    keep_connections: Option<bool>,
+}
+
+/// Opens a conference on the shard named, or the one with the most headroom.
+pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError> {
+    let Create { label, sample_rate_hz, max_participants, shard } = params(given)?;
+    let label = in_length("label", label, LABEL_BYTES_MAX)?;
+    let most = u32::try_from(PARTICIPANTS_MAX).unwrap_or(u32::MAX);
+    let participants_max = in_range("max_participants", max_participants.unwrap_or(most), 1..=most)?;
+    if let Some(rate) = sample_rate_hz.filter(|rate| *rate != SAMPLE_RATE_HZ) {
+        return Err(RpcError::unsupported(&format!("a sample rate of {rate} Hz")).with("param", "sample_rate_hz"));
+    }
+    let server = &call.server;
+    let shard = match shard {
+        Some(shard) => shard_id(server, shard)?,
+        None => server.place(),
+    };
+    let id = server
+        .registry
+        .borrow_mut()
+        .add_conference(shard, label, participants_max)
+        .map_err(|full| RpcError::new(ErrorKind::LimitReached, full.to_string()).with("shard", shard.0))?;
+    let command = Command::CreateConference { id, participants_max };
+    let concern = Concern::Conference(id);
+    let sent = server.dispatch(Dispatch { shard, command, received: call.received, concern });
+    if sent.is_err() {
+        server.registry.borrow_mut().remove_conference(id);
+    }
+    sent?.answer().await?;
+    Ok(json!({"conference_id": id.to_string(), "shard": shard.0}))
+}
+
+/// Puts a connection into a conference; it moves to where the conference lives.
+pub(super) async fn join(call: &Call, given: Value) -> Result<Value, RpcError> {
+    let Take { conference_id: conference, connection_id: connection, muted, deaf, gain_db } = params(given)?;
+    let (conference, connection) = (conference_id(&conference)?, connection_id(&connection)?);
+    let gain_db = in_range("gain_db", gain_db.unwrap_or(0), GAIN_DB_MIN..=GAIN_DB_MAX)?;
+    let participant = ParticipantSpec { muted: muted.unwrap_or(false), deaf: deaf.unwrap_or(false), gain_db };
+    let ticket = call.ticket(&[Key::Conference(conference), Key::Connection(connection)]);
+    ticket.turn().await;
+    call.conference(conference, |_| ())?;
+    let command = Command::JoinConference { conference, connection, participant };
+    let answer = call
+        .send_joining(ticket, connection, conference.shard(), command)
+        .await
+        .map_err(|error| error.about("conference_id", conference))?;
+    Ok(json!({"effect": effect_of(&answer)?}))
+}
+
+/// Changes how a connection takes part.
+pub(super) async fn set(call: &Call, given: Value) -> Result<Value, RpcError> {
+    let Take { conference_id: conference, connection_id: connection, muted, deaf, gain_db } = params(given)?;
+    let (conference, connection) = (conference_id(&conference)?, connection_id(&connection)?);
+    let gain_db = gain_db.map(|gain| in_range("gain_db", gain, GAIN_DB_MIN..=GAIN_DB_MAX)).transpose()?;
+    let change = ParticipantChange { muted, deaf, gain_db };
+    let (ticket, shard) = member(call, conference, connection).await?;
+    let command = Command::SetParticipant { conference, connection, change };
+    let answer = call.send(ticket, shard, command)?.answer().await?;
+    Ok(json!({"effect": effect_of(&answer)?}))
+}
+
+/// Takes a connection out of a conference.
+pub(super) async fn leave(call: &Call, given: Value) -> Result<Value, RpcError> {
+    let Leave { conference_id: conference, connection_id: connection } = params(given)?;
+    let (conference, connection) = (conference_id(&conference)?, connection_id(&connection)?);
+    Ok(json!({"effect": effect_of(&take_out(call, conference, connection).await?)?}))
+}
+
+/// Carries out a `LeaveConference`.
+pub(super) async fn take_out(
+    call: &Call,
+    conference: ConferenceId,
+    connection: ConnectionId,
+) -> Result<Answer, RpcError> {
+    let (ticket, shard) = member(call, conference, connection).await?;
+    call.send(ticket, shard, Command::LeaveConference { conference, connection })?.answer().await
+}
+
+/// Reports one conference.
+pub(super) async fn get(call: &Call, given: Value) -> Result<Value, RpcError> {
+    let Get { conference_id: id } = params(given)?;
+    let id = conference_id(&id)?;
+    let ticket = call.ticket(&[Key::Conference(id)]);
+    ticket.turn().await;
+    call.conference(id, |_| ())?;
+    match call.send(ticket, id.shard(), Command::InspectConference { id })?.answer().await? {
+        Answer::Conference(status) => Ok(render::conference(&status, &call.server.registry.borrow())),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Reports every conference of every shard that is up, page by page.
+pub(super) async fn list(call: &Call, given: Value) -> Result<Value, RpcError> {
+    let NoParams {} = params(given)?;
+    let mut conferences = Vec::new();
+    for shard in call.server.shard_ids() {
+        let mut from = Some(0);
+        while let Some(first) = from {
+            if !call.server.router.borrow().is_up(shard) {
+                break;
+            }
+            let command = Command::ListConferences { from: first, limit: PAGE };
+            match call.server.send(shard, command, call.received)?.answer().await? {
+                Answer::Conferences { page, next } => {
+                    let registry = call.server.registry.borrow();
+                    conferences.extend(page.iter().map(|status| render::conference(status, &registry)));
+                    from = next.filter(|next| *next > first);
+                }
+                other => return Err(unexpected(&other)),
+            }
+        }
+    }
+    Ok(json!({"conferences": conferences}))
+}
+
+/// Ends a conference, with or without its connections.
+pub(super) async fn delete(call: &Call, given: Value) -> Result<Value, RpcError> {
+    let Delete { conference_id: id, keep_connections } = params(given)?;
+    let id = conference_id(&id)?;
+    dissolve(call, id, keep_connections.unwrap_or(false)).await
+}
+
+/// Carries out a `DeleteConference`.
+pub(super) async fn dissolve(call: &Call, id: ConferenceId, keep_connections: bool) -> Result<Value, RpcError> {
+    let ticket = call.ticket(&[Key::Conference(id)]);
+    ticket.turn().await;
+    call.conference(id, |_| ())?;
+    let command = Command::DeleteConference { id, keep_connections };
+    let answer = call.send(ticket, id.shard(), command)?.answer().await?;
+    let deleted: Vec<String> = match &answer {
+        Answer::Deleted { connections, .. } => connections.iter().map(ToString::to_string).collect(),
+        _ => Vec::new(),
+    };
+    Ok(json!({"deleted": deleted, "effect": effect_of(&answer)?}))
+}
+
+/// Waits for the turn of a command about a participant. Whoever lives on another shard than the conference is none.
+async fn member(
+    call: &Call,
+    conference: ConferenceId,
+    connection: ConnectionId,
+) -> Result<(Ticket, ShardId), RpcError> {
+    let ticket = call.ticket(&[Key::Conference(conference), Key::Connection(connection)]);
+    ticket.turn().await;
+    call.conference(conference, |_| ())?;
+    let shard = call.connection(connection, |entry| entry.shard)?;
+    if shard != conference.shard() {
+        return Err(CommandError::NotAParticipant(connection).into());
+    }
+    Ok((ticket, shard))
+}

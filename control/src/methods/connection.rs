@@ -1,0 +1,527 @@
+//! `connection.*`
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use ringbridge_media::command::{CodecKind, Command, ConnectionChange, ConnectionSpec, Direction};
+use ringbridge_media::event::Answer;
+use ringbridge_media::id::ConnectionId;
+use ringbridge_media::limits::{PAYLOAD_TYPES_MAX, RELAY_PTIME_MS_MAX};
+use ringbridge_shard::sockets::SocketOptions;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
+
+use super::conference::{dissolve, take_out};
+use super::render::{self, effect_of};
+use super::{Call, LABEL_BYTES_MAX, PAGE, conference_id, connection_id, in_length, in_range, shard_id, unexpected};
+use crate::config::{codec_by_name, codec_name};
+use crate::ports::PortError;
+use crate::proto::{ErrorKind, NoParams, RpcError, params};
+use crate::router::{Concern, Dispatch};
+use crate::tickets::Key;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Create {
+    remote: Option<SocketAddr>,
+    remote_rtcp: Option<SocketAddr>,
+    codec: Option<String>,
+    rx_codec: Option<String>,
+    tx_codec: Option<String>,
+    payload_types: Option<BTreeMap<String, String>>,
+    telephone_event_pt: Option<u8>,
+    ptime_ms: Option<u32>,
+    direction: Option<DirectionName>,
+    conference_id: Option<String>,
+    shard: Option<u8>,
+    interface: Option<String>,
+    dscp: Option<u8>,
+    rtp_timeout_ms: Option<u32>,
+    label: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Modify {
+    connection_id: String,
+    remote: Option<SocketAddr>,
+    remote_rtcp: Option<SocketAddr>,
+    codec: Option<String>,
+    rx_codec: Option<String>,
+    tx_codec: Option<String>,
+    payload_types: Option<BTreeMap<String, String>>,
+    telephone_event_pt: Option<u8>,
+    ptime_ms: Option<u32>,
+    direction: Option<DirectionName>,
+    dscp: Option<u8>,
+    #[serde(default, deserialize_with = "present")]
+    rtp_timeout_ms: Option<Option<u32>>,
+    label: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Get {
+    connection_id: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Delete {
+    connection_id: Option<String>,
+    conference_id: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum DirectionName {
+    SendRecv,
+    SendOnly,
+    RecvOnly,
+    Inactive,
+}
+
+/// Codecs and payload types as negotiated. Kept because the names are text, which no shard sees, and because a change
+/// of one part has to be checked against the others.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Negotiated {
+    /// Decoded.
+    pub rx_codec: CodecKind,
+    /// Encoded.
+    pub tx_codec: CodecKind,
+    /// Payload type of telephone-events.
+    pub telephone_event_payload_type: u8,
+    /// What the client named: payload type to `name/clock[/channels]`.
+    pub names: BTreeMap<u8, String>,
+}
+
+impl Negotiated {
+    /// One codec both ways under its static payload type.
+    pub fn new(codec: CodecKind, telephone_event_payload_type: u8) -> Self {
+        Self { rx_codec: codec, tx_codec: codec, telephone_event_payload_type, names: BTreeMap::new() }
+    }
+
+    /// Takes in what a client gives and checks the whole.
+    fn change(
+        &mut self,
+        codecs: [Option<&str>; 3],
+        names: Option<&BTreeMap<String, String>>,
+        telephone_event_pt: Option<u8>,
+    ) -> Result<(), RpcError> {
+        let [codec, rx_codec, tx_codec] = codecs;
+        let named = |param: &str, given: Option<&str>| given.map(|name| codec_named(param, name)).transpose();
+        let both = named("codec", codec)?;
+        self.rx_codec = named("rx_codec", rx_codec)?.or(both).unwrap_or(self.rx_codec);
+        self.tx_codec = named("tx_codec", tx_codec)?.or(both).unwrap_or(self.tx_codec);
+        if let Some(names) = names {
+            self.names = names.iter().map(|(number, name)| payload_type(number, name)).collect::<Result<_, _>>()?;
+            let named = self.names.iter().find(|(_, name)| encoding(name).eq_ignore_ascii_case(TELEPHONE_EVENT));
+            if let Some((number, _)) = named {
+                self.telephone_event_payload_type = *number;
+            }
+        }
+        if let Some(number) = telephone_event_pt {
+            self.telephone_event_payload_type = in_range("telephone_event_pt", number, 0..=127)?;
+        }
+        self.check()
+    }
+
+    fn check(&self) -> Result<(), RpcError> {
+        let telephone_event = self.telephone_event_payload_type;
+        let codecs = [(self.rx_codec, self.rx_payload_type()), (self.tx_codec, self.tx_payload_type())];
+        for (kind, number) in codecs {
+            if number == telephone_event {
+                let message = format!("telephone_event_pt: {number} is {}", codec_name(kind));
+                return Err(RpcError::invalid_param("telephone_event_pt", message));
+            }
+            if self.names.get(&number).is_some_and(|name| codec_by_name(encoding(name)) != Some(kind)) {
+                let message = format!("payload_types: {number} is {} here", codec_name(kind));
+                return Err(RpcError::invalid_param("payload_types", message));
+            }
+        }
+        let named = self.names.get(&telephone_event);
+        if named.is_some_and(|name| !encoding(name).eq_ignore_ascii_case(TELEPHONE_EVENT)) {
+            let message = format!("payload_types: {telephone_event} is telephone-event here");
+            return Err(RpcError::invalid_param("payload_types", message));
+        }
+        if self.further().count() > PAYLOAD_TYPES_MAX {
+            let message = format!("payload_types: more than {PAYLOAD_TYPES_MAX} besides codec and telephone-event");
+            return Err(RpcError::invalid_param("payload_types", message));
+        }
+        Ok(())
+    }
+
+    /// Payload type of what is decoded.
+    pub fn rx_payload_type(&self) -> u8 {
+        self.number_of(self.rx_codec)
+    }
+
+    /// Payload type of what is sent.
+    pub fn tx_payload_type(&self) -> u8 {
+        self.number_of(self.tx_codec)
+    }
+
+    /// Further payload types, as a shard wants them.
+    pub fn payload_types(&self) -> [Option<u8>; PAYLOAD_TYPES_MAX] {
+        let mut further = [None; PAYLOAD_TYPES_MAX];
+        for (place, number) in further.iter_mut().zip(self.further()) {
+            *place = Some(number);
+        }
+        further
+    }
+
+    /// The static payload type (RFC 3551 section 6), unless the client gave the codec another number.
+    fn number_of(&self, kind: CodecKind) -> u8 {
+        let named = self.names.iter().find(|(_, name)| codec_by_name(encoding(name)) == Some(kind));
+        named.map_or(static_payload_type(kind), |(number, _)| *number)
+    }
+
+    fn further(&self) -> impl Iterator<Item = u8> {
+        let known = [self.rx_payload_type(), self.tx_payload_type(), self.telephone_event_payload_type];
+        self.names.keys().copied().filter(move |number| !known.contains(number))
+    }
+}
+
+/// Opens a connection: a port pair, and a place on a shard.
+pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError> {
+    let given: Create = params(given)?;
+    let server = &call.server;
+    let defaults = &server.config.rtp;
+    if server.is_draining() {
+        return Err(RpcError::new(ErrorKind::Draining, "the server takes no new connections"));
+    }
+    let label = in_length("label", given.label, LABEL_BYTES_MAX)?;
+    let ptime_ms = in_range("ptime_ms", given.ptime_ms.unwrap_or(defaults.ptime_ms), 1..=RELAY_PTIME_MS_MAX)?;
+    let dscp = in_range("dscp", given.dscp.unwrap_or(defaults.dscp), 0..=63)?;
+    let rtp_timeout_ms = timeout(given.rtp_timeout_ms.or(Some(defaults.rtp_timeout_ms)))?;
+    let mut negotiated = Negotiated::new(defaults.codec, defaults.telephone_event_pt);
+    negotiated.change(
+        [given.codec.as_deref(), given.rx_codec.as_deref(), given.tx_codec.as_deref()],
+        given.payload_types.as_ref(),
+        given.telephone_event_pt,
+    )?;
+    let ip = match &given.interface {
+        None => server.config.bind,
+        Some(name) => *server.config.interfaces.get(name).ok_or_else(|| {
+            RpcError::invalid_param("interface", format!("interface: none is configured under the name `{name}`"))
+        })?,
+    };
+    let remote = endpoint("remote", given.remote, ip)?;
+    let remote_rtcp = endpoint("remote_rtcp", given.remote_rtcp, ip)?;
+    let hinted = given.conference_id.as_deref().map(conference_id).transpose()?;
+    let hinted = hinted.map(|id| call.conference(id, |entry| entry.id.shard())).transpose()?;
+    let shard = match (given.shard, hinted) {
+        (Some(shard), _) => shard_id(server, shard)?,
+        (None, Some(shard)) => shard,
+        (None, None) => server.place(),
+    };
+
+    let (lease, rtp, rtcp) = server.ports.take(ip, SocketOptions { dscp, ..SocketOptions::default() }).map_err(port_error)?;
+    let (local, local_rtcp) = (lease.rtp(), lease.rtcp());
+    let spec = Box::new(ConnectionSpec {
+        remote,
+        remote_rtcp,
+        rx_codec: negotiated.rx_codec,
+        rx_payload_type: negotiated.rx_payload_type(),
+        tx_codec: negotiated.tx_codec,
+        tx_payload_type: negotiated.tx_payload_type(),
+        telephone_event_payload_type: negotiated.telephone_event_payload_type,
+        payload_types: negotiated.payload_types(),
+        ptime_ms,
+        direction: given.direction.map_or_else(Direction::default, Direction::from),
+        rtp_timeout_ms,
+        barred: lease.barred(),
+        handover: defaults.handover,
+    });
+    let id = {
+        let mut registry = server.registry.borrow_mut();
+        let entry = registry
+            .add_connection(shard, lease, negotiated, dscp)
+            .map_err(|full| RpcError::new(ErrorKind::LimitReached, full.to_string()).with("shard", shard.0))?;
+        entry.label = label;
+        entry.interface = given.interface;
+        entry.id
+    };
+    let command = Command::CreateConnection { id, spec };
+    let dispatch = Dispatch { shard, command, received: call.received, concern: Concern::Connection(id) };
+    let sent = server.router.borrow_mut().open(dispatch, rtp, rtcp);
+    let receiver = sent.inspect_err(|_| server.abandon_connection(id))?;
+    // An error takes the connection out of the registry before it arrives here.
+    crate::server::InFlight::new(receiver).answer().await?;
+    Ok(created(id, local, local_rtcp, shard.0))
+}
+
+/// Changes a connection.
+pub(super) async fn modify(call: &Call, given: Value) -> Result<Value, RpcError> {
+    let given: Modify = params(given)?;
+    let id = connection_id(&given.connection_id)?;
+    let label = in_length("label", given.label, LABEL_BYTES_MAX)?;
+    let ptime_ms = given.ptime_ms.map(|ptime| in_range("ptime_ms", ptime, 1..=RELAY_PTIME_MS_MAX)).transpose()?;
+    let rtp_timeout_ms = given.rtp_timeout_ms.map(timeout).transpose()?;
+    let ticket = call.ticket(&[Key::Connection(id)]);
+    ticket.turn().await;
+    let (shard, local, local_rtcp, dscp, mut negotiated) = call.connection(id, |entry| {
+        (entry.shard, entry.lease.rtp(), entry.lease.rtcp(), entry.dscp, entry.negotiated.clone())
+    })?;
+    let remote = endpoint("remote", given.remote, local.ip())?;
+    let remote_rtcp = endpoint("remote_rtcp", given.remote_rtcp, local.ip())?;
+    if given.dscp.is_some_and(|given| given != dscp) {
+        return Err(RpcError::unsupported("a change of dscp").with("param", "dscp"));
+    }
+    let before = negotiated.clone();
+    negotiated.change(
+        [given.codec.as_deref(), given.rx_codec.as_deref(), given.tx_codec.as_deref()],
+        given.payload_types.as_ref(),
+        given.telephone_event_pt,
+    )?;
+    let renegotiated = negotiated != before;
+    let change = ConnectionChange {
+        remote,
+        remote_rtcp,
+        rx_codec: renegotiated.then(|| (negotiated.rx_codec, negotiated.rx_payload_type())),
+        tx_codec: renegotiated.then(|| (negotiated.tx_codec, negotiated.tx_payload_type())),
+        telephone_event_payload_type: renegotiated.then_some(negotiated.telephone_event_payload_type),
+        payload_types: renegotiated.then(|| negotiated.payload_types()),
+        ptime_ms,
+        direction: given.direction.map(Direction::from),
+        rtp_timeout_ms,
+    };
+    let sent = call.server.send(shard, Command::ModifyConnection { id, change: Box::new(change) }, call.received);
+    // The next change is worked out from this one, so it has to be known whether this one was taken.
+    let held = renegotiated.then_some(ticket);
+    sent?.answer().await.map_err(|error| error.about("connection_id", id))?;
+    if let Some(entry) = call.server.registry.borrow_mut().connection_mut(id) {
+        if renegotiated {
+            entry.negotiated = negotiated;
+        }
+        if label.is_some() {
+            entry.label = label;
+        }
+    }
+    drop(held);
+    Ok(created(id, local, local_rtcp, shard.0))
+}
+
+/// Reports one connection.
+pub(super) async fn get(call: &Call, given: Value) -> Result<Value, RpcError> {
+    let Get { connection_id: id } = params(given)?;
+    let id = connection_id(&id)?;
+    let ticket = call.ticket(&[Key::Connection(id)]);
+    ticket.turn().await;
+    let shard = call.connection(id, |entry| entry.shard)?;
+    match call.send(ticket, shard, Command::InspectConnection { id })?.answer().await? {
+        Answer::Connection(status) => Ok(render::connection(&status, &call.server.registry.borrow())),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Reports every connection of every shard that is up, page by page.
+pub(super) async fn list(call: &Call, given: Value) -> Result<Value, RpcError> {
+    let NoParams {} = params(given)?;
+    let mut connections = Vec::new();
+    for shard in call.server.shard_ids() {
+        let mut from = Some(0);
+        while let Some(first) = from {
+            if !call.server.router.borrow().is_up(shard) {
+                break;
+            }
+            let command = Command::ListConnections { from: first, limit: PAGE };
+            match call.server.send(shard, command, call.received)?.answer().await? {
+                Answer::Connections { page, next } => {
+                    let registry = call.server.registry.borrow();
+                    connections.extend(page.iter().map(|status| render::connection(status, &registry)));
+                    from = next.filter(|next| *next > first);
+                }
+                other => return Err(unexpected(&other)),
+            }
+        }
+    }
+    Ok(json!({"connections": connections}))
+}
+
+/// Releases a connection, or a conference with all its connections, or takes a connection out of a conference.
+pub(super) async fn delete(call: &Call, given: Value) -> Result<Value, RpcError> {
+    let Delete { connection_id: connection, conference_id: conference } = params(given)?;
+    let connection = connection.as_deref().map(connection_id).transpose()?;
+    let conference = conference.as_deref().map(conference_id).transpose()?;
+    match (connection, conference) {
+        (Some(id), None) => release(call, id).await,
+        (None, Some(id)) => dissolve(call, id, false).await,
+        (Some(connection), Some(conference)) => {
+            let answer = take_out(call, conference, connection).await?;
+            Ok(json!({"deleted": [], "effect": effect_of(&answer)?}))
+        }
+        (None, None) => {
+            Err(RpcError::invalid_param("connection_id", "connection_id or conference_id or both have to be given"))
+        }
+    }
+}
+
+async fn release(call: &Call, id: ConnectionId) -> Result<Value, RpcError> {
+    let ticket = call.ticket(&[Key::Connection(id)]);
+    ticket.turn().await;
+    let shard = call.connection(id, |entry| entry.shard)?;
+    let answer = call.send(ticket, shard, Command::DeleteConnection { id })?.answer().await?;
+    let deleted: Vec<String> = match &answer {
+        Answer::Deleted { connections, .. } => connections.iter().map(ToString::to_string).collect(),
+        _ => vec![id.to_string()],
+    };
+    Ok(json!({"deleted": deleted, "effect": effect_of(&answer)?}))
+}
+
+fn created(id: ConnectionId, local: SocketAddr, local_rtcp: SocketAddr, shard: u8) -> Value {
+    json!({
+        "connection_id": id.to_string(),
+        "local": local.to_string(),
+        "local_rtcp": local_rtcp.to_string(),
+        "shard": shard,
+    })
+}
+
+fn codec_named(param: &str, name: &str) -> Result<CodecKind, RpcError> {
+    codec_by_name(name).ok_or_else(|| {
+        RpcError::new(ErrorKind::UnsupportedCodec, format!("{param}: `{name}` can't be decoded here"))
+            .with("param", param)
+            .with("codec", name)
+    })
+}
+
+/// Reads one member of `payload_types`.
+fn payload_type(number: &str, name: &str) -> Result<(u8, String), RpcError> {
+    let wrong = |message: String| RpcError::invalid_param("payload_types", format!("payload_types: {message}"));
+    // 72 to 76 would be taken for RTCP (RFC 3551 section 6).
+    let parsed = number.parse::<u8>().ok().filter(|parsed| *parsed <= 127 && !(72..=76).contains(parsed));
+    let parsed = parsed.filter(|parsed| parsed.to_string() == number);
+    let parsed = parsed.ok_or_else(|| wrong(format!("`{number}` is no payload type, 0 to 127 without 72 to 76")))?;
+    let mut parts = name.split('/');
+    let token = |text: &str| {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`{|}~".contains(&byte);
+        !text.is_empty() && text.len() <= ENCODING_BYTES_MAX && text.bytes().all(allowed)
+    };
+    let well_formed = parts.next().is_some_and(token)
+        && parts.next().is_some_and(|clock| clock.parse::<u32>().is_ok_and(|clock| clock > 0))
+        && parts.next().is_none_or(|channels| channels.parse::<u8>().is_ok_and(|channels| channels > 0))
+        && parts.next().is_none();
+    if !well_formed {
+        return Err(wrong(format!("`{name}` is not of the form name/clock or name/clock/channels")));
+    }
+    Ok((parsed, name.to_owned()))
+}
+
+/// The encoding name in `name/clock[/channels]`.
+fn encoding(name: &str) -> &str {
+    name.split_once('/').map_or(name, |(encoding, _)| encoding)
+}
+
+fn static_payload_type(kind: CodecKind) -> u8 {
+    match kind {
+        CodecKind::Pcmu => 0,
+        CodecKind::Pcma => 8,
+    }
+}
+
+/// Checks an address media is to be sent to.
+fn endpoint(param: &str, remote: Option<SocketAddr>, local: IpAddr) -> Result<Option<SocketAddr>, RpcError> {
+    let Some(remote) = remote else { return Ok(None) };
+    let wrong = |message| Err(RpcError::invalid_param(param, format!("{param}: {remote} {message}")));
+    if remote.port() == 0 || remote.ip().is_unspecified() || remote.ip().is_multicast() {
+        return wrong("is no address of one endpoint");
+    }
+    if remote.is_ipv4() != local.is_ipv4() {
+        return wrong(if local.is_ipv4() { "can't be reached from an IPv4 address" } else { "can't be reached from an IPv6 address" });
+    }
+    Ok(Some(remote))
+}
+
+/// Zero and null switch the timeout off.
+fn timeout(given: Option<u32>) -> Result<Option<u32>, RpcError> {
+    given
+        .filter(|timeout| *timeout > 0)
+        .map(|timeout| in_range("rtp_timeout_ms", timeout, 0..=RTP_TIMEOUT_MS_MAX))
+        .transpose()
+}
+
+fn port_error(error: PortError) -> RpcError {
+    let kind = match error {
+        PortError::OutOfPorts(_) => ErrorKind::OutOfPorts,
+        PortError::UnknownAddress(_) | PortError::Io { .. } => ErrorKind::IoError,
+    };
+    RpcError::new(kind, error.to_string())
+}
+
+/// Tells a member that is null from one that is not there.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u32>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+impl From<DirectionName> for Direction {
+    fn from(name: DirectionName) -> Self {
+        match name {
+            DirectionName::SendRecv => Self::SendRecv,
+            DirectionName::SendOnly => Self::SendOnly,
+            DirectionName::RecvOnly => Self::RecvOnly,
+            DirectionName::Inactive => Self::Inactive,
+        }
+    }
+}
+
+const TELEPHONE_EVENT: &str = "telephone-event";
+/// Bytes of an encoding name.
+const ENCODING_BYTES_MAX: usize = 32;
+/// A day.
+const RTP_TIMEOUT_MS_MAX: u32 = 86_400_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(number, name)| ((*number).to_owned(), (*name).to_owned())).collect()
+    }
+
+    fn negotiate(codec: &str, pairs: &[(&str, &str)], event: Option<u8>) -> Result<Negotiated, RpcError> {
+        let mut negotiated = Negotiated::new(CodecKind::Pcmu, 101);
+        negotiated.change([Some(codec), None, None], Some(&names(pairs)), event).map(|()| negotiated)
+    }
+
+    #[test]
+    fn numbers_come_from_the_names_or_are_static() {
+        let plain = negotiate("pcma", &[], None).expect("valid");
+        assert_eq!((plain.rx_payload_type(), plain.telephone_event_payload_type), (8, 101));
+        let pairs = [("96", "PCMU/8000"), ("97", "telephone-event/8000"), ("98", "opus/48000/2"), ("18", "G729/8000")];
+        let named = negotiate("PCMU", &pairs, None).expect("valid");
+        assert_eq!((named.rx_payload_type(), named.telephone_event_payload_type), (96, 97));
+        assert_eq!(named.payload_types()[..3], [Some(18), Some(98), None]);
+    }
+
+    #[test]
+    fn contradictions_name_the_parameter() {
+        let check = |codec, pairs: &[_], event, param: &str| {
+            let error = negotiate(codec, pairs, event).expect_err(param).to_value();
+            assert_eq!(error["data"]["param"], param, "{error}");
+        };
+        check("opus", &[], None, "codec");
+        check("PCMU", &[], Some(0), "telephone_event_pt");
+        check("PCMU", &[], Some(128), "telephone_event_pt");
+        check("PCMU", &[("0", "G729/8000")], None, "payload_types");
+        check("PCMU", &[("101", "opus/48000")], None, "payload_types");
+        for (number, name) in [
+            ("128", "x/8000"),
+            ("72", "x/8000"),
+            ("-1", "x/8000"),
+            ("096", "x/8000"),
+            ("96", "x"),
+            ("96", "/8000"),
+            ("96", "x/0"),
+            ("96", "x/8000/0"),
+            ("96", "x/8000/1/1"),
+            ("96", "a b/8000"),
+        ] {
+            check("PCMU", &[(number, name)], None, "payload_types");
+        }
+        let many: Vec<(String, String)> = (110..119).map(|number| (number.to_string(), "x/8000".to_owned())).collect();
+        let many: Vec<(&str, &str)> = many.iter().map(|(number, name)| (number.as_str(), name.as_str())).collect();
+        check("PCMU", &many, None, "payload_types");
+        negotiate("PCMU", &many[..8], None).expect("eight further types fit");
+    }
+}

@@ -1,0 +1,619 @@
+//! Which ids exist and where they live: an index, never a second truth about media.
+//!
+//! The control plane allocates ids. Every shard has one table of slots for connections and one for conferences; a
+//! free slot waits at the end of a queue, and its generation is bumped with each use, also across a restart of the
+//! shard. A connection that has moved keeps its id and its home slot, and holds a guest slot on the shard it went to.
+
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use ringbridge_media::command::{OperationKind, Target};
+use ringbridge_media::id::{ConferenceId, ConnectionId, OperationId, ShardId};
+use ringbridge_media::limits::CONFERENCES_MAX;
+use ringbridge_media::samples::RecordQueue;
+use tokio::sync::oneshot;
+
+use crate::files::RecordingOutcome;
+use crate::gate::Gate;
+use crate::methods::connection::Negotiated;
+use crate::ports::PortLease;
+
+/// Every id in use.
+#[derive(Debug)]
+pub struct Registry {
+    shards: Vec<Tables>,
+    operations: HashMap<OperationId, OperationEntry>,
+    operations_started: u64,
+    calls_started: u64,
+}
+
+/// What the control plane knows of a connection.
+#[derive(Debug)]
+pub struct ConnectionEntry {
+    /// Its id.
+    pub id: ConnectionId,
+    /// Where it lives now.
+    pub shard: ShardId,
+    /// Where it is going, while it is being moved; the gate opens when that is over.
+    pub moving: Option<(ShardId, Gate)>,
+    /// Its ports.
+    pub lease: PortLease,
+    /// Given by the client.
+    pub label: Option<String>,
+    /// Name of the interface asked for.
+    pub interface: Option<String>,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// Codecs and payload types as last negotiated.
+    pub negotiated: Negotiated,
+    /// Differentiated services code point of its sockets.
+    pub dscp: u8,
+    /// The relay it is in, as far as text goes.
+    pub call: Option<Rc<Call>>,
+    live: bool,
+    guest_slots: Vec<(ShardId, u32)>,
+}
+
+/// What the control plane knows of a conference.
+#[derive(Debug)]
+pub struct ConferenceEntry {
+    /// Its id.
+    pub id: ConferenceId,
+    /// Given by the client.
+    pub label: Option<String>,
+    /// How many may join.
+    pub participants_max: u32,
+    /// When it was created.
+    pub created_at: Timestamp,
+    live: bool,
+}
+
+/// The text that goes with a relay.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Call {
+    /// Its id.
+    pub id: String,
+    /// The caller.
+    pub a: ConnectionId,
+    /// The called.
+    pub b: ConnectionId,
+    /// Number of the caller.
+    pub caller_number: Option<String>,
+    /// Number of the called.
+    pub called_number: Option<String>,
+}
+
+/// What the control plane knows of an operation.
+#[derive(Debug)]
+pub struct OperationEntry {
+    /// Its id.
+    pub id: OperationId,
+    /// On what it runs.
+    pub target: Target,
+    /// What it does.
+    pub kind: OperationKind,
+    /// The recording it writes.
+    pub recording: Option<RecordingEntry>,
+    /// When it was started.
+    pub started: std::time::Instant,
+    /// Opens when the answer to its start is queued: its end is not told before.
+    pub announced: Gate,
+    /// Opens when its end is queued to all subscribers.
+    pub ended: Gate,
+    /// Its end is known and being told.
+    pub ending: bool,
+    live: bool,
+}
+
+/// A recording as long as its operation runs.
+#[derive(Debug)]
+pub struct RecordingEntry {
+    /// The file.
+    pub path: std::path::PathBuf,
+    /// Where its samples go.
+    pub queue: Arc<RecordQueue>,
+    /// Told when the file is closed.
+    pub done: oneshot::Receiver<RecordingOutcome>,
+}
+
+/// A connection taken out of the registry, and the shards that still forward for it.
+#[derive(Debug)]
+pub struct Ended {
+    /// What was known.
+    pub entry: ConnectionEntry,
+    /// Shards to be told to forget it.
+    pub forwarders: Vec<ShardId>,
+}
+
+/// What was lost with a shard.
+#[derive(Debug, Default)]
+pub struct Lost {
+    /// Operations that had not ended.
+    pub operations: Vec<OperationEntry>,
+    /// Connections that lived there or were on their way to or from there.
+    pub connections: Vec<ConnectionEntry>,
+    /// Conferences that lived there.
+    pub conferences: Vec<ConferenceId>,
+    /// Other shards that may still hold one of the connections.
+    pub strays: Vec<(ShardId, ConnectionId)>,
+}
+
+/// A table has no free slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("shard {0} can hold no more")]
+pub struct TableFull(pub ShardId);
+
+#[derive(Debug)]
+struct Tables {
+    connections: Slots<ConnectionEntry>,
+    conferences: Slots<ConferenceEntry>,
+    connections_living: usize,
+}
+
+/// A table of slots. An entry is boxed so that an empty table is small.
+#[derive(Debug)]
+struct Slots<T> {
+    generations: Vec<u32>,
+    entries: Vec<Option<Box<T>>>,
+    free: VecDeque<u32>,
+}
+
+impl Registry {
+    /// An empty registry for `shards` shards with room for `connections_max` connections each.
+    pub fn new(shards: usize, connections_max: u32) -> Self {
+        let tables = || Tables {
+            connections: Slots::new(connections_max as usize),
+            conferences: Slots::new(CONFERENCES_MAX),
+            connections_living: 0,
+        };
+        Self {
+            shards: (0..shards).map(|_| tables()).collect(),
+            operations: HashMap::new(),
+            operations_started: 0,
+            calls_started: 0,
+        }
+    }
+
+    /// Takes a slot for a new connection. It is not known to anybody until [`confirm_connection`](Self::confirm_connection).
+    ///
+    /// # Errors
+    /// The table is full; the lease goes back to its pool.
+    pub fn add_connection(
+        &mut self,
+        shard: ShardId,
+        lease: PortLease,
+        negotiated: Negotiated,
+        dscp: u8,
+    ) -> Result<&mut ConnectionEntry, TableFull> {
+        let table = &mut self.shards[usize::from(shard.0)].connections;
+        let (slot, generation) = table.reserve().ok_or(TableFull(shard))?;
+        let entry = ConnectionEntry {
+            id: ConnectionId::new(shard, slot, generation),
+            shard,
+            moving: None,
+            lease,
+            label: None,
+            interface: None,
+            created_at: Timestamp::now(),
+            negotiated,
+            dscp,
+            call: None,
+            live: false,
+            guest_slots: Vec::new(),
+        };
+        Ok(table.entries[slot as usize].insert(Box::new(entry)))
+    }
+
+    /// Makes a connection known: its shard has taken it up.
+    pub fn confirm_connection(&mut self, id: ConnectionId) {
+        let Some(entry) = self.any_connection(id) else { return };
+        entry.live = true;
+        let shard = entry.shard;
+        self.shards[usize::from(shard.0)].connections_living += 1;
+    }
+
+    /// Takes a connection out, known or not.
+    pub fn remove_connection(&mut self, id: ConnectionId) -> Option<Ended> {
+        self.any_connection(id)?;
+        let home = id.shard();
+        let entry = *self.shards[usize::from(home.0)].connections.release(id.slot())?;
+        for (shard, slot) in &entry.guest_slots {
+            self.shards[usize::from(shard.0)].connections.release(*slot as usize);
+        }
+        if entry.live {
+            self.shards[usize::from(entry.shard.0)].connections_living -= 1;
+        }
+        if let Some((_, over)) = &entry.moving {
+            over.open();
+        }
+        if let Some(call) = &entry.call {
+            self.clear_call(&Rc::clone(call));
+        }
+        let visited = entry.guest_slots.iter().map(|(shard, _)| *shard).chain([home]);
+        let forwarders = visited.filter(|shard| *shard != entry.shard).collect();
+        Some(Ended { entry, forwarders })
+    }
+
+    /// A connection that is known.
+    pub fn connection(&self, id: ConnectionId) -> Option<&ConnectionEntry> {
+        let table = &self.shards.get(usize::from(id.shard().0))?.connections;
+        table.entries.get(id.slot())?.as_deref().filter(|entry| entry.id == id && entry.live)
+    }
+
+    /// A connection that is known, to be changed.
+    pub fn connection_mut(&mut self, id: ConnectionId) -> Option<&mut ConnectionEntry> {
+        self.any_connection(id).filter(|entry| entry.live)
+    }
+
+    /// Reserves a slot for a connection on the shard it is to move to. The gate opens when it has arrived, stays where
+    /// it was, or has ended.
+    ///
+    /// # Errors
+    /// The table there is full.
+    pub fn begin_move(&mut self, id: ConnectionId, to: ShardId) -> Result<(u32, Gate), TableFull> {
+        let entry = self.any_connection(id).ok_or(TableFull(to))?;
+        let home = u32::try_from(id.slot()).expect("a slot is below 2^24");
+        // A shard it has been on before still keeps a slot for it.
+        let kept = entry.guest_slots.iter().copied().chain([(id.shard(), home)]).find(|(shard, _)| *shard == to);
+        let over = Gate::default();
+        entry.moving = Some((to, over.clone()));
+        if let Some((_, slot)) = kept {
+            return Ok((slot, over));
+        }
+        let reserved = self.shards[usize::from(to.0)].connections.reserve();
+        let entry = self.any_connection(id).ok_or(TableFull(to))?;
+        let Some((slot, _)) = reserved else {
+            entry.moving = None;
+            return Err(TableFull(to));
+        };
+        entry.guest_slots.push((to, slot));
+        Ok((slot, over))
+    }
+
+    /// The connection has arrived on `shard`, or has to stay there. `false`: it is not known any more.
+    pub fn moved(&mut self, id: ConnectionId, shard: ShardId) -> bool {
+        let Some(entry) = self.any_connection(id) else { return false };
+        let from = std::mem::replace(&mut entry.shard, shard);
+        if let Some((_, over)) = entry.moving.take() {
+            over.open();
+        }
+        if entry.live {
+            self.shards[usize::from(from.0)].connections_living -= 1;
+            self.shards[usize::from(shard.0)].connections_living += 1;
+        }
+        true
+    }
+
+    /// The move was not even begun.
+    pub fn end_move(&mut self, id: ConnectionId) {
+        if let Some(entry) = self.any_connection(id) {
+            entry.moving = None;
+        }
+    }
+
+    /// Takes a slot for a new conference, not known to anybody until [`confirm_conference`](Self::confirm_conference).
+    ///
+    /// # Errors
+    /// The table is full.
+    pub fn add_conference(
+        &mut self,
+        shard: ShardId,
+        label: Option<String>,
+        participants_max: u32,
+    ) -> Result<ConferenceId, TableFull> {
+        let table = &mut self.shards[usize::from(shard.0)].conferences;
+        let (slot, generation) = table.reserve().ok_or(TableFull(shard))?;
+        let id = ConferenceId::new(shard, slot, generation);
+        let created_at = Timestamp::now();
+        table.entries[slot as usize] =
+            Some(Box::new(ConferenceEntry { id, label, participants_max, created_at, live: false }));
+        Ok(id)
+    }
+
+    /// Makes a conference known.
+    pub fn confirm_conference(&mut self, id: ConferenceId) {
+        let table = &mut self.shards[usize::from(id.shard().0)].conferences;
+        if let Some(entry) = table.entries[id.slot()].as_mut().filter(|entry| entry.id == id) {
+            entry.live = true;
+        }
+    }
+
+    /// Takes a conference out, known or not.
+    pub fn remove_conference(&mut self, id: ConferenceId) -> Option<ConferenceEntry> {
+        let table = &mut self.shards.get_mut(usize::from(id.shard().0))?.conferences;
+        table.entries.get(id.slot())?.as_ref().filter(|entry| entry.id == id)?;
+        table.release(id.slot()).map(|entry| *entry)
+    }
+
+    /// A conference that is known.
+    pub fn conference(&self, id: ConferenceId) -> Option<&ConferenceEntry> {
+        let table = &self.shards.get(usize::from(id.shard().0))?.conferences;
+        table.entries.get(id.slot())?.as_deref().filter(|entry| entry.id == id && entry.live)
+    }
+
+    /// Notes an operation that is about to be started on `shard`; not known to anybody until
+    /// [`confirm_operation`](Self::confirm_operation).
+    pub fn add_operation(
+        &mut self,
+        shard: ShardId,
+        target: Target,
+        kind: OperationKind,
+        recording: Option<RecordingEntry>,
+    ) -> &OperationEntry {
+        let number = self.operations_started;
+        self.operations_started += 1;
+        // 2^56 operations take two thousand years at a million a second.
+        let slot = u32::try_from(number & 0xff_ffff).unwrap_or_default();
+        let generation = u32::try_from((number >> 24) & 0xffff_ffff).unwrap_or_default();
+        let id = OperationId::new(shard, slot, generation);
+        let entry = OperationEntry {
+            id,
+            target,
+            kind,
+            recording,
+            started: std::time::Instant::now(),
+            announced: Gate::default(),
+            ended: Gate::default(),
+            ending: false,
+            live: false,
+        };
+        self.operations.entry(id).insert_entry(entry).into_mut()
+    }
+
+    /// Makes an operation known.
+    pub fn confirm_operation(&mut self, id: OperationId) {
+        if let Some(entry) = self.operations.get_mut(&id) {
+            entry.live = true;
+        }
+    }
+
+    /// Takes an operation out, known or not.
+    pub fn remove_operation(&mut self, id: OperationId) -> Option<OperationEntry> {
+        self.operations.remove(&id)
+    }
+
+    /// An operation that is known.
+    pub fn operation(&self, id: OperationId) -> Option<&OperationEntry> {
+        self.operations.get(&id).filter(|entry| entry.live)
+    }
+
+    /// An operation that is known, to be changed.
+    pub fn operation_mut(&mut self, id: OperationId) -> Option<&mut OperationEntry> {
+        self.operations.get_mut(&id).filter(|entry| entry.live)
+    }
+
+    /// Every operation that is known and has not ended.
+    pub fn operations(&self) -> impl Iterator<Item = &OperationEntry> {
+        self.operations.values().filter(|entry| entry.live && !entry.ending)
+    }
+
+    /// Notes the text of a relay with both its connections.
+    pub fn add_call(
+        &mut self,
+        a: ConnectionId,
+        b: ConnectionId,
+        caller_number: Option<String>,
+        called_number: Option<String>,
+    ) -> Rc<Call> {
+        let id = format!("call-{:x}", self.calls_started);
+        self.calls_started += 1;
+        let call = Rc::new(Call { id, a, b, caller_number, called_number });
+        for side in [a, b] {
+            if let Some(entry) = self.any_connection(side) {
+                entry.call = Some(Rc::clone(&call));
+            }
+        }
+        call
+    }
+
+    /// Drops the text of a relay.
+    pub fn clear_call(&mut self, call: &Rc<Call>) {
+        for side in [call.a, call.b] {
+            if let Some(entry) = self.any_connection(side)
+                && entry.call.as_ref().is_some_and(|other| Rc::ptr_eq(other, call))
+            {
+                entry.call = None;
+            }
+        }
+    }
+
+    /// Takes out everything that lived on a shard.
+    pub fn remove_shard(&mut self, shard: ShardId) -> Lost {
+        let lost_connections: Vec<ConnectionId> = self
+            .connections()
+            .filter(|entry| entry.shard == shard || entry.is_moving_to(shard))
+            .map(|entry| entry.id)
+            .collect();
+        let conferences: Vec<ConferenceId> = self.conferences_of(shard).map(|entry| entry.id).collect();
+        let mut lost = Lost { conferences, ..Lost::default() };
+        for id in &lost_connections {
+            let Some(Ended { entry, forwarders }) = self.remove_connection(*id) else { continue };
+            let other_end = entry.moving.iter().map(|(to, _)| *to).chain([entry.shard]);
+            lost.strays.extend(other_end.chain(forwarders).filter(|other| *other != shard).map(|other| (other, *id)));
+            lost.connections.push(entry);
+        }
+        for id in &lost.conferences {
+            self.remove_conference(*id);
+        }
+        let is_lost = |target: Target| match target {
+            Target::Connection(id) => lost_connections.contains(&id),
+            Target::Conference(id) => id.shard() == shard,
+        };
+        let operations: Vec<OperationId> =
+            self.operations().filter(|entry| is_lost(entry.target)).map(|entry| entry.id).collect();
+        lost.operations = operations.into_iter().filter_map(|id| self.operations.remove(&id)).collect();
+        lost.operations.sort_unstable_by_key(|entry| entry.id);
+        lost
+    }
+
+    /// Every connection that is known.
+    pub fn connections(&self) -> impl Iterator<Item = &ConnectionEntry> {
+        self.shards
+            .iter()
+            .flat_map(|tables| tables.connections.entries.iter().filter_map(Option::as_deref))
+            .filter(|entry| entry.live)
+    }
+
+    /// Every conference of a shard that is known.
+    pub fn conferences_of(&self, shard: ShardId) -> impl Iterator<Item = &ConferenceEntry> {
+        let entries = &self.shards[usize::from(shard.0)].conferences.entries;
+        entries.iter().filter_map(Option::as_deref).filter(|entry| entry.live)
+    }
+
+    /// How many connections live on a shard.
+    pub fn connections_on(&self, shard: ShardId) -> usize {
+        self.shards[usize::from(shard.0)].connections_living
+    }
+
+    /// How many connections there are.
+    pub fn connections_total(&self) -> usize {
+        self.shards.iter().map(|tables| tables.connections_living).sum()
+    }
+
+    fn any_connection(&mut self, id: ConnectionId) -> Option<&mut ConnectionEntry> {
+        let table = &mut self.shards.get_mut(usize::from(id.shard().0))?.connections;
+        table.entries.get_mut(id.slot())?.as_deref_mut().filter(|entry| entry.id == id)
+    }
+}
+
+impl ConnectionEntry {
+    fn is_moving_to(&self, shard: ShardId) -> bool {
+        self.moving.as_ref().is_some_and(|(to, _)| *to == shard)
+    }
+}
+
+impl<T> Slots<T> {
+    fn new(slots: usize) -> Self {
+        let count = u32::try_from(slots).expect("a table has fewer than 2^24 slots");
+        Self {
+            generations: vec![0; slots],
+            entries: std::iter::repeat_with(|| None).take(slots).collect(),
+            free: (0..count).collect(),
+        }
+    }
+
+    fn reserve(&mut self) -> Option<(u32, u32)> {
+        let slot = self.free.pop_front()?;
+        Some((slot, self.generations[slot as usize]))
+    }
+
+    fn release(&mut self, slot: usize) -> Option<Box<T>> {
+        self.generations[slot] = self.generations[slot].wrapping_add(1);
+        self.free.push_back(u32::try_from(slot).expect("a table has fewer than 2^24 slots"));
+        self.entries[slot].take()
+    }
+}
+
+/// What the id of a conference operation's utility connection starts with.
+const UTILITY_PREFIX: &str = "util-";
+
+/// The id that stands for the temporary connection of a conference operation.
+pub fn utility_id(operation: OperationId) -> String {
+    operation.to_string().replacen("op-", UTILITY_PREFIX, 1)
+}
+
+/// The operation behind a utility id.
+pub fn parse_utility_id(text: &str) -> Option<OperationId> {
+    OperationId::parse(&format!("op-{}", text.strip_prefix(UTILITY_PREFIX)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use ringbridge_media::command::CodecKind;
+    use ringbridge_shard::sockets::SocketOptions;
+
+    use super::*;
+    use crate::config::PortRange;
+    use crate::ports::PortPool;
+
+    const SLOTS: u32 = 100;
+
+    fn pool() -> PortPool {
+        PortPool::new(PortRange::new(29_000, 29_999).expect("a range"), [IpAddr::V4(Ipv4Addr::LOCALHOST)])
+    }
+
+    fn add(registry: &mut Registry, pool: &PortPool, shard: u8) -> ConnectionId {
+        let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let (lease, _, _) = pool.take(ip, SocketOptions::default()).expect("ports");
+        let negotiated = Negotiated::new(CodecKind::Pcmu, 101);
+        let id = registry.add_connection(ShardId(shard), lease, negotiated, 46).expect("room").id;
+        assert!(registry.connection(id).is_none(), "not known before it is confirmed");
+        registry.confirm_connection(id);
+        id
+    }
+
+    #[test]
+    fn a_slot_is_used_again_last_and_under_a_new_generation() {
+        let (mut registry, pool) = (Registry::new(1, SLOTS), pool());
+        let first = add(&mut registry, &pool, 0);
+        assert!(registry.remove_connection(first).is_some());
+        assert!(registry.remove_connection(first).is_none());
+        let mut last = first;
+        for _ in 0..SLOTS {
+            last = add(&mut registry, &pool, 0);
+            assert!(registry.remove_connection(last).is_some());
+        }
+        assert_eq!(last.slot(), first.slot());
+        assert_ne!(last, first);
+        assert!(registry.connection(first).is_none());
+        assert_eq!(pool.pairs_free(), pool.pairs_total());
+    }
+
+    #[test]
+    fn a_move_holds_a_guest_slot_until_the_end() {
+        let (mut registry, pool) = (Registry::new(3, SLOTS), pool());
+        let id = add(&mut registry, &pool, 0);
+        let (slot, over) = registry.begin_move(id, ShardId(1)).expect("room");
+        assert!(!over.is_open());
+        assert!(registry.moved(id, ShardId(1)));
+        assert!(over.is_open());
+        assert_eq!((registry.connections_on(ShardId(0)), registry.connections_on(ShardId(1))), (0, 1));
+        // Back home and again to the same shard: the same slots.
+        let (home, _) = registry.begin_move(id, ShardId(0)).expect("room");
+        assert_eq!(home, u32::try_from(id.slot()).expect("small"));
+        assert!(registry.moved(id, ShardId(0)));
+        assert_eq!(registry.begin_move(id, ShardId(1)).expect("room").0, slot);
+        assert!(registry.moved(id, ShardId(1)));
+        let ended = registry.remove_connection(id).expect("known");
+        assert_eq!(ended.forwarders, [ShardId(0)]);
+        assert!(!registry.moved(id, ShardId(1)));
+        assert_eq!(registry.connections_total(), 0);
+    }
+
+    #[test]
+    fn a_lost_shard_takes_its_own_and_nothing_else() {
+        let (mut registry, pool) = (Registry::new(2, SLOTS), pool());
+        let stays = add(&mut registry, &pool, 1);
+        let dies = add(&mut registry, &pool, 0);
+        let on_its_way = add(&mut registry, &pool, 1);
+        registry.begin_move(on_its_way, ShardId(0)).expect("room");
+        let room = registry.add_conference(ShardId(0), None, 8).expect("room");
+        registry.confirm_conference(room);
+        let operation = registry.add_operation(ShardId(0), Target::Conference(room), OperationKind::Play, None).id;
+        registry.confirm_operation(operation);
+        let lost = registry.remove_shard(ShardId(0));
+        let connections: Vec<_> = lost.connections.iter().map(|entry| entry.id).collect();
+        assert_eq!(connections, [dies, on_its_way]);
+        assert_eq!(lost.strays, [(ShardId(1), on_its_way)]);
+        assert_eq!(lost.conferences, [room]);
+        assert_eq!(lost.operations.len(), 1);
+        assert!(registry.connection(stays).is_some() && registry.connection(dies).is_none());
+        assert!(registry.conference(room).is_none() && registry.operation(operation).is_none());
+        let again = registry.add_conference(ShardId(0), None, 8).expect("room");
+        assert_ne!(again, room);
+        assert_eq!(registry.connections_on(ShardId(0)), 0);
+    }
+
+    #[test]
+    fn utility_ids_stand_for_operations() {
+        let id = OperationId::new(ShardId(2), 0xab, 3);
+        assert_eq!(utility_id(id), "util-2-ab-3");
+        assert_eq!(parse_utility_id("util-2-ab-3"), Some(id));
+        assert_eq!(parse_utility_id("op-2-ab-3"), None);
+        assert_eq!(parse_utility_id("conn-2-ab-3"), None);
+    }
+}

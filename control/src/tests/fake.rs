@@ -1,0 +1,525 @@
+//! Shards without media: they answer every command plausibly, note the order in which commands came, and can be told
+//! to hold still or to fail.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::UdpSocket;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use ringbridge_media::command::{Command, ConnectionSpec, OperationKind, OperationSpec, ParticipantSpec, Target};
+use ringbridge_media::event::{
+    Answer, CommandError, Condition, ConferenceStatus, ConnectionCounters, ConnectionState, ConnectionStatus,
+    DropCounters, Effect, EffectClock, EndReason, Event, OperationStatus, ParticipantStatus, StreamStamp,
+};
+use ringbridge_media::id::{ConferenceId, ConnectionId, OperationId, ShardId};
+use ringbridge_media::samples::RecordQueue;
+use ringbridge_shard::executor::{ShardConfig, ShardHandle};
+use ringbridge_shard::io::IoCounters;
+use ringbridge_shard::mailbox::{Doorbell, Mailbox, MailboxReader, Outbox, ShardMessage, ShardReport};
+use ringbridge_shard::snapshot::ShardSnapshot;
+
+use crate::server::StartShard;
+
+/// All pretended shards of one server.
+#[derive(Clone, Default)]
+pub(super) struct World(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    connections: BTreeMap<ConnectionId, Connection>,
+    conferences: BTreeMap<ConferenceId, Conference>,
+    operations: BTreeMap<OperationId, Operation>,
+    outboxes: BTreeMap<u8, Arc<Outbox>>,
+    held: BTreeSet<u8>,
+    failing: BTreeSet<u8>,
+    log: Vec<String>,
+    forgotten: Vec<(u8, ConnectionId)>,
+    starts: u32,
+    refused_starts: u32,
+}
+
+struct Connection {
+    shard: ShardId,
+    spec: ConnectionSpec,
+    state: ConnectionState,
+    _sockets: (UdpSocket, UdpSocket),
+}
+
+struct Conference {
+    members: BTreeMap<ConnectionId, ParticipantSpec>,
+    participants_max: u32,
+}
+
+struct Operation {
+    target: Target,
+    kind: OperationKind,
+    queue: Option<Arc<RecordQueue>>,
+}
+
+impl World {
+    /// What the server starts its shards with.
+    pub(super) fn starter(&self) -> StartShard {
+        let world = self.clone();
+        Arc::new(move |config, doorbell| world.start(config, doorbell))
+    }
+
+    /// The shard takes no more messages from its mailbox until released.
+    pub(super) fn hold(&self, shard: u8) {
+        self.state().held.insert(shard);
+    }
+
+    /// The shard goes on.
+    pub(super) fn release(&self, shard: u8) {
+        self.state().held.remove(&shard);
+    }
+
+    /// The shard fails as soon as it looks, held or not.
+    pub(super) fn fail(&self, shard: u8) {
+        self.state().failing.insert(shard);
+    }
+
+    /// The next `starts` starts of a shard are refused.
+    pub(super) fn refuse_starts(&self, starts: u32) {
+        self.state().refused_starts = starts;
+    }
+
+    /// How often a shard was started.
+    pub(super) fn starts(&self) -> u32 {
+        self.state().starts
+    }
+
+    /// Commands in the order carried out, by name.
+    pub(super) fn log(&self) -> Vec<String> {
+        self.state().log.clone()
+    }
+
+    /// Connections the shards were told to forget.
+    pub(super) fn forgotten(&self) -> Vec<(u8, ConnectionId)> {
+        self.state().forgotten.clone()
+    }
+
+    /// What a connection was created with.
+    pub(super) fn spec(&self, id: &str) -> ConnectionSpec {
+        self.state().connections[&ConnectionId::parse(id).expect("an id")].spec
+    }
+
+    /// A shard says something by itself.
+    pub(super) fn say(&self, shard: u8, event: Event) {
+        let outbox = Arc::clone(&self.state().outboxes[&shard]);
+        assert!(outbox.push(ShardReport::Event(event)).is_ok());
+    }
+
+    /// How many messages wait in a shard's outbox.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start(
+        &self,
+        config: ShardConfig,
+        doorbell: Arc<Doorbell>,
+    ) -> Result<ShardHandle, Box<dyn std::error::Error + Send + Sync>> {
+        let mut state = self.state();
+        if state.refused_starts > 0 {
+            state.refused_starts -= 1;
+            return Err("no start today".into());
+        }
+        state.starts += 1;
+        let mailbox = Mailbox::new()?;
+        let outbox = Outbox::new(doorbell);
+        state.outboxes.insert(config.id.0, Arc::clone(&outbox));
+        let (world, reader) = (self.clone(), MailboxReader::new(Arc::clone(&mailbox)));
+        let thread = thread::spawn(move || world.run(config.id, reader));
+        Ok(ShardHandle { id: config.id, mailbox, outbox, thread })
+    }
+
+    fn run(&self, shard: ShardId, mut mailbox: MailboxReader) {
+        loop {
+            let mut state = self.state();
+            if state.failing.remove(&shard.0) {
+                state.fail(shard);
+                return;
+            }
+            let message = if state.held.contains(&shard.0) { None } else { mailbox.pop() };
+            match message {
+                Some(ShardMessage::Stop) => {
+                    state.report(shard, ShardReport::Stopped);
+                    return;
+                }
+                Some(ShardMessage::Panic) => {
+                    state.fail(shard);
+                    return;
+                }
+                Some(message) => state.handle(shard, message),
+                None => {
+                    drop(state);
+                    thread::sleep(Duration::from_micros(200));
+                }
+            }
+        }
+    }
+}
+
+impl State {
+    fn report(&self, shard: ShardId, report: ShardReport) {
+        assert!(self.outboxes[&shard.0].push(report).is_ok(), "the outbox has room for every answer");
+    }
+
+    fn event(&self, shard: ShardId, event: Event) {
+        self.report(shard, ShardReport::Event(event));
+    }
+
+    fn fail(&mut self, shard: ShardId) {
+        self.connections.retain(|_, connection| connection.shard != shard);
+        self.conferences.retain(|id, _| id.shard() != shard);
+        let connections = &self.connections;
+        let conferences = &self.conferences;
+        self.operations.retain(|_, operation| match operation.target {
+            Target::Connection(id) => connections.contains_key(&id),
+            Target::Conference(id) => conferences.contains_key(&id),
+        });
+        self.report(shard, ShardReport::Failed { reason: "told to".into() });
+    }
+
+    fn handle(&mut self, shard: ShardId, message: ShardMessage) {
+        match message {
+            ShardMessage::Command(request) => {
+                let result = self.carry_out(shard, request.command, None);
+                self.answer(shard, request.token, result);
+            }
+            ShardMessage::Open { request, rtp, rtcp } => {
+                let result = self.carry_out(shard, request.command, Some((rtp, rtcp)));
+                self.answer(shard, request.token, result);
+            }
+            ShardMessage::Move { connection, to, slot: _ } => {
+                self.log.push(format!("{shard} move {connection}"));
+                let movable = self.connections.get_mut(&connection).filter(|moved| moved.state == ConnectionState::Idle);
+                let now = match movable {
+                    Some(moved) => {
+                        moved.shard = to;
+                        to
+                    }
+                    None => shard,
+                };
+                self.report(now, ShardReport::Moved { connection, shard: now });
+            }
+            ShardMessage::Forget { connection } => self.forgotten.push((shard.0, connection)),
+            ShardMessage::Snapshot { token } => {
+                let snapshot = Box::new(self.snapshot(shard));
+                self.report(shard, ShardReport::Snapshot { token, snapshot });
+            }
+            ShardMessage::Stop | ShardMessage::Panic => unreachable!("taken by the loop"),
+        }
+    }
+
+    /// The answer, and then what the command caused.
+    fn answer(&mut self, shard: ShardId, token: u64, done: Result<(Answer, Vec<Event>), CommandError>) {
+        match done {
+            Ok((answer, events)) => {
+                self.event(shard, Event::Answer { token, result: Ok(answer) });
+                for event in events {
+                    self.event(shard, event);
+                }
+            }
+            Err(error) => self.event(shard, Event::Answer { token, result: Err(error) }),
+        }
+    }
+
+    fn carry_out(
+        &mut self,
+        shard: ShardId,
+        command: Command,
+        sockets: Option<(UdpSocket, UdpSocket)>,
+    ) -> Result<(Answer, Vec<Event>), CommandError> {
+        let text = format!("{command:?}");
+        let name = text.split([' ', '{']).next().unwrap_or_default();
+        self.log.push(format!("{shard} {name}"));
+        let quietly = |answer| Ok((answer, Vec::new()));
+        match command {
+            Command::CreateConnection { id, spec } => {
+                let connection = Connection {
+                    shard,
+                    spec: *spec,
+                    state: ConnectionState::Idle,
+                    _sockets: sockets.expect("sockets come along"),
+                };
+                self.connections.insert(id, connection);
+                quietly(Answer::Done)
+            }
+            Command::ModifyConnection { id, change } => {
+                let spec = &mut self.connection(shard, id)?.spec;
+                spec.remote = change.remote.or(spec.remote);
+                spec.ptime_ms = change.ptime_ms.unwrap_or(spec.ptime_ms);
+                spec.rtp_timeout_ms = change.rtp_timeout_ms.unwrap_or(spec.rtp_timeout_ms);
+                (spec.rx_codec, spec.rx_payload_type) =
+                    change.rx_codec.unwrap_or((spec.rx_codec, spec.rx_payload_type));
+                quietly(Answer::Done)
+            }
+            Command::InspectConnection { id } => {
+                self.connection(shard, id)?;
+                quietly(Answer::Connection(Box::new(self.status(id))))
+            }
+            Command::ListConnections { from, limit } => {
+                let here = self.connections.iter().filter(|(_, connection)| connection.shard == shard);
+                let mut slots: Vec<ConnectionId> = here.map(|(id, _)| *id).collect();
+                slots.sort_by_key(|id| id.slot());
+                slots.retain(|id| id.slot() >= from as usize);
+                let next = slots.get(limit as usize).map(|id| u32::try_from(id.slot()).expect("small"));
+                slots.truncate(limit as usize);
+                quietly(Answer::Connections { page: slots.into_iter().map(|id| self.status(id)).collect(), next })
+            }
+            Command::DeleteConnection { id } => {
+                self.connection(shard, id)?;
+                let events = self.release(id, EndReason::Deleted);
+                Ok((Answer::Deleted { connections: vec![id], effect: effect(EffectClock::Connection, &[id]) }, events))
+            }
+            Command::StartRelay { a, b } => {
+                for id in [a, b] {
+                    if self.connection(shard, id)?.state != ConnectionState::Idle {
+                        return Err(CommandError::AlreadyJoined(id));
+                    }
+                }
+                self.connection(shard, a)?.state = ConnectionState::Relayed(b);
+                self.connection(shard, b)?.state = ConnectionState::Relayed(a);
+                quietly(Answer::Effect(effect(EffectClock::Connection, &[a, b])))
+            }
+            Command::StopRelay { a } => {
+                let ConnectionState::Relayed(b) = self.connection(shard, a)?.state else {
+                    return Err(CommandError::NotAParticipant(a));
+                };
+                self.connection(shard, a)?.state = ConnectionState::Idle;
+                self.connection(shard, b)?.state = ConnectionState::Idle;
+                quietly(Answer::Effect(effect(EffectClock::Connection, &[a, b])))
+            }
+            Command::CreateConference { id, participants_max } => {
+                self.conferences.insert(id, Conference { members: BTreeMap::new(), participants_max });
+                quietly(Answer::Done)
+            }
+            Command::JoinConference { conference, connection, participant } => {
+                if self.connection(shard, connection)?.state != ConnectionState::Idle {
+                    return Err(CommandError::AlreadyJoined(connection));
+                }
+                let room = self.conference(conference)?;
+                if room.members.len() >= room.participants_max as usize {
+                    return Err(CommandError::LimitReached);
+                }
+                room.members.insert(connection, participant);
+                self.connection(shard, connection)?.state = ConnectionState::InConference(conference);
+                quietly(Answer::Effect(effect(EffectClock::Conference, &[connection])))
+            }
+            Command::SetParticipant { conference, connection, change } => {
+                self.connection(shard, connection)?;
+                let room = self.conference(conference)?;
+                let member = room.members.get_mut(&connection).ok_or(CommandError::NotAParticipant(connection))?;
+                member.muted = change.muted.unwrap_or(member.muted);
+                member.gain_db = change.gain_db.unwrap_or(member.gain_db);
+                quietly(Answer::Effect(effect(EffectClock::Conference, &[connection])))
+            }
+            Command::LeaveConference { conference, connection } => {
+                self.connection(shard, connection)?;
+                let room = self.conference(conference)?;
+                room.members.remove(&connection).ok_or(CommandError::NotAParticipant(connection))?;
+                let empty = room.members.is_empty();
+                self.connection(shard, connection)?.state = ConnectionState::Idle;
+                let mut events = Vec::new();
+                if empty {
+                    events = self.dissolve(conference, EndReason::LastLeft);
+                }
+                Ok((Answer::Effect(effect(EffectClock::Conference, &[connection])), events))
+            }
+            Command::DeleteConference { id, keep_connections } => {
+                let members: Vec<ConnectionId> = self.conference(id)?.members.keys().copied().collect();
+                let mut events = Vec::new();
+                for member in &members {
+                    self.connection(shard, *member)?.state = ConnectionState::Idle;
+                    if !keep_connections {
+                        events.extend(self.release(*member, EndReason::ConferenceDeleted));
+                    }
+                }
+                events.extend(self.dissolve(id, EndReason::Deleted));
+                let connections = if keep_connections { Vec::new() } else { members.clone() };
+                Ok((Answer::Deleted { connections, effect: effect(EffectClock::Conference, &members) }, events))
+            }
+            Command::InspectConference { id } => {
+                self.conference(id)?;
+                quietly(Answer::Conference(Box::new(self.conference_status(id))))
+            }
+            Command::ListConferences { from: _, limit: _ } => {
+                let here: Vec<_> = self.conferences.keys().filter(|id| id.shard() == shard).copied().collect();
+                let page = here.into_iter().map(|id| self.conference_status(id)).collect();
+                quietly(Answer::Conferences { page, next: None })
+            }
+            Command::StartOperation { id, target, operation } => {
+                self.target(shard, target)?;
+                let (kind, queue, ends) = match operation {
+                    OperationSpec::Play { max_time_ms, .. } => (OperationKind::Play, None, max_time_ms),
+                    OperationSpec::Record { queue, max_time_ms } => (OperationKind::Record, Some(queue), max_time_ms),
+                };
+                self.operations.insert(id, Operation { target, kind, queue });
+                // A limit of one millisecond is over before the answer is read.
+                let events = if ends == Some(1) { vec![self.end(id, Condition::MaxTime)] } else { Vec::new() };
+                Ok((Answer::Done, events))
+            }
+            Command::StopOperation { target, operation } => {
+                self.target(shard, target)?;
+                let running = self.operations.iter().filter(|(id, running)| {
+                    running.target == target && operation.is_none_or(|wanted| wanted == **id)
+                });
+                let operations: Vec<OperationId> = running.map(|(id, _)| *id).collect();
+                if let Some(wanted) = operation.filter(|_| operations.is_empty()) {
+                    return Err(CommandError::UnknownOperation(wanted));
+                }
+                let events = operations.iter().map(|id| self.end(*id, Condition::UserStop)).collect();
+                Ok((Answer::Stopped { operations, effect: effect(EffectClock::Connection, &[]) }, events))
+            }
+            Command::ListOperations { target } => {
+                self.target(shard, target)?;
+                let running = self.operations.iter().filter(|(_, operation)| operation.target == target);
+                let statuses = running.map(|(id, operation)| OperationStatus {
+                    id: *id,
+                    target,
+                    kind: operation.kind,
+                    elapsed_ms: 10,
+                });
+                quietly(Answer::Operations(statuses.collect()))
+            }
+        }
+    }
+
+    fn connection(&mut self, shard: ShardId, id: ConnectionId) -> Result<&mut Connection, CommandError> {
+        let connection = self.connections.get_mut(&id).filter(|connection| connection.shard == shard);
+        connection.ok_or(CommandError::UnknownConnection(id))
+    }
+
+    fn conference(&mut self, id: ConferenceId) -> Result<&mut Conference, CommandError> {
+        self.conferences.get_mut(&id).ok_or(CommandError::UnknownConference(id))
+    }
+
+    fn target(&mut self, shard: ShardId, target: Target) -> Result<(), CommandError> {
+        match target {
+            Target::Connection(id) => self.connection(shard, id).map(|_| ()),
+            Target::Conference(id) => self.conference(id).map(|_| ()),
+        }
+    }
+
+    fn end(&mut self, id: OperationId, condition: Condition) -> Event {
+        let operation = self.operations.remove(&id).expect("it runs");
+        if let Some(queue) = &operation.queue {
+            queue.finish();
+        }
+        let Operation { target, kind, .. } = operation;
+        Event::OperationEnded { id, target, kind, condition, elapsed_ms: 42, playlist: None }
+    }
+
+    fn end_all(&mut self, target: Target) -> Vec<Event> {
+        let running = self.operations.iter().filter(|(_, operation)| operation.target == target);
+        let running: Vec<OperationId> = running.map(|(id, _)| *id).collect();
+        running.into_iter().map(|id| self.end(id, Condition::AutoStop)).collect()
+    }
+
+    fn release(&mut self, id: ConnectionId, reason: EndReason) -> Vec<Event> {
+        let mut events = self.end_all(Target::Connection(id));
+        let connection = self.connections.remove(&id).expect("it is there");
+        match connection.state {
+            ConnectionState::Idle => {}
+            ConnectionState::Relayed(peer) => {
+                if let Some(peer) = self.connections.get_mut(&peer) {
+                    peer.state = ConnectionState::Idle;
+                }
+            }
+            ConnectionState::InConference(room) => {
+                let emptied = self.conferences.get_mut(&room).is_some_and(|conference| {
+                    conference.members.remove(&id);
+                    conference.members.is_empty()
+                });
+                if emptied {
+                    events.extend(self.dissolve(room, EndReason::LastLeft));
+                }
+            }
+        }
+        let heard = connection.spec.remote.map(|remote| (remote, 4711));
+        events.push(Event::ConnectionEnded { id, reason, heard });
+        events
+    }
+
+    fn dissolve(&mut self, id: ConferenceId, reason: EndReason) -> Vec<Event> {
+        let mut events = self.end_all(Target::Conference(id));
+        self.conferences.remove(&id);
+        events.push(Event::ConferenceEnded { id, reason });
+        events
+    }
+
+    fn status(&self, id: ConnectionId) -> ConnectionStatus {
+        let connection = &self.connections[&id];
+        let spec = &connection.spec;
+        let operations = self.operations.iter().filter(|(_, operation)| operation.target == Target::Connection(id));
+        ConnectionStatus {
+            id,
+            state: connection.state,
+            remote: spec.remote,
+            learned: None,
+            remote_rtcp: spec.remote_rtcp,
+            connected_socket: false,
+            rx_codec: spec.rx_codec,
+            tx_codec: spec.tx_codec,
+            ptime_ms: spec.ptime_ms,
+            direction: spec.direction,
+            ssrc_in: None,
+            ssrc_out: Some(7),
+            counters: ConnectionCounters::default(),
+            cumulative_lost: 0,
+            jitter_ms: 0.5,
+            level_db: None,
+            operations: operations.map(|(id, _)| *id).collect(),
+        }
+    }
+
+    fn conference_status(&self, id: ConferenceId) -> ConferenceStatus {
+        let members = &self.conferences[&id].members;
+        let participants = members.iter().map(|(connection, spec)| ParticipantStatus {
+            connection: *connection,
+            muted: spec.muted,
+            deaf: spec.deaf,
+            gain_db: spec.gain_db,
+            talking: false,
+            level_db: -127,
+        });
+        ConferenceStatus { id, participants: participants.collect(), operations: Vec::new(), media_time_ms: 5.0 }
+    }
+
+    fn snapshot(&self, shard: ShardId) -> ShardSnapshot {
+        let mut residence_us = Histogram::new(3).expect("three digits");
+        residence_us.saturating_record(400);
+        let connections = self.connections.values().filter(|connection| connection.shard == shard).count();
+        let conferences = self.conferences.keys().filter(|id| id.shard() == shard).count();
+        ShardSnapshot {
+            shard,
+            thread_id: 1,
+            connections: connections as u64,
+            conferences: conferences as u64,
+            operations: self.operations.len() as u64,
+            packets_in: 11,
+            packets_out: 12,
+            drops: DropCounters::default(),
+            ticks_late: 0,
+            events_dropped: 0,
+            cpu_ns: 1000,
+            io: IoCounters::default(),
+            command_us: residence_us.clone(),
+            residence_us,
+        }
+    }
+}
+
+fn effect(clock: EffectClock, connections: &[ConnectionId]) -> Box<Effect> {
+    let streams = connections.iter().map(|connection| StreamStamp {
+        connection: *connection,
+        ssrc: 7,
+        outgoing: true,
+        rtp_timestamp: 160,
+        sequence: Some(3),
+    });
+    Box::new(Effect { clock, received_media_time_ms: 1.5, media_time_ms: 20.0, streams: streams.collect() })
+}
