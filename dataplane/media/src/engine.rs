@@ -26,6 +26,8 @@ const FRAME: Duration = Duration::from_millis(FRAME_MS as u64);
 /// A clock that is further behind than this goes on from now instead of catching up frame by frame.
 const CATCH_UP_MAX: Duration = Duration::from_millis(500);
 
+#[expect(clippy::cast_possible_truncation, reason = "below 2^24")]
+const CONNECTION_SLOTS: u32 = CONNECTIONS_MAX as u32;
 /// Deadlines that wait at once, apart from those that no longer count: two of each connection, one of each conference.
 const DEADLINES: usize = 2 * CONNECTIONS_MAX + CONFERENCES_MAX;
 
@@ -53,6 +55,7 @@ pub struct Engine {
     pub(crate) wheel: Wheel<TimerKey>,
     pub(crate) out: Outputs,
     /// Media of connections that are gone, to be used again.
+    #[expect(clippy::vec_box, reason = "a connection takes the box as it is")]
     pub(crate) media_pool: Vec<Box<Media>>,
     pub(crate) phase_next: u32,
     fired: Vec<(Instant, TimerKey)>,
@@ -60,7 +63,7 @@ pub struct Engine {
 
 /// A connection on its way from one shard to another, with its operations.
 #[derive(Debug)]
-pub struct Departure(Connection);
+pub struct Departure(Box<Connection>);
 
 impl Departure {
     /// Which connection it is.
@@ -206,7 +209,7 @@ impl Engine {
         self.adopted.remove(&id);
         self.out.totals.connections -= 1;
         self.out.totals.operations -= operations_of(&connection);
-        Some(Departure(connection))
+        Some(Departure(Box::new(connection)))
     }
 
     /// Takes a connection in that another shard let go; its sockets are open here as `slot`.
@@ -218,7 +221,7 @@ impl Engine {
         if self.connections.get(slot as usize).is_none_or(Option::is_some) {
             return Err(departure);
         }
-        let mut connection = departure.0;
+        let mut connection = *departure.0;
         if connection.id.shard() != self.shard || connection.id.slot() != slot as usize {
             self.adopted.insert(connection.id, slot);
         }
@@ -252,7 +255,7 @@ impl Engine {
     /// Ends a connection that found no place here; its final events come as usual.
     pub fn abandon(&mut self, now: Instant, departure: Departure) {
         self.now = now;
-        let mut connection = departure.0;
+        let mut connection = *departure.0;
         let target = connection.target();
         for operation in connection.media.iter_mut().flat_map(|media| media.operations.iter_mut()) {
             if let Some(operation) = operation.take() {
@@ -271,9 +274,7 @@ impl Engine {
 
     /// The first slot in use among the `look` slots from `from`, wrapping at the end of the table.
     pub fn slot_in_use(&self, from: u32, look: u32) -> Option<u32> {
-        (from..from + look)
-            .map(|slot| slot % CONNECTIONS_MAX as u32)
-            .find(|&slot| self.connections[slot as usize].is_some())
+        (from..from + look).map(|slot| slot % CONNECTION_SLOTS).find(|&slot| self.connections[slot as usize].is_some())
     }
 
     /// Where a connection lives on this shard, if it does.

@@ -58,7 +58,7 @@ impl Engine {
             return Err(CommandError::UnsupportedCodec);
         }
         let mut connection = Connection::new(self.now, id, spec);
-        arm_silence(&mut connection, slot as u32, &mut self.wheel);
+        arm_silence(&mut connection, id.slot_number(), &mut self.wheel);
         self.connections[slot] = Some(connection);
         self.out.totals.connections += 1;
         Ok(Answer::Done)
@@ -182,7 +182,7 @@ impl Engine {
         if id.shard() != self.shard || self.conferences.get(slot).is_none_or(Option::is_some) {
             return Err(CommandError::LimitReached);
         }
-        let participants_max = participants_max.min(PARTICIPANTS_MAX as u32);
+        let participants_max = participants_max.min(u32::try_from(PARTICIPANTS_MAX).unwrap_or(u32::MAX));
         self.conferences[slot] = Some(Conference::new(self.now, id, participants_max, self.phase_next));
         self.phase_next = self.phase_next.wrapping_add(1);
         self.out.totals.conferences += 1;
@@ -532,7 +532,7 @@ impl Engine {
     fn find_conference(&self, id: ConferenceId) -> Result<u32, CommandError> {
         let here = id.shard() == self.shard
             && self.conferences.get(id.slot()).and_then(Option::as_ref).is_some_and(|room| room.id == id);
-        if here { Ok(id.slot() as u32) } else { Err(CommandError::UnknownConference(id)) }
+        if here { Ok(id.slot_number()) } else { Err(CommandError::UnknownConference(id)) }
     }
 
     fn find_participant(&self, conference: ConferenceId, connection: ConnectionId) -> Result<(u32, u32), CommandError> {

@@ -47,6 +47,11 @@ macro_rules! id_type {
                 ((self.0 >> 32) & 0xff_ffff) as usize
             }
 
+            /// The same index as [`Port`](crate::port::Port) has it.
+            pub const fn slot_number(self) -> u32 {
+                ((self.0 >> 32) & 0xff_ffff) as u32
+            }
+
             /// How often the slot had been used before.
             pub const fn generation(self) -> u32 {
                 (self.0 & 0xffff_ffff) as u32

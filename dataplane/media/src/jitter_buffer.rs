@@ -13,11 +13,12 @@ use core::time::Duration;
 use ringbridge_wire::seq::RtpTimestamp;
 
 use crate::event::DropReason;
-use crate::limits::{FRAME_SAMPLES, JITTER_DELAY, JITTER_SAMPLES};
+use crate::limits::{FRAME_SAMPLES, FRAME_TICKS, JITTER_DELAY, JITTER_SAMPLES};
 use crate::time::Instant;
 
 /// Samples that share one validity bit.
-const BLOCK: usize = 8;
+const BLOCK: usize = BLOCK_TICKS as usize;
+const BLOCK_TICKS: u32 = 8;
 const WORDS: usize = JITTER_SAMPLES / BLOCK / 64;
 /// Packets outside the buffer in a row that mean a new timeline,
 const RESYNC_PACKETS: u8 = 3;
@@ -187,7 +188,7 @@ impl JitterBuffer {
         } else {
             self.dry_frames = 0;
         }
-        let missing = if more_is_here { FRAME_SAMPLES as u32 - valid } else { 0 };
+        let missing = if more_is_here { FRAME_TICKS - valid } else { 0 };
         Pulled { heard: valid > 0, missing }
     }
 
@@ -272,11 +273,11 @@ impl JitterBuffer {
         let mut valid = 0;
         for block in blocks(self.play, FRAME_SAMPLES) {
             let bit = 1 << (block % 64);
-            valid += u32::from(self.valid[block / 64] & bit != 0);
+            valid += if self.valid[block / 64] & bit != 0 { BLOCK_TICKS } else { 0 };
             self.valid[block / 64] &= !bit;
         }
         self.play += FRAME_SAMPLES as u64;
-        (valid * BLOCK as u32).min(FRAME_SAMPLES as u32)
+        valid.min(FRAME_TICKS)
     }
 
     fn is_valid(&self, position: u64) -> bool {
@@ -285,11 +286,13 @@ impl JitterBuffer {
     }
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "below the length of the ring")]
 const fn index_of(position: u64) -> usize {
     (position % JITTER_SAMPLES as u64) as usize
 }
 
 /// The validity blocks that begin inside `len` samples from `position`.
+#[expect(clippy::cast_possible_truncation, reason = "below the number of blocks")]
 fn blocks(position: u64, len: usize) -> impl Iterator<Item = usize> {
     let first = position.div_ceil(BLOCK as u64);
     let last = (position + len as u64).div_ceil(BLOCK as u64);
@@ -297,6 +300,7 @@ fn blocks(position: u64, len: usize) -> impl Iterator<Item = usize> {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "small numbers of our own")]
 mod tests {
     use super::*;
 

@@ -4,10 +4,14 @@ use core::time::Duration;
 
 /// Sample rate of every mix and prompt, in Hz. (Other room rates are not supported yet.)
 pub const SAMPLE_RATE_HZ: u32 = 8000;
+/// Samples, and units of the RTP timestamp, in a millisecond.
+pub const SAMPLES_PER_MS: u32 = SAMPLE_RATE_HZ / 1000;
 /// Length of one step of the media clock in milliseconds: the greatest common divisor of 10, 20, 30 and 40 ms packets.
 pub const FRAME_MS: u32 = 10;
 /// Samples in one step of the media clock.
-pub const FRAME_SAMPLES: usize = (SAMPLE_RATE_HZ / 1000 * FRAME_MS) as usize;
+pub const FRAME_SAMPLES: usize = FRAME_TICKS as usize;
+/// Units of the RTP timestamp in one step of the media clock.
+pub const FRAME_TICKS: u32 = SAMPLES_PER_MS * FRAME_MS;
 /// Samples in a chunk that crosses a thread border: 20 ms.
 pub const CHUNK_SAMPLES: usize = 2 * FRAME_SAMPLES;
 /// Longest packet time that is mixed, in milliseconds.

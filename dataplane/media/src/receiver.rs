@@ -102,6 +102,7 @@ impl Receiver {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "small numbers of our own")]
 mod tests {
     use super::*;
     use ringbridge_wire::rtp::{RTP_HEADER_BYTES, RtpHeader};

@@ -10,7 +10,7 @@ use ringbridge_wire::rtp::{RTP_HEADER_BYTES, RtpHeader};
 use ringbridge_wire::seq::{RtpTimestamp, SeqNumber, Ssrc};
 
 use crate::command::CodecKind;
-use crate::limits::{FRAME_MS, FRAME_SAMPLES, PTIME_MS_MAX};
+use crate::limits::{FRAME_MS, FRAME_SAMPLES, FRAME_TICKS, PTIME_MS_MAX, SAMPLES_PER_MS};
 use crate::rng::SplitMix64;
 use crate::time::Instant;
 
@@ -117,8 +117,7 @@ impl Sender {
         }
         out[RTP_HEADER_BYTES..len].copy_from_slice(&self.payload[..self.filled]);
         self.sequence = self.sequence.next();
-        // At most 480 samples.
-        self.timestamp = self.timestamp.wrapping_add(self.filled as u32);
+        self.timestamp = self.timestamp.wrapping_add(self.filled_ticks());
         self.marker = false;
         self.filled = 0;
         len
@@ -127,21 +126,21 @@ impl Sender {
     /// Gives up the packet that waits, as there is nowhere to send it. Its samples have passed, its number is not used,
     /// and the first packet that is sent begins the talkspurt.
     pub(crate) fn skip(&mut self) {
-        self.timestamp = self.timestamp.wrapping_add(self.filled as u32);
+        self.timestamp = self.timestamp.wrapping_add(self.filled_ticks());
         self.marker = true;
         self.filled = 0;
     }
 
     /// Throws away what is partly filled: those samples are never sent.
     pub(crate) fn discard_partial(&mut self) {
-        let unsent = FRAME * (self.filled / FRAME_SAMPLES) as u32;
+        let unsent = FRAME * (self.filled_ticks() / FRAME_TICKS);
         self.next_due = self.next_due.map(|due| due - unsent);
         self.filled = 0;
     }
 
     /// Continues the stream with a relayed packet due now: the sequence number and timestamp it gets.
     pub(crate) fn take_over(&mut self, now: Instant) -> (Ssrc, SeqNumber, RtpTimestamp) {
-        self.timestamp = self.timestamp.wrapping_add(self.filled as u32);
+        self.timestamp = self.timestamp.wrapping_add(self.filled_ticks());
         self.filled = 0;
         self.catch_up(now);
         (Ssrc(self.ssrc), self.sequence, self.timestamp)
@@ -164,12 +163,18 @@ impl Sender {
     pub(crate) fn stamp(&self, due: Instant) -> (u32, u32, u16) {
         let mut preview = Self { payload: [0; PAYLOAD_BYTES_MAX], ..self.clone() };
         preview.catch_up(due);
-        (self.ssrc, preview.timestamp.0.wrapping_add(preview.filled as u32), preview.sequence.0)
+        (self.ssrc, preview.timestamp.0.wrapping_add(preview.filled_ticks()), preview.sequence.0)
     }
 
     /// Timestamp and sequence number of the first packet that is not sent if the stream ends now.
     pub(crate) const fn first_unsent(&self) -> (u32, u32, u16) {
         (self.ssrc, self.timestamp.0, self.sequence.0)
+    }
+
+    /// Samples of the packet being filled, in units of the timestamp.
+    #[expect(clippy::cast_possible_truncation, reason = "at most 480 samples")]
+    const fn filled_ticks(&self) -> u32 {
+        self.filled as u32
     }
 
     fn catch_up(&mut self, due: Instant) {
@@ -178,8 +183,8 @@ impl Sender {
             if gap >= FRAME {
                 // A packet that was partly filled before the break is given up; its samples count as passed.
                 let gap_ms = u32::try_from(gap.as_millis()).unwrap_or(u32::MAX);
-                let samples = gap_ms.wrapping_mul(FRAME_SAMPLES as u32 / FRAME_MS);
-                self.timestamp = self.timestamp.wrapping_add(samples.wrapping_add(self.filled as u32));
+                let samples = gap_ms.wrapping_mul(SAMPLES_PER_MS);
+                self.timestamp = self.timestamp.wrapping_add(samples.wrapping_add(self.filled_ticks()));
                 self.filled = 0;
                 self.marker = true;
             }
@@ -196,6 +201,7 @@ const fn packet_samples(ptime_ms: u32) -> usize {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "small numbers of our own")]
 mod tests {
     use super::*;
     use ringbridge_wire::rtp::RtpPacket;

@@ -170,6 +170,7 @@ impl<K: Copy> Wheel<K> {
     }
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "below the number of buckets")]
 const fn bucket_of(ms: u64) -> usize {
     (ms % BUCKETS as u64) as usize
 }

@@ -1,6 +1,10 @@
 //! The packet path allocates nothing once it is warm: relaying, mixing, playing and recording.
 #![expect(unsafe_code, reason = "a global allocator that counts")]
-#![expect(clippy::cast_possible_truncation, reason = "small numbers of our own")]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::unwrap_used,
+    reason = "small numbers of our own, known to be there"
+)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

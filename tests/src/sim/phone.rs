@@ -191,6 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::cast_possible_truncation, reason = "an amplitude below the range of an i16")]
     fn an_ear_hears_its_own_voice_and_no_other() {
         let tone = |hz: f64| -> Vec<i16> {
             (0..8_000)

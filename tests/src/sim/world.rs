@@ -419,37 +419,19 @@ impl World {
     fn command(&mut self, command: Command) -> bool {
         let shard = match command.connection().and_then(|id| self.place_of(id)) {
             Some((shard, _)) => shard,
-            None => usize::from(self.home_of(&command).0 % SHARDS),
+            None => usize::from(home_of(&command).0 % SHARDS),
         };
-        let new_slot = match &command {
-            Command::CreateConnection { id, .. } => Some((*id, u32::try_from(id.slot()).expect("24 bits"))),
-            _ => None,
-        };
+        let new = if let Command::CreateConnection { id, .. } = &command { Some(*id) } else { None };
         self.token += 1;
         let token = self.token;
         self.shards[shard].engine.handle_command(self.now, Request { token, received: self.now, command });
-        if let Some((id, slot)) = new_slot {
-            self.shards[shard].slots.insert(slot, id);
+        if let Some(id) = new {
+            self.shards[shard].slots.insert(id.slot_number(), id);
         }
         self.drain(shard);
         let answers = std::mem::take(&mut self.answers);
         assert!(matches!(answers[..], [(answered, _)] if answered == token), "one answer to {token}: {answers:?}");
         answers[0].1
-    }
-
-    fn home_of(&self, command: &Command) -> ShardId {
-        match command {
-            Command::CreateConference { id, .. }
-            | Command::DeleteConference { id, .. }
-            | Command::InspectConference { id } => id.shard(),
-            Command::StartOperation { target, .. }
-            | Command::StopOperation { target, .. }
-            | Command::ListOperations { target } => match target {
-                Target::Conference(id) => id.shard(),
-                Target::Connection(id) => id.shard(),
-            },
-            other => other.connection().map_or(ShardId(0), ConnectionId::shard),
-        }
     }
 
     fn create_connection(&mut self) {
@@ -678,6 +660,22 @@ impl World {
             self.report.trace = (self.report.trace ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
     }
+}
+
+/// The shard that the ids of a command name.
+fn home_of(command: &Command) -> ShardId {
+    if let Some(id) = command.connection() {
+        return id.shard();
+    }
+    if let Command::CreateConference { id, .. } | Command::DeleteConference { id, .. } = command {
+        return id.shard();
+    }
+    if let Command::StartOperation { target: Target::Conference(id), .. }
+    | Command::StopOperation { target: Target::Conference(id), .. } = command
+    {
+        return id.shard();
+    }
+    ShardId(0)
 }
 
 /// Every datagram is taken in, or dropped, or both; what is forwarded is taken in and sent.

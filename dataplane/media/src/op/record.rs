@@ -7,6 +7,10 @@ use crate::event::Condition;
 use crate::limits::{CHUNK_SAMPLES, FRAME_SAMPLES};
 use crate::samples::{Chunk, RecordChunk, RecordQueue};
 
+/// Samples a frame adds to a chunk.
+#[expect(clippy::cast_possible_truncation, reason = "80 samples")]
+const FRAME_LEN: u16 = FRAME_SAMPLES as u16;
+
 /// State of a recording.
 #[derive(Debug)]
 pub(super) struct Record {
@@ -31,7 +35,7 @@ impl Record {
         }
         let filled = usize::from(self.pending.len);
         self.pending.samples[filled..filled + FRAME_SAMPLES].copy_from_slice(frame);
-        self.pending.len += FRAME_SAMPLES as u16;
+        self.pending.len += FRAME_LEN;
         if usize::from(self.pending.len) == CHUNK_SAMPLES {
             self.flush();
         }

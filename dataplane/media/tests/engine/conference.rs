@@ -38,8 +38,8 @@ fn every_codec_and_packet_time_on_either_side() {
                 let members = [(codecs.0, ptime_a), (codecs.1, ptime_b), (Pcma, 20)];
                 let tones = [400.0, 700.0, 1_100.0];
                 bench.room_of(&members);
-                for n in 0..3 {
-                    bench.say(n, Voice::Tone(tones[n], 4_000.0), 3 * n as u64);
+                for (n, &hz) in tones.iter().enumerate() {
+                    bench.say(n, Voice::Tone(hz, 4_000.0), 3 * n as u64);
                 }
                 bench.run(1_300);
                 for (n, &(codec, ptime_ms)) in members.iter().enumerate() {

@@ -87,7 +87,7 @@ fn every_way_to_end_happens_exactly_once() {
         assert_eq!((last.0, last.1), (broken, Condition::Error));
         assert!(stream.abandoned.load(Ordering::Acquire));
         assert_eq!(bench.ended().len(), 5);
-        assert!(matches!(bench.call(Command::StopOperation { target, operation: Some(broken) }), Err(_)));
+        assert!(bench.call(Command::StopOperation { target, operation: Some(broken) }).is_err());
         assert_eq!(bench.engine.totals().operations, 0);
     }
     for (target, delete) in [
