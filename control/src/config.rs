@@ -235,8 +235,8 @@ impl Config {
         }
         let shard_cpus = self.shard_cpus(&machine.cpus)?;
         let port_pairs = self.ports.pairs().count() * self.addresses().len();
-        // The registered file table of a ring holds two sockets a connection.
-        let by_files = usize::try_from(machine.files / 2).unwrap_or(usize::MAX);
+        // A connection has two sockets, which the table of a ring's registered files has to hold too.
+        let by_files = usize::try_from(machine.files.saturating_sub(FILES_RESERVED) / 2).unwrap_or(usize::MAX);
         let shard_connections_max = (2 * port_pairs).clamp(SHARD_CONNECTIONS_MIN, CONNECTIONS_MAX).min(by_files);
         let state_dir = match &self.state_dir {
             Some(dir) => dir.clone(),
@@ -462,6 +462,8 @@ fn codec<'de, D: Deserializer<'de>>(deserializer: D) -> Result<CodecKind, D::Err
     codec_by_name(&name).ok_or_else(|| serde::de::Error::custom(format!("`{name}` is no codec: PCMU or PCMA")))
 }
 
+/// Descriptors kept free for everything that is not a media socket: rings, clients, files.
+const FILES_RESERVED: u64 = 256;
 /// Slots of a shard's table, at least.
 const SHARD_CONNECTIONS_MIN: usize = 64;
 /// Cores are numbered below this.

@@ -36,7 +36,13 @@ pub fn main() -> ExitCode {
         Subcommands::Serve(args) => serve::main(*args),
         Subcommands::Ctl(args) => ctl::main(&args),
         Subcommands::Check(args) => check::main(*args),
-        Subcommands::Demo(args) => demo::run(args),
+        Subcommands::Demo(args) => match demo::run(args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("ringbridge: {error}");
+                ExitCode::FAILURE
+            }
+        },
     }
 }
 

@@ -40,7 +40,8 @@ impl Conference {
     pub(crate) fn new(now: Instant, id: ConferenceId, participants_max: u32, phase: u32) -> Self {
         let step = u64::from(FRAME_MS);
         let now_ms = now.as_nanos() / 1_000_000;
-        let epoch_ms = now_ms - (now_ms + step - u64::from(phase % PHASES)) % step;
+        // In the first milliseconds of a process the phase may lie before time began.
+        let epoch_ms = now_ms.saturating_sub((now_ms + step - u64::from(phase % PHASES)) % step);
         Self {
             id,
             epoch: Instant::from_millis(epoch_ms),
@@ -172,9 +173,6 @@ fn collect(
 fn deliver(connection: &mut Connection, slot: u32, due: Instant, shared: &mut SharedEncodes<'_>, out: &mut Outputs) {
     let target = connection.target();
     let Connection { spec, participant, media: Some(media), .. } = connection else { return };
-    if !spec.direction.sends() {
-        return;
-    }
     let codec = spec.tx_codec;
     let mut payload = [0; FRAME_SAMPLES];
     let mut frame = [0; FRAME_SAMPLES];
@@ -184,6 +182,10 @@ fn deliver(connection: &mut Connection, slot: u32, due: Instant, shared: &mut Sh
         run_kind(&mut media.operations, OperationKind::Play, target, out, |operation| {
             operation.play(&mut frame).inspect(|()| prompted = true)
         });
+    }
+    if !spec.direction.sends() {
+        // The prompt goes on, unheard: it has to end.
+        return;
     }
     if prompted {
         encode(codec, &frame, &mut payload);
@@ -195,7 +197,7 @@ fn deliver(connection: &mut Connection, slot: u32, due: Instant, shared: &mut Sh
     } else {
         payload = *shared.get(codec);
     }
-    out.send_frame(media, slot, due, &payload, spec.ptime_ms);
+    out.send_frame(media, slot, due, &payload, spec);
 }
 
 /// Moves one frame out of the jitter buffer into `media.frame`; whether anything of it was heard.

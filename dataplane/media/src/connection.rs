@@ -4,14 +4,17 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use ringbridge_codec::mix;
+use ringbridge_wire::seq::SeqNumber;
 
 use crate::bucket::TokenBucket;
 use crate::command::{ConnectionSpec, OperationKind, ParticipantChange, ParticipantSpec, Target};
 use crate::event::{ConnectionCounters, ConnectionState, ConnectionStatus, StreamStamp};
-use crate::id::ConnectionId;
+use crate::id::{ConnectionId, OperationId};
 use crate::jitter_buffer::JitterBuffer;
 use crate::latch::Latch;
-use crate::limits::{CONNECTION_OPERATIONS_MAX, FRAME_MS, FRAME_SAMPLES, PTIME_MS_MAX, SAMPLE_RATE_HZ};
+use crate::limits::{
+    CONNECTION_OPERATIONS_MAX, FRAME_MS, FRAME_SAMPLES, PTIME_MS_MAX, RELAY_PTIME_MS_MAX, SAMPLE_RATE_HZ,
+};
 use crate::op::Operation;
 use crate::receiver::Receiver;
 use crate::rng::SplitMix64;
@@ -31,6 +34,8 @@ pub(crate) enum Link {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RelayMap {
     pub(crate) source_ssrc: u32,
+    /// The earliest of our own numbers that a relayed packet may take: those before belong to something else.
+    pub(crate) floor: SeqNumber,
     pub(crate) sequence_offset: u16,
     pub(crate) timestamp_offset: u32,
 }
@@ -126,6 +131,8 @@ pub(crate) struct Connection {
     pub(crate) last_heard: Instant,
     /// When the silence timer that counts fires.
     pub(crate) silence_due: Option<Instant>,
+    /// The present silence has been told.
+    pub(crate) timed_out: bool,
     /// When the connection's own media clock ticks next.
     pub(crate) solo_due: Option<Instant>,
     /// Timestamp of the last telephone-event reported.
@@ -150,6 +157,7 @@ impl Connection {
             counters: ConnectionCounters::default(),
             last_heard: now,
             silence_due: None,
+            timed_out: false,
             solo_due: None,
             digit_timestamp: None,
             media: None,
@@ -171,6 +179,11 @@ impl Connection {
             || self.latch.pinned().is_some_and(|(endpoint, _)| endpoint.ip() == source.ip())
     }
 
+    /// Whether its packet time is one that can be handled at all.
+    pub(crate) const fn has_valid_ptime(spec: &ConnectionSpec) -> bool {
+        1 <= spec.ptime_ms && spec.ptime_ms <= RELAY_PTIME_MS_MAX
+    }
+
     /// Whether its packets can be mixed, played and recorded.
     pub(crate) const fn is_mixable(&self) -> bool {
         self.spec.ptime_ms.is_multiple_of(FRAME_MS) && self.spec.ptime_ms <= PTIME_MS_MAX
@@ -182,6 +195,12 @@ impl Connection {
 
     pub(crate) fn runs(&self, kind: OperationKind) -> bool {
         self.media.as_ref().is_some_and(|media| media.runs(kind))
+    }
+
+    /// The kinds of its operations, or of the one that is named.
+    pub(crate) fn kinds_of(&self, only: Option<OperationId>) -> impl Iterator<Item = OperationKind> + '_ {
+        let operations = self.media.iter().flat_map(|media| media.operations.iter().flatten());
+        operations.filter(move |operation| only.is_none_or(|id| operation.id() == id)).map(Operation::kind)
     }
 
     pub(crate) fn runs_any(&self) -> bool {
@@ -216,14 +235,18 @@ impl Connection {
 
     /// The first sample of our own stream that belongs to a frame due at `due`; `None` if we send none.
     pub(crate) fn stamp_out(&self, due: Instant) -> Option<StreamStamp> {
-        let media = self.media.as_ref().filter(|media| media.owns_stream)?;
+        let media = self.own_stream()?;
         Some(self.outgoing(media.sender.stamp(due)))
     }
 
     /// The first timestamp that our own stream does not send if it ends now.
     pub(crate) fn stamp_unsent(&self) -> Option<StreamStamp> {
-        let media = self.media.as_ref().filter(|media| media.owns_stream)?;
+        let media = self.own_stream()?;
         Some(self.outgoing(media.sender.first_unsent()))
+    }
+
+    fn own_stream(&self) -> Option<&Media> {
+        self.media.as_deref().filter(|media| media.owns_stream && self.spec.direction.sends())
     }
 
     const fn outgoing(&self, (ssrc, rtp_timestamp, sequence): (u32, u32, u16)) -> StreamStamp {
@@ -257,9 +280,9 @@ impl Connection {
         }
     }
 
-    /// When the silence timer should fire next.
+    /// When the present silence will have lasted too long, unless that has been told.
     pub(crate) fn silence_deadline(&self) -> Option<Instant> {
-        let timeout = self.spec.rtp_timeout_ms?;
+        let timeout = self.spec.rtp_timeout_ms.filter(|_| !self.timed_out)?;
         Some((self.last_heard + Duration::from_millis(u64::from(timeout))).ceil_to_millis())
     }
 }

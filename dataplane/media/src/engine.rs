@@ -10,13 +10,14 @@ use crate::command::{OperationKind, Request};
 use crate::conference::{Conference, pull, run_kind};
 use crate::connection::{Connection, Link, Media};
 use crate::event::{Condition, DropReason, EndReason, Event};
-use crate::id::{ConnectionId, ShardId};
+use crate::id::{ConferenceId, ConnectionId, ShardId};
 use crate::limits::{CONFERENCES_MAX, CONNECTIONS_MAX, FRAME_MS, FRAME_SAMPLES};
 use crate::outputs::Outputs;
 pub use crate::outputs::Totals;
 use crate::port::{DatagramMeta, Disposition, Port, PortAction, Transmit};
 use crate::rng::SplitMix64;
 use crate::sender::{encode, silence};
+use crate::talk::TalkDetector;
 use crate::time::Instant;
 use crate::wheel::Wheel;
 use core::time::Duration;
@@ -24,6 +25,9 @@ use core::time::Duration;
 const FRAME: Duration = Duration::from_millis(FRAME_MS as u64);
 /// A clock that is further behind than this goes on from now instead of catching up frame by frame.
 const CATCH_UP_MAX: Duration = Duration::from_millis(500);
+
+/// Deadlines that wait at once, apart from those that no longer count: two of each connection, one of each conference.
+const DEADLINES: usize = 2 * CONNECTIONS_MAX + CONFERENCES_MAX;
 
 /// Whose deadline it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,11 +81,11 @@ impl Engine {
             connections: (0..CONNECTIONS_MAX).map(|_| None).collect(),
             conferences: (0..CONFERENCES_MAX).map(|_| None).collect(),
             adopted: BTreeMap::new(),
-            wheel: Wheel::new(now),
+            wheel: Wheel::new(now, DEADLINES),
             out: Outputs::new(),
             media_pool: Vec::new(),
             phase_next: 0,
-            fired: Vec::with_capacity(1024),
+            fired: Vec::with_capacity(DEADLINES),
         }
     }
 
@@ -124,20 +128,20 @@ impl Engine {
     pub fn poll_transmit(&mut self, slot: &mut [u8]) -> Option<Transmit> {
         while let Some(index) = self.out.ready.pop_front() {
             let Some(connection) = self.connections[index as usize].as_mut() else { continue };
-            let Connection { spec, latch, counters, connected, media: Some(media), .. } = connection else { continue };
+            let Connection { latch, counters, connected, media: Some(media), .. } = connection else { continue };
             if !media.sender.is_partial() {
                 continue;
             }
-            let len = media.sender.emit(spec.tx_payload_type, slot);
-            let target = latch.target();
-            if target.is_none() {
+            let Some(target) = latch.target() else {
+                media.sender.skip();
                 self.count_drop(Port::rtp(index), DropReason::NoTarget, 1);
                 continue;
-            }
+            };
+            let len = media.sender.emit(slot);
             counters.packets_out += 1;
             counters.bytes_out += len as u64;
             self.out.totals.packets_out += 1;
-            return Some(Transmit { port: Port::rtp(index), target: target.filter(|_| !*connected), len });
+            return Some(Transmit { port: Port::rtp(index), target: (!*connected).then_some(target), len });
         }
         None
     }
@@ -164,7 +168,8 @@ impl Engine {
 
     /// Says that a [`PortAction::Connect`] succeeded: packets now leave without an address, and come without a source.
     pub fn port_connected(&mut self, port: Port) {
-        if let Some(connection) = self.connections[port.slot as usize].as_mut() {
+        let connection = self.connections.get_mut(port.slot as usize).and_then(Option::as_mut);
+        if let Some(connection) = connection.filter(|_| !port.rtcp) {
             connection.connected = true;
         }
     }
@@ -295,16 +300,22 @@ impl Engine {
         }
         for &member in &conference.participants {
             let Some(connection) = self.connections[member as usize].as_mut() else { continue };
-            let Connection { spec, media: Some(media), .. } = connection else { continue };
-            media.jitter.reset();
-            finish_packet(media, member, &silence(spec.tx_codec), spec.ptime_ms, &mut self.out);
+            fall_silent(connection, conference.id, &mut self.out);
+            if let Some(media) = &mut connection.media {
+                media.jitter.reset();
+            }
+            finish_packet(connection, member, &mut self.out);
         }
     }
 
     /// Starts or stops a connection's own clock, as it has operations outside a conference or not.
     pub(crate) fn review_solo(&mut self, slot: u32, first_due: Option<Instant>) {
         let Some(connection) = self.connections[slot as usize].as_mut() else { return };
-        let wants = connection.runs_any() && !matches!(connection.link, Link::Conference(_));
+        let in_conference = matches!(connection.link, Link::Conference(_));
+        let wants = connection.runs_any() && !in_conference;
+        if !in_conference && !connection.runs(OperationKind::Play) {
+            finish_packet(connection, slot, &mut self.out);
+        }
         match (wants, connection.solo_due) {
             (true, None) => {
                 let due = first_due.unwrap_or_else(|| Connection::first_tick(self.now, slot));
@@ -313,12 +324,9 @@ impl Engine {
             }
             (false, Some(_)) => {
                 connection.solo_due = None;
-                if matches!(connection.link, Link::Conference(_)) {
-                    return;
+                if let Some(media) = connection.media.as_mut().filter(|_| !in_conference) {
+                    media.jitter.reset();
                 }
-                let Connection { spec, media: Some(media), .. } = connection else { return };
-                media.jitter.reset();
-                finish_packet(media, slot, &silence(spec.tx_codec), spec.ptime_ms, &mut self.out);
             }
             (true, Some(_)) | (false, None) => {}
         }
@@ -368,9 +376,7 @@ impl Engine {
             let mut payload = [0; FRAME_SAMPLES];
             encode(spec.tx_codec, &samples, &mut payload);
             if prompted && spec.direction.sends() {
-                self.out.send_frame(media, slot, due, &payload, spec.ptime_ms);
-            } else if !prompted {
-                finish_packet(media, slot, &silence(spec.tx_codec), spec.ptime_ms, &mut self.out);
+                self.out.send_frame(media, slot, due, &payload, spec);
             }
         }
         self.review_solo(slot, None);
@@ -384,28 +390,45 @@ impl Engine {
         connection.silence_due = None;
         let Some(deadline) = connection.silence_deadline() else { return };
         if deadline > self.now {
-            connection.silence_due = Some(deadline);
-            self.wheel.arm(deadline, TimerKey::Silence(slot));
+            arm_silence(connection, slot, &mut self.wheel);
         } else {
             // Once per silence: the next packet arms the timer again.
+            connection.timed_out = true;
             self.out.push_event(Event::ConnectionTimeout { id: connection.id });
         }
     }
 }
 
 /// Fills up and sends a packet that was begun, so that nothing of a stream's last words is lost.
-pub(crate) fn finish_packet(
-    media: &mut Media,
-    slot: u32,
-    silence: &[u8; FRAME_SAMPLES],
-    ptime_ms: u32,
-    out: &mut Outputs,
-) {
+pub(crate) fn finish_packet(connection: &mut Connection, slot: u32, out: &mut Outputs) {
+    let Connection { spec, media: Some(media), .. } = connection else { return };
     if !media.sender.is_partial() || out.ready.contains(&slot) {
         return;
     }
-    while !media.sender.fill(silence, ptime_ms) {}
+    if !spec.direction.sends() {
+        media.sender.discard_partial();
+        return;
+    }
+    while !media.sender.fill(&silence(spec.tx_codec), spec.ptime_ms) {}
     out.ready.push_back(slot);
+}
+
+/// Nobody listens to a participant any more: if he was talking, that is over.
+pub(crate) fn fall_silent(connection: &mut Connection, conference: ConferenceId, out: &mut Outputs) {
+    if connection.participant.talk.is_talking() {
+        out.push_event(Event::TalkStopped { conference, connection: connection.id });
+    }
+    connection.participant.talk = TalkDetector::new();
+}
+
+/// Has the silence timer fire in time. One that is armed already looks again when it fires, so another is armed only
+/// if the deadline has come nearer.
+pub(crate) fn arm_silence(connection: &mut Connection, slot: u32, wheel: &mut Wheel<TimerKey>) {
+    let Some(deadline) = connection.silence_deadline() else { return };
+    if connection.silence_due.is_none_or(|due| deadline < due) {
+        connection.silence_due = Some(deadline);
+        wheel.arm(deadline, TimerKey::Silence(slot));
+    }
 }
 
 fn operations_of(connection: &Connection) -> u64 {

@@ -5,7 +5,7 @@ use crate::command::{
 };
 use crate::conference::Conference;
 use crate::connection::{Connection, Link, Media, Participant};
-use crate::engine::{Engine, TimerKey};
+use crate::engine::{Engine, arm_silence, fall_silent};
 use crate::event::{
     Answer, CommandError, Condition, ConferenceStatus, ConnectionState, ConnectionStatus, Effect, EffectClock,
     EndReason, Event, OperationStatus, ParticipantStatus, StreamStamp,
@@ -54,11 +54,11 @@ impl Engine {
         if id.shard() != self.shard || self.connections.get(slot).is_none_or(Option::is_some) {
             return Err(CommandError::LimitReached);
         }
-        let mut connection = Connection::new(self.now, id, spec);
-        if let Some(deadline) = connection.silence_deadline() {
-            connection.silence_due = Some(deadline);
-            self.wheel.arm(deadline, TimerKey::Silence(slot as u32));
+        if !Connection::has_valid_ptime(&spec) {
+            return Err(CommandError::UnsupportedCodec);
         }
+        let mut connection = Connection::new(self.now, id, spec);
+        arm_silence(&mut connection, slot as u32, &mut self.wheel);
         self.connections[slot] = Some(connection);
         self.out.totals.connections += 1;
         Ok(Answer::Done)
@@ -80,16 +80,20 @@ impl Engine {
         spec.rtp_timeout_ms = change.rtp_timeout_ms.unwrap_or(spec.rtp_timeout_ms);
         let before = core::mem::replace(&mut connection.spec, spec);
         let in_use = matches!(connection.link, Link::Conference(_)) || connection.runs_any();
-        if in_use && !connection.is_mixable() {
+        if !Connection::has_valid_ptime(&spec) || (in_use && !connection.is_mixable()) {
             connection.spec = before;
             return Err(CommandError::UnsupportedCodec);
         }
-        if let Some(media) = &mut connection.media
-            && (before.tx_codec != spec.tx_codec || spec.ptime_ms != before.ptime_ms)
-            && media.sender.is_partial()
-        {
-            // One packet never holds two codecs: what was begun leaves as a short packet.
-            self.out.ready.push_back(slot);
+        if let Some(media) = connection.media.as_mut().filter(|media| media.sender.is_partial()) {
+            if !spec.direction.sends() {
+                media.sender.discard_partial();
+            } else if before.tx_codec != spec.tx_codec || spec.ptime_ms != before.ptime_ms {
+                // One packet never holds two codecs: what was begun leaves as a short packet.
+                self.out.ready.push_back(slot);
+            }
+        }
+        if before.remote_rtcp != spec.remote_rtcp {
+            connection.rtcp_learned = None;
         }
         let moved = change.remote.is_some_and(|remote| {
             before.remote != Some(remote) && connection.latch.pinned().is_none_or(|(source, _)| source != remote)
@@ -102,13 +106,7 @@ impl Engine {
                 self.out.port_actions.push_back(PortAction::Disconnect(Port::rtp(slot)));
             }
         }
-        if before.rtp_timeout_ms != spec.rtp_timeout_ms {
-            connection.silence_due =
-                connection.silence_deadline().map(|deadline| deadline.max(self.now.ceil_to_millis()));
-            if let Some(due) = connection.silence_due {
-                self.wheel.arm(due, TimerKey::Silence(slot));
-            }
-        }
+        arm_silence(connection, slot, &mut self.wheel);
         Ok(Answer::Done)
     }
 
@@ -119,15 +117,10 @@ impl Engine {
     }
 
     fn list_connections(&self, from: u32, limit: u32) -> Answer {
-        let mut slots = self.connections.iter().enumerate().skip(from as usize);
-        let mut page = Vec::new();
-        for (_, connection) in slots.by_ref() {
-            page.extend(connection.as_ref().map(|connection| self.status_of(connection)));
-            if page.len() >= limit as usize {
-                break;
-            }
-        }
-        let next = slots.find(|(_, connection)| connection.is_some()).map(|(slot, _)| slot as u32);
+        let slots = self.connections.iter().zip(0u32..).skip(from as usize);
+        let mut found = slots.filter_map(|(connection, slot)| connection.as_ref().map(|connection| (connection, slot)));
+        let page = found.by_ref().take(limit as usize).map(|(connection, _)| self.status_of(connection)).collect();
+        let next = found.next().map(|(_, slot)| slot);
         Answer::Connections { page, next }
     }
 
@@ -224,7 +217,10 @@ impl Engine {
             member.solo_due = None;
             if let Some(media) = &mut member.media {
                 media.in_mix = false;
-                media.jitter.reset();
+                // A recording goes on with what has arrived.
+                if !media.runs(OperationKind::Record) {
+                    media.jitter.reset();
+                }
             }
         }
         if let Some(place) = self.conferences[room as usize].as_mut() {
@@ -266,7 +262,7 @@ impl Engine {
 
     fn leave(&mut self, received: Instant, conference: ConferenceId, connection: ConnectionId) -> Outcome {
         let (room, slot) = self.find_participant(conference, connection)?;
-        let mut streams: Vec<_> = self.stamp_leaving(slot).into_iter().collect();
+        let mut streams: Vec<_> = self.stamp_leaving(room, slot).into_iter().collect();
         self.stamp_others(room, slot, &mut streams);
         let effect = self.conference_effect(room, received, streams);
         self.unseat(room, slot, EndReason::LastLeft);
@@ -276,7 +272,8 @@ impl Engine {
     fn delete_conference(&mut self, received: Instant, id: ConferenceId, keep_connections: bool) -> Outcome {
         let room = self.find_conference(id)?;
         let members: Vec<u32> = self.conferences[room as usize].iter().flat_map(|c| c.participants.clone()).collect();
-        let streams: Vec<_> = members.iter().filter_map(|&slot| self.stamp_leaving(slot)).collect();
+        let stamp = |&slot: &u32| if keep_connections { self.stamp_leaving(room, slot) } else { self.stamp_end(slot) };
+        let streams: Vec<_> = members.iter().filter_map(stamp).collect();
         let effect = self.conference_effect(room, received, streams);
         let ids: Vec<_> =
             members.iter().filter_map(|&slot| self.connections[slot as usize].as_ref().map(|c| c.id)).collect();
@@ -297,15 +294,11 @@ impl Engine {
     }
 
     fn list_conferences(&self, from: u32, limit: u32) -> Answer {
-        let mut slots = self.conferences.iter().enumerate().skip(from as usize);
-        let mut page = Vec::new();
-        for (_, conference) in slots.by_ref() {
-            page.extend(conference.as_ref().map(|conference| self.conference_status(conference)));
-            if page.len() >= limit as usize {
-                break;
-            }
-        }
-        let next = slots.find(|(_, conference)| conference.is_some()).map(|(slot, _)| slot as u32);
+        let slots = self.conferences.iter().zip(0u32..).skip(from as usize);
+        let mut found = slots.filter_map(|(conference, slot)| conference.as_ref().map(|conference| (conference, slot)));
+        let page =
+            found.by_ref().take(limit as usize).map(|(conference, _)| self.conference_status(conference)).collect();
+        let next = found.next().map(|(_, slot)| slot);
         Answer::Conferences { page, next }
     }
 
@@ -313,9 +306,10 @@ impl Engine {
     fn unseat(&mut self, room: u32, slot: u32, reason: EndReason) {
         let due = self.due_of(slot);
         let Some(conference) = self.conferences[room as usize].as_mut() else { return };
+        let id = conference.id;
         conference.participants.retain(|&member| member != slot);
         let empty = conference.participants.is_empty();
-        self.unlink(slot, due);
+        self.unlink(slot, id, due);
         if empty {
             self.close_conference(room, reason);
         } else {
@@ -328,7 +322,7 @@ impl Engine {
         let Some(mut conference) = self.conferences[room as usize].take() else { return };
         let due = conference.running.then(|| conference.next_due());
         for slot in core::mem::take(&mut conference.participants) {
-            self.unlink(slot, due);
+            self.unlink(slot, conference.id, due);
         }
         let target = Target::Conference(conference.id);
         for operation in conference.operations.iter_mut().filter_map(Option::take) {
@@ -338,13 +332,18 @@ impl Engine {
         self.out.push_event(Event::ConferenceEnded { id: conference.id, reason });
     }
 
-    fn unlink(&mut self, slot: u32, due: Option<Instant>) {
+    fn unlink(&mut self, slot: u32, conference: ConferenceId, due: Option<Instant>) {
         let Some(connection) = self.connections[slot as usize].as_mut() else { return };
         connection.link = Link::None;
+        fall_silent(connection, conference, &mut self.out);
         if let Some(media) = &mut connection.media {
             media.in_mix = false;
-            media.jitter.reset();
-            media.sender.discard_partial();
+            if !media.runs(OperationKind::Record) {
+                media.jitter.reset();
+            }
+            if !media.runs(OperationKind::Play) {
+                media.sender.discard_partial();
+            }
         }
         // Operations of its own go on, on its own clock.
         self.review_solo(slot, due);
@@ -403,13 +402,12 @@ impl Engine {
             Target::Connection(id) => {
                 let slot = self.find(id)?;
                 let due = self.due_of(slot).unwrap_or(self.now);
-                if let Some(connection) = self.connections[slot as usize].as_ref() {
-                    if connection.runs(OperationKind::Play) {
-                        streams.extend(connection.stamp_out(due));
-                    }
-                    if connection.runs(OperationKind::Record) {
-                        streams.extend(connection.stamp_in());
-                    }
+                let connection = self.connections[slot as usize].as_ref();
+                for kind in connection.iter().flat_map(|connection| connection.kinds_of(only)) {
+                    streams.extend(connection.and_then(|connection| match kind {
+                        OperationKind::Play => connection.stamp_out(due),
+                        OperationKind::Record => connection.stamp_in(),
+                    }));
                 }
                 effect(EffectClock::Connection, self.epoch_of(slot), received, due, streams)
             }
@@ -572,33 +570,44 @@ impl Engine {
         let Some(conference) = self.conferences[room as usize].as_ref() else {
             return effect(EffectClock::Conference, self.now, received, self.now, streams);
         };
-        let at = if conference.running { conference.next_due() } else { self.now };
-        effect(EffectClock::Conference, conference.epoch, received, at, streams)
+        effect(EffectClock::Conference, conference.epoch, received, self.frame_due(room), streams)
+    }
+
+    /// When the next frame of a conference is mixed; now, if it is at rest.
+    fn frame_due(&self, room: u32) -> Instant {
+        let running = self.conferences[room as usize].as_ref().filter(|conference| conference.running);
+        running.map_or(self.now, Conference::next_due)
     }
 
     /// What a participant hears from the next frame on.
     fn stamp_hearing(&self, room: u32, slot: u32) -> Option<StreamStamp> {
-        let due = self.conferences[room as usize].as_ref().map_or(self.now, Conference::next_due);
+        let due = self.frame_due(room);
         self.connections[slot as usize].as_ref().and_then(|member| member.stamp_out(due))
     }
 
     fn stamp_all(&self, room: u32, streams: &mut Vec<StreamStamp>) {
         let Some(conference) = self.conferences[room as usize].as_ref() else { return };
-        let due = conference.next_due();
+        let due = self.frame_due(room);
         streams.extend(conference.members(&self.connections).filter_map(|(_, member)| member.stamp_out(due)));
     }
 
     /// What all others hear from the next frame on.
     fn stamp_others(&self, room: u32, slot: u32, streams: &mut Vec<StreamStamp>) {
         let Some(conference) = self.conferences[room as usize].as_ref() else { return };
-        let due = conference.next_due();
+        let due = self.frame_due(room);
         let others =
             conference.members(&self.connections).filter(|&(member, other)| member != slot && !other.participant.deaf);
         streams.extend(others.filter_map(|(_, other)| other.stamp_out(due)));
     }
 
-    /// What a participant who goes is not sent any more.
-    fn stamp_leaving(&self, slot: u32) -> Option<StreamStamp> {
+    /// What a participant who goes is not sent any more; a prompt of his own goes on.
+    fn stamp_leaving(&self, room: u32, slot: u32) -> Option<StreamStamp> {
+        let prompted = self.connections[slot as usize].as_ref().is_some_and(|member| member.runs(OperationKind::Play));
+        if prompted { self.stamp_hearing(room, slot) } else { self.stamp_end(slot) }
+    }
+
+    /// The first timestamp that a connection's own stream does not send if it ends now.
+    fn stamp_end(&self, slot: u32) -> Option<StreamStamp> {
         self.connections[slot as usize].as_ref().and_then(Connection::stamp_unsent)
     }
 

@@ -8,7 +8,7 @@ use ringbridge_wire::telephone_event::{self, TelephoneEvent};
 
 use crate::command::OperationKind;
 use crate::connection::{Connection, Link, Media, RelayMap};
-use crate::engine::{Engine, TimerKey};
+use crate::engine::{Engine, arm_silence};
 use crate::event::{DropReason, Event};
 use crate::latch::Verdict;
 use crate::limits::SAMPLE_RATE_HZ;
@@ -23,17 +23,14 @@ impl Engine {
         meta: &DatagramMeta,
         datagram: &mut [u8],
     ) -> Result<Disposition, DropReason> {
-        let Some(connection) = self.connections.get_mut(meta.port.slot as usize).and_then(Option::as_mut) else {
+        if self.connections.get(meta.port.slot as usize).is_none_or(Option::is_none) {
             return Err(DropReason::ClosedPort);
-        };
+        }
         if datagram.is_empty() {
             return Err(DropReason::Empty);
         }
         if meta.truncated {
             return Err(DropReason::Truncated);
-        }
-        if !connection.spec.direction.receives() {
-            return Err(DropReason::Direction);
         }
         if meta.port.rtcp { self.take_rtcp(meta, datagram) } else { self.take_rtp(now, meta, datagram) }
     }
@@ -41,19 +38,20 @@ impl Engine {
     fn take_rtp(&mut self, now: Instant, meta: &DatagramMeta, datagram: &mut [u8]) -> Result<Disposition, DropReason> {
         let slot = meta.port.slot;
         let Some(connection) = self.connections[slot as usize].as_mut() else { return Err(DropReason::ClosedPort) };
+        // Media alone: RTCP goes both ways whatever the direction (RFC 3264 section 5.1).
+        if !connection.spec.direction.receives() {
+            return Err(DropReason::Direction);
+        }
         if !matches!(demux::classify(datagram), Kind::Rtp) {
             return Err(DropReason::NotRtp);
         }
         let packet = RtpPacket::parse(datagram).map_err(|_| DropReason::NotRtp)?;
-        match connection.latch.judge(now, meta.source, &packet) {
-            Verdict::Accepted => {}
+        match connection.latch.judge(now, meta.source, &packet, connection.spec.handover) {
+            Verdict::Accepted | Verdict::NewSsrc => {}
             Verdict::Refused(reason) => return Err(reason),
-            Verdict::NewSsrc => {
-                if let Some(media) = &mut connection.media {
-                    media.jitter.reset();
-                }
-            }
             Verdict::Pinned(remote) => {
+                // After a handover its RTCP has moved too.
+                connection.rtcp_learned = connection.rtcp_learned.filter(|learned| learned.ip() == remote.ip());
                 self.out.push_event(Event::ConnectionLearned { id: connection.id, remote });
                 if !connection.spec.handover {
                     self.out.port_actions.push_back(PortAction::Connect(Port::rtp(slot), remote));
@@ -64,15 +62,20 @@ impl Engine {
             return Err(DropReason::RateLimited);
         }
         connection.last_heard = now;
+        connection.timed_out = false;
+        if connection.receiver.ssrc().is_some_and(|known| known != packet.ssrc().0) {
+            // Another stream, another timeline.
+            connection.digit_timestamp = None;
+            if let Some(media) = &mut connection.media {
+                media.jitter.reset();
+            }
+        }
         connection.receiver.update(now, &packet, connection.ptime_samples());
         connection.counters.packets_in += 1;
         connection.counters.bytes_in += datagram.len() as u64;
         self.out.totals.packets_in += 1;
-        if connection.silence_due.is_none()
-            && let Some(deadline) = connection.silence_deadline()
-        {
-            connection.silence_due = Some(deadline);
-            self.wheel.arm(deadline, TimerKey::Silence(slot));
+        if connection.silence_due.is_none() {
+            arm_silence(connection, slot, &mut self.wheel);
         }
 
         let payload_type = packet.payload_type();
@@ -106,7 +109,7 @@ impl Engine {
             if media.runs(OperationKind::Play) {
                 return Err(DropReason::Replaced);
             }
-            continue_as_own(now, media, peer.spec.ptime_ms, datagram);
+            continue_as_own(now, media, peer.spec.ptime_ms, datagram)?;
         }
         peer.counters.packets_out += 1;
         peer.counters.bytes_out += datagram.len() as u64;
@@ -125,7 +128,11 @@ impl Engine {
             if !connection.accepts_rtcp_from(source) {
                 return Err(DropReason::ForeignSource);
             }
-            // Symmetric RTCP, once: a later packet from elsewhere on that host does not move it.
+            // Symmetric RTCP, once: a later packet from elsewhere on that host does not move it, unless it comes from
+            // the very address that was given.
+            if connection.spec.remote_rtcp == Some(source) {
+                connection.rtcp_learned = Some(source);
+            }
             connection.rtcp_learned.get_or_insert(source);
             if connection.rtcp_learned != Some(source) {
                 return Err(DropReason::ForeignSource);
@@ -180,20 +187,32 @@ fn take_digit(connection: &mut Connection, packet: &RtpPacket<'_>) -> Option<Eve
 }
 
 /// Rewrites a relayed packet so that it continues the stream of our own that a prompt began.
-fn continue_as_own(now: Instant, media: &mut Media, ptime_ms: u32, datagram: &mut [u8]) {
-    let Ok(packet) = RtpPacket::parse(datagram) else { return };
+///
+/// # Errors
+/// `Late`: it was sent before the first packet that continued the stream, and its number is taken.
+fn continue_as_own(now: Instant, media: &mut Media, ptime_ms: u32, datagram: &mut [u8]) -> Result<(), DropReason> {
+    let packet = RtpPacket::parse(datagram).map_err(|_| DropReason::NotRtp)?;
     let (source_ssrc, sequence, timestamp) = (packet.ssrc().0, packet.sequence_number(), packet.timestamp());
     let known = media.relay_map.filter(|map| map.source_ssrc == source_ssrc);
-    let map = known.unwrap_or_else(|| {
+    let mut map = known.unwrap_or_else(|| {
         let (_, next_sequence, next_timestamp) = media.sender.take_over(now);
         RelayMap {
             source_ssrc,
+            floor: next_sequence,
             sequence_offset: next_sequence.0.wrapping_sub(sequence.0),
             timestamp_offset: next_timestamp.0.wrapping_sub(timestamp.0),
         }
     });
-    media.relay_map = Some(map);
     let own_sequence = SeqNumber(sequence.0.wrapping_add(map.sequence_offset));
+    if map.floor.is_newer_than(own_sequence) {
+        return Err(DropReason::Late);
+    }
+    // The floor follows at a distance, so that it never seems to lie ahead when the numbers wrap.
+    let trail = own_sequence.wrapping_add(RELAY_FLOOR_DISTANCE.wrapping_neg());
+    if trail.is_newer_than(map.floor) {
+        map.floor = trail;
+    }
+    media.relay_map = Some(map);
     let own_timestamp = RtpTimestamp(timestamp.0.wrapping_add(map.timestamp_offset));
     rtp::rewrite_header(datagram, ringbridge_wire::seq::Ssrc(media.sender.ssrc()), own_sequence, own_timestamp);
     if known.is_none() {
@@ -201,4 +220,8 @@ fn continue_as_own(now: Instant, media: &mut Media, ptime_ms: u32, datagram: &mu
     }
     let step = ptime_ms * (SAMPLE_RATE_HZ / 1000);
     media.sender.advance_to(now, own_sequence.next(), own_timestamp.wrapping_add(step), ptime_ms);
+    Ok(())
 }
+
+/// Packets by which the earliest relayed number trails the latest, a quarter of all numbers.
+const RELAY_FLOOR_DISTANCE: u16 = 1 << 14;

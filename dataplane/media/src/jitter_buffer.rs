@@ -8,6 +8,8 @@
 //! duplicate and hole comes out right. A clock that differs from ours shows as packets that arrive ever earlier or
 //! later before their time; one frame is then inserted or dropped. 8 KiB a stream, constant time a packet.
 
+use core::time::Duration;
+
 use ringbridge_wire::seq::RtpTimestamp;
 
 use crate::event::DropReason;
@@ -17,8 +19,10 @@ use crate::time::Instant;
 /// Samples that share one validity bit.
 const BLOCK: usize = 8;
 const WORDS: usize = JITTER_SAMPLES / BLOCK / 64;
-/// Packets outside the buffer in a row that mean a new timeline.
+/// Packets outside the buffer in a row that mean a new timeline,
 const RESYNC_PACKETS: u8 = 3;
+/// if it took them this long: a burst that runs ahead of the buffer is over sooner.
+const RESYNC_TIME: Duration = Duration::from_millis(20);
 /// Frames without a sample after which the talkspurt is over.
 const IDLE_FRAMES: u8 = 10;
 /// Packets over which the least earliness is taken.
@@ -57,6 +61,8 @@ pub(crate) struct JitterBuffer {
     /// Position of the last accepted packet, to unwrap the next timestamp.
     last: u64,
     outside: u8,
+    /// When the first of them came.
+    outside_since: Instant,
     dry_frames: u8,
     earliness_min: i64,
     window: u32,
@@ -80,6 +86,7 @@ impl JitterBuffer {
             end: 0,
             last: 0,
             outside: 0,
+            outside_since: Instant::ZERO,
             dry_frames: 0,
             earliness_min: i64::MAX,
             window: 0,
@@ -118,8 +125,11 @@ impl JitterBuffer {
         }
         let mut position = self.position_of(timestamp);
         if let Some(reason) = self.outside_reason(position, len) {
-            self.outside += 1;
-            if self.outside < RESYNC_PACKETS {
+            if self.outside == 0 {
+                self.outside_since = now;
+            }
+            self.outside = self.outside.saturating_add(1);
+            if self.outside < RESYNC_PACKETS || now.saturating_since(self.outside_since) < RESYNC_TIME {
                 return Err(reason);
             }
             // The sender has begun a new timeline without saying so.
@@ -127,7 +137,10 @@ impl JitterBuffer {
             self.begin(now, timestamp, len);
             position = self.position_of(timestamp);
         }
-        if self.is_valid(position + len as u64 - 1) && self.is_valid(position.max(self.play)) {
+        // The block that holds the first sample may be the packet's before; the next one is its own.
+        let first_block = position.max(self.play).next_multiple_of(BLOCK as u64);
+        let last = position + len as u64 - 1;
+        if self.is_valid(last) && self.is_valid(first_block.min(last)) {
             return Err(DropReason::Duplicate);
         }
         self.outside = 0;

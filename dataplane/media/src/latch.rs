@@ -5,7 +5,8 @@
 //!     │  two sequential packets of one SSRC                    │ same source, old SSRC silent,
 //!     ├── no remote was given ──────────────────▶ Pinned       │ two sequential packets of a new one
 //!     └── a remote was given ──▶ Provisional ──window over──▶  └──▶ Pinned (new SSRC)
-//!                                    └── exact match ──────▶ Pinned
+//!                    ▲               ├── exact match ──────▶ Pinned
+//!                    └── Learning ◀──└── silent for a window, and somebody else comes
 //! ```
 //!
 //! The window opens at the first packet, however late that comes. Media of the one and only candidate is let through
@@ -80,12 +81,24 @@ impl Latch {
     }
 
     /// Judges a packet from `source` (`None`: a connected socket, the kernel has checked).
-    pub(crate) fn judge(&mut self, now: Instant, source: Option<SocketAddr>, packet: &RtpPacket<'_>) -> Verdict {
+    ///
+    /// With `handover` another source takes over a pinned one that has fallen silent, with two sequential packets.
+    pub(crate) fn judge(
+        &mut self,
+        now: Instant,
+        source: Option<SocketAddr>,
+        packet: &RtpPacket<'_>,
+        handover: bool,
+    ) -> Verdict {
         let (ssrc, seq) = (packet.ssrc().0, packet.sequence_number());
         let verdict = match self.state {
             State::Pinned { source: pinned, ssrc: known } => {
-                if source.is_some_and(|source| source != pinned) {
-                    return Verdict::Refused(DropReason::ForeignSource);
+                if let Some(source) = source.filter(|&source| source != pinned) {
+                    return if handover {
+                        self.judge_successor(now, source, ssrc, seq)
+                    } else {
+                        Verdict::Refused(DropReason::ForeignSource)
+                    };
                 }
                 if ssrc == known { Verdict::Accepted } else { self.judge_new_ssrc(now, pinned, ssrc, seq) }
             }
@@ -115,21 +128,25 @@ impl Latch {
     }
 
     fn judge_unpinned(&mut self, now: Instant, source: SocketAddr, ssrc: u32, seq: SeqNumber) -> Verdict {
+        if self.barred == Some((source, ssrc)) {
+            return Verdict::Refused(DropReason::Barred);
+        }
         let exact = self.given == Some(source);
         if exact {
             return self.pin(source, ssrc);
         }
-        if self.barred == Some((source, ssrc)) {
-            return Verdict::Refused(DropReason::Barred);
-        }
         let opened = *self.opened.get_or_insert(now);
         let window_over = self.given.is_none() || now.saturating_since(opened) >= LEARNING_WINDOW;
         if let State::Provisional { source: leader, ssrc: leader_ssrc } = self.state {
-            return match (leader == source && leader_ssrc == ssrc, window_over) {
-                (true, true) => self.pin(source, ssrc),
-                (true, false) => Verdict::Accepted,
-                (false, _) => Verdict::Refused(DropReason::ForeignSource),
-            };
+            if leader == source && leader_ssrc == ssrc {
+                return if window_over { self.pin(source, ssrc) } else { Verdict::Accepted };
+            }
+            if now.saturating_since(self.last_accepted) < LEARNING_WINDOW {
+                return Verdict::Refused(DropReason::ForeignSource);
+            }
+            // Whoever led has fallen silent, and does not keep the others out for ever.
+            self.state = State::Learning;
+            self.candidates = [None; LEARNING_CANDIDATES_MAX];
         }
         if self.follows_candidate(source, ssrc, seq) {
             if window_over {
@@ -142,7 +159,23 @@ impl Latch {
         if alone && self.given.is_none() { Verdict::Accepted } else { Verdict::Refused(DropReason::Learning) }
     }
 
+    fn judge_successor(&mut self, now: Instant, source: SocketAddr, ssrc: u32, seq: SeqNumber) -> Verdict {
+        if self.barred == Some((source, ssrc)) {
+            return Verdict::Refused(DropReason::Barred);
+        }
+        if now.saturating_since(self.last_accepted) < SSRC_HANDOVER_SILENCE
+            || !self.follows_candidate(source, ssrc, seq)
+        {
+            return Verdict::Refused(DropReason::ForeignSource);
+        }
+        self.last_accepted = now;
+        self.pin(source, ssrc)
+    }
+
     fn judge_new_ssrc(&mut self, now: Instant, source: SocketAddr, ssrc: u32, seq: SeqNumber) -> Verdict {
+        if self.barred == Some((source, ssrc)) {
+            return Verdict::Refused(DropReason::Barred);
+        }
         if now.saturating_since(self.last_accepted) < SSRC_HANDOVER_SILENCE
             || !self.follows_candidate(source, ssrc, seq)
         {
@@ -198,7 +231,11 @@ mod tests {
             }
             .emit(&mut bytes);
             let packet = RtpPacket::parse(&bytes).unwrap();
-            assert_eq!(latch.judge(Instant::from_millis(ms), Some(addr(source)), &packet), expected, "row {row}");
+            assert_eq!(
+                latch.judge(Instant::from_millis(ms), Some(addr(source)), &packet, false),
+                expected,
+                "row {row}"
+            );
         }
     }
 

@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 
-use crate::command::Target;
+use crate::command::{ConnectionSpec, Target};
 use crate::connection::Media;
 use crate::event::{Condition, DropCounters, DropReason, Event};
-use crate::limits::{EVENTS_WAITING_MAX, FRAME_SAMPLES};
+use crate::limits::{CONNECTIONS_MAX, EVENTS_WAITING_MAX, FRAME_SAMPLES};
 use crate::op::Operation;
 use crate::port::PortAction;
 use crate::time::Instant;
@@ -44,9 +44,9 @@ pub(crate) struct Outputs {
 impl Outputs {
     pub(crate) fn new() -> Self {
         Self {
-            events: VecDeque::with_capacity(1024),
+            events: VecDeque::with_capacity(EVENTS_WAITING_MAX),
             port_actions: VecDeque::with_capacity(1024),
-            ready: VecDeque::with_capacity(4096),
+            ready: VecDeque::with_capacity(CONNECTIONS_MAX),
             totals: Totals::default(),
         }
     }
@@ -71,11 +71,11 @@ impl Outputs {
         slot: u32,
         due: Instant,
         payload: &[u8; FRAME_SAMPLES],
-        ptime_ms: u32,
+        spec: &ConnectionSpec,
     ) {
         media.owns_stream = true;
         media.relay_map = None;
-        if media.sender.push(due, payload, ptime_ms) {
+        if media.sender.push(due, payload, spec.tx_payload_type, spec.ptime_ms) {
             self.ready.push_back(slot);
         }
     }

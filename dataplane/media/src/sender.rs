@@ -51,6 +51,8 @@ pub(crate) struct Sender {
     /// Of the first sample of the packet being filled.
     timestamp: RtpTimestamp,
     marker: bool,
+    /// Of the packet being filled: it keeps the type it was begun with.
+    payload_type: u8,
     /// When the next frame is due if the stream goes on without a break.
     next_due: Option<Instant>,
     filled: usize,
@@ -65,6 +67,7 @@ impl Sender {
             sequence: SeqNumber((rng.next_u32() >> 16) as u16),
             timestamp: RtpTimestamp(rng.next_u32()),
             marker: true,
+            payload_type: 0,
             next_due: None,
             filled: 0,
             payload: [0; PAYLOAD_BYTES_MAX],
@@ -72,8 +75,11 @@ impl Sender {
     }
 
     /// Appends a frame due at `due`; `true` when the packet of `ptime_ms` is complete and waits for [`emit`](Self::emit).
-    pub(crate) fn push(&mut self, due: Instant, frame: &[u8; FRAME_SAMPLES], ptime_ms: u32) -> bool {
+    pub(crate) fn push(&mut self, due: Instant, frame: &[u8; FRAME_SAMPLES], payload_type: u8, ptime_ms: u32) -> bool {
         self.catch_up(due);
+        if self.filled == 0 {
+            self.payload_type = payload_type;
+        }
         let end = self.filled + FRAME_SAMPLES;
         debug_assert!(end <= PAYLOAD_BYTES_MAX, "a complete packet is emitted before the next frame");
         if let Some(place) = self.payload.get_mut(self.filled..end) {
@@ -86,7 +92,7 @@ impl Sender {
     /// Appends a frame right behind the last one; `true` when the packet is complete.
     pub(crate) fn fill(&mut self, frame: &[u8; FRAME_SAMPLES], ptime_ms: u32) -> bool {
         let due = self.next_due.unwrap_or_default();
-        self.push(due, frame, ptime_ms)
+        self.push(due, frame, self.payload_type, ptime_ms)
     }
 
     /// Whether a packet is partly filled.
@@ -97,10 +103,10 @@ impl Sender {
     /// Writes the packet and begins the next. Returns its length in bytes.
     ///
     /// `out` holds at least a header and the longest payload (492 bytes).
-    pub(crate) fn emit(&mut self, payload_type: u8, out: &mut [u8]) -> usize {
+    pub(crate) fn emit(&mut self, out: &mut [u8]) -> usize {
         let header = RtpHeader {
             marker: self.marker,
-            payload_type,
+            payload_type: self.payload_type,
             sequence_number: self.sequence,
             timestamp: self.timestamp,
             ssrc: Ssrc(self.ssrc),
@@ -118,6 +124,14 @@ impl Sender {
         len
     }
 
+    /// Gives up the packet that waits, as there is nowhere to send it. Its samples have passed, its number is not used,
+    /// and the first packet that is sent begins the talkspurt.
+    pub(crate) fn skip(&mut self) {
+        self.timestamp = self.timestamp.wrapping_add(self.filled as u32);
+        self.marker = true;
+        self.filled = 0;
+    }
+
     /// Throws away what is partly filled: those samples are never sent.
     pub(crate) fn discard_partial(&mut self) {
         let unsent = FRAME * (self.filled / FRAME_SAMPLES) as u32;
@@ -125,8 +139,9 @@ impl Sender {
         self.filled = 0;
     }
 
-    /// Continues the stream with a relayed packet due now: the sequence number and timestamp it gets, and the marker.
+    /// Continues the stream with a relayed packet due now: the sequence number and timestamp it gets.
     pub(crate) fn take_over(&mut self, now: Instant) -> (Ssrc, SeqNumber, RtpTimestamp) {
+        self.timestamp = self.timestamp.wrapping_add(self.filled as u32);
         self.filled = 0;
         self.catch_up(now);
         (Ssrc(self.ssrc), self.sequence, self.timestamp)
@@ -192,9 +207,9 @@ mod tests {
     ) -> Vec<(bool, u16, u32, usize)> {
         let mut out = Vec::new();
         for due in dues_ms {
-            if sender.push(Instant::from_millis(due), &[0xff; FRAME_SAMPLES], ptime_ms) {
+            if sender.push(Instant::from_millis(due), &[0xff; FRAME_SAMPLES], 0, ptime_ms) {
                 let mut bytes = [0; 600];
-                let len = sender.emit(0, &mut bytes);
+                let len = sender.emit(&mut bytes);
                 let packet = RtpPacket::parse(&bytes[..len]).unwrap();
                 out.push((packet.marker(), packet.sequence_number().0, packet.timestamp().0, packet.payload().len()));
             }

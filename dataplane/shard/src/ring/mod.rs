@@ -17,7 +17,7 @@
 //!
 //! The kernel gives completions only within `io_uring_enter` (`DEFER_TASKRUN`), and each enter is followed by taking
 //! all of them. What the kernel holds, what waits here and what is on its way out are therefore known exactly at any
-//! time between two enters; the state machine of a port ([`port`]) is built on that.
+//! time between two enters; the state machine of a port (`port.rs`) is built on that.
 //!
 //! Bounds: arrivals never exceed the buffers plus one end for each port; datagrams on their way out never exceed the
 //! submission queue. Nothing is allocated after [`Ring::new`].

@@ -1,12 +1,13 @@
 //! One port of the ring and where it stands between open and closed.
 //!
 //! ```text
-//!          open            connect: cancel               final completion
-//!  Vacant ─────▶ Armed ────────────────────▶ Stopping ─────────────────────▶ Draining ──┐ queue empty
-//!    ▲            ▲ ▲ └─ no buffers ─▶ Starved ─┐ │ │ disconnect: final completion      │
-//!    │            │ └──────────────────────────┘ │ └──────────▶ Armed (sourced)         │
-//!    │            └──────────────────────────────┼───────────────────────── (plain) ◀───┘
-//!    └────────────────── Finished ◀──────────────┘ close: final completion
+//!          open                connect: cancel               final completion
+//!  Vacant ─────▶ Armed ────────────────────────▶ Stopping ─────────────────────▶ Draining
+//!    ▲            ▲ ▲ │ └── empty datagram ────────│─│─────────────────────────────▶ │
+//!    │            │ │ └─ no buffers ──▶ Starved    │ └─ disconnect ─▶ Armed          │
+//!    │            │ └─────────────────────┘        │                                 │
+//!    │            └────────────────────────────────│──────────────── queue empty ────┘
+//!    └────────────────── Finished ◀────────────────┘ close: final completion
 //! ```
 //!
 //! At most one receive of a port is with the kernel, and the next is armed only after the last one's final completion
@@ -27,7 +28,8 @@ pub(super) enum Receiving {
     Stopping(Shape),
     /// It ended for want of buffers and waits for some.
     Starved(Shape),
-    /// Just connected: what was queued before is read by direct calls, which tell the source and the end.
+    /// No receive is with the kernel; direct calls read the queue, telling source and end. After a connect, since what
+    /// was queued before may be from anyone, and after an empty datagram.
     Draining,
     /// Nothing more to deliver; the file is taken out of the ring once all sends are done.
     Finished,

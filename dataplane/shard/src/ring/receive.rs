@@ -1,4 +1,4 @@
-//! Multishot receives: armed, delivered, ended, armed again; and the reading out of freshly connected sockets.
+//! Multishot receives: armed, delivered, ended, armed again; and the reading out of sockets by direct calls.
 
 use std::io;
 use std::mem;
@@ -23,6 +23,15 @@ pub(super) struct Arrival {
     pub(super) result: i32,
     pub(super) buffer: Option<Received>,
     pub(super) more: bool,
+}
+
+/// Why a multishot receive has ended.
+#[derive(Clone, Copy)]
+pub(super) enum End {
+    /// It gave an empty datagram last.
+    Empty,
+    /// This errno; zero if there was none.
+    Error(i32),
 }
 
 /// A datagram that came in a provided buffer.
@@ -96,13 +105,14 @@ impl Ring {
         Err(io::ErrorKind::TimedOut.into())
     }
 
+    /// Has `index`, of which the kernel holds no receive, read by direct calls until its queue is empty.
     pub(super) fn start_drain(&mut self, index: u32) {
         self.ports[index as usize].receiving = Receiving::Draining;
         self.draining.push_back(index);
     }
 
     /// The final completion of the receive of `index` has been delivered: what comes next?
-    pub(super) fn receive_ended(&mut self, index: u32, errno: i32) {
+    pub(super) fn receive_ended(&mut self, index: u32, end: End) {
         let state = &mut self.ports[index as usize];
         if state.closing {
             self.mark_finished(index);
@@ -113,15 +123,20 @@ impl Ring {
             Receiving::Stopping(_) => self.arm(index, Shape::Sourced),
             Receiving::Armed(shape) => {
                 self.counters.rearms += 1;
-                if errno == libc::ENOBUFS {
-                    self.counters.buffers_exhausted += 1;
-                }
-                if errno == 0 || send::is_pending_error(errno) {
-                    // A completion queue that was full, an empty datagram, an ICMP error: all over by now.
-                    self.arm(index, shape);
-                } else {
-                    state.receiving = Receiving::Starved(shape);
-                    self.starved.push(index);
+                match end {
+                    // An empty datagram ends a multishot receive. Direct calls take any number of them, so that
+                    // somebody who sends nothing else cannot hold up what is queued behind.
+                    End::Empty => self.start_drain(index),
+                    // A completion queue that was full, or an ICMP error: over by now.
+                    End::Error(0) => self.arm(index, shape),
+                    End::Error(errno) if send::is_pending_error(errno) => self.arm(index, shape),
+                    End::Error(errno) => {
+                        if errno == libc::ENOBUFS {
+                            self.counters.buffers_exhausted += 1;
+                        }
+                        state.receiving = Receiving::Starved(shape);
+                        self.starved.push(index);
+                    }
                 }
             }
             Receiving::Vacant | Receiving::Starved(_) | Receiving::Draining | Receiving::Finished => {
@@ -171,11 +186,13 @@ impl Ring {
         #[expect(clippy::cast_possible_truncation, reason = "a tag's index has 32 bits")]
         let index = tag.index() as u32;
         let port = Port::from_index(index);
+        let mut is_empty = false;
         let delivered = match buffer {
             Some(mut buffer) => {
                 let bytes = self.memory.received.bytes_mut(&mut buffer);
                 match place(shape, bytes, result) {
                     Some(Placed { offset, len, source, truncated }) => {
+                        is_empty = len == 0;
                         let meta = DatagramMeta { port, source: source.or(former), truncated };
                         let disposition = handle(&meta, &mut bytes[offset..offset + len]);
                         self.dispose(disposition, Held::Received(buffer), offset, len);
@@ -190,6 +207,7 @@ impl Ring {
             // An empty datagram ends a plain receive without a buffer.
             None if result == 0 => {
                 let meta = DatagramMeta { port, source: former, truncated: false };
+                is_empty = true;
                 // There are no bytes to forward; whatever is wished of them, nothing leaves.
                 handle(&meta, &mut []);
                 1
@@ -197,12 +215,12 @@ impl Ring {
             None => 0,
         };
         if !more {
-            self.receive_ended(index, if result < 0 { -result } else { 0 });
+            self.receive_ended(index, if is_empty { End::Empty } else { End::Error(-result.min(0)) });
         }
         delivered
     }
 
-    /// Reads what was queued in freshly connected sockets, at most `quota` datagrams.
+    /// Reads what is queued in the sockets that are drained, at most `quota` datagrams.
     pub(super) fn drain<F>(&mut self, quota: usize, handle: &mut F) -> usize
     where
         F: FnMut(&DatagramMeta, &mut [u8]) -> Disposition,
@@ -215,12 +233,11 @@ impl Ring {
             }
             let Some(&index) = self.draining.front() else { break };
             let state = &self.ports[index as usize];
-            let (Some(socket), Some(_)) = (&state.socket, state.remote) else {
-                // Disconnected meanwhile: the ring tells sources again.
+            let Some(socket) = &state.socket else {
                 self.draining.pop_front();
-                self.arm(index, Shape::Sourced);
                 continue;
             };
+            let shape = if state.remote.is_some() { Shape::Plain } else { Shape::Sourced };
             let Some(mut slot) = self.memory.slots.take() else {
                 if self.submit() {
                     continue;
@@ -242,7 +259,7 @@ impl Ring {
                     self.memory.slots.release(slot);
                     if error == rustix::io::Errno::AGAIN {
                         self.draining.pop_front();
-                        self.arm(index, Shape::Plain);
+                        self.arm(index, shape);
                     }
                 }
             }

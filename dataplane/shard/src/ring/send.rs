@@ -124,8 +124,11 @@ impl Ring {
         self.queue_outgoing(Outgoing { held, port: index, generation, offset, len, target, resent: false });
     }
 
+    /// Queues `outgoing`; submits first if there is no room.
     pub(super) fn queue_outgoing(&mut self, outgoing: Outgoing) {
-        if self.uring.submission().is_full() && !self.submit() {
+        // Sends are settled only when the queue is empty, so they may outnumber what is in it after a partial submit.
+        let is_full = self.uring.submission().is_full() || self.outgoing.len() == self.memory.targets.len();
+        if is_full && !self.submit() {
             self.release(outgoing.held);
             return;
         }
@@ -152,6 +155,7 @@ impl Ring {
         }
     }
 
+    /// Gives memory back to where it belongs.
     pub(super) fn release(&mut self, held: Held) {
         let Memory { received, slots, .. } = &mut *self.memory;
         held.release(received, slots);

@@ -1,0 +1,210 @@
+//! Prompts held in memory: each file is decoded once, however many ask for it, and the least recently used ones make
+//! room for others.
+
+use std::collections::HashMap;
+use std::fs::Metadata;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use ringbridge_media::samples::Prompt;
+use tokio::sync::oneshot;
+
+use super::error::FileError;
+
+/// Where the answer to one request for a prompt goes.
+pub(super) type PromptReply = oneshot::Sender<Result<Prompt, FileError>>;
+
+/// One state of one file: when the file changes, so does its key.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct PromptKey {
+    path: PathBuf,
+    modified: Option<SystemTime>,
+    bytes: u64,
+}
+
+impl PromptKey {
+    pub(super) fn new(path: &Path, metadata: &Metadata) -> Self {
+        Self { path: path.to_owned(), modified: metadata.modified().ok(), bytes: metadata.len() }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// What the prompt cache has done since the start, and what it holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CacheStats {
+    /// Requests answered from memory, or by a decoding that was under way.
+    pub hits: u64,
+    /// Files decoded into memory.
+    pub misses: u64,
+    /// Prompts that made room for others.
+    pub evictions: u64,
+    /// Prompts held.
+    pub prompts: usize,
+    /// Bytes of samples held.
+    pub bytes: usize,
+}
+
+/// What came of looking for a prompt.
+#[derive(Debug)]
+pub(super) enum Lookup {
+    /// The request is answered, or will be when somebody else's decoding is done.
+    Served,
+    /// Nobody has decoded it yet: the caller has to, and to end with [`PromptCache::finish`].
+    Decode,
+}
+
+/// Decoded prompts by file, limited by the bytes of their samples.
+#[derive(Debug)]
+pub(super) struct PromptCache {
+    bytes_max: usize,
+    held: HashMap<PathBuf, Held>,
+    pending: HashMap<PromptKey, Vec<PromptReply>>,
+    uses: u64,
+    stats: CacheStats,
+}
+
+#[derive(Debug)]
+struct Held {
+    key: PromptKey,
+    samples: Arc<[i16]>,
+    last_use: u64,
+}
+
+impl PromptCache {
+    pub(super) fn new(bytes_max: usize) -> Self {
+        let (held, pending) = (HashMap::new(), HashMap::new());
+        Self { bytes_max, held, pending, uses: 0, stats: CacheStats::default() }
+    }
+
+    /// Answers `reply` from memory, lets it wait for a decoding under way, or asks the caller to decode.
+    pub(super) fn request(&mut self, key: &PromptKey, reply: PromptReply) -> Lookup {
+        self.uses += 1;
+        if let Some(held) = self.held.get_mut(&key.path).filter(|held| held.key == *key) {
+            held.last_use = self.uses;
+            self.stats.hits += 1;
+            // Nobody listens any more: then nobody minds.
+            let _ = reply.send(Ok(Prompt::Whole(held.samples.clone())));
+            return Lookup::Served;
+        }
+        if let Some(waiting) = self.pending.get_mut(key) {
+            self.stats.hits += 1;
+            waiting.push(reply);
+            return Lookup::Served;
+        }
+        self.stats.misses += 1;
+        self.pending.insert(key.clone(), vec![reply]);
+        Lookup::Decode
+    }
+
+    /// Keeps what was decoded, and answers all who waited for it.
+    pub(super) fn finish(&mut self, key: &PromptKey, result: Result<Arc<[i16]>, FileError>) {
+        for reply in self.pending.remove(key).unwrap_or_default() {
+            let _ = reply.send(result.clone().map(Prompt::Whole));
+        }
+        let Ok(samples) = result else { return };
+        if let Some(outdated) = self.held.remove(&key.path) {
+            self.stats.bytes -= size_of_val(&*outdated.samples);
+        }
+        let bytes = size_of_val(&*samples);
+        if bytes <= self.bytes_max {
+            while self.stats.bytes + bytes > self.bytes_max {
+                self.evict();
+            }
+            self.stats.bytes += bytes;
+            self.uses += 1;
+            self.held.insert(key.path.clone(), Held { key: key.clone(), samples, last_use: self.uses });
+        }
+        self.stats.prompts = self.held.len();
+    }
+
+    pub(super) fn stats(&self) -> CacheStats {
+        self.stats
+    }
+
+    /// Drops the least recently used prompt. Looks at all of them: there are hundreds, and decoding one took far longer.
+    fn evict(&mut self) {
+        let oldest = self.held.iter().min_by_key(|(_, held)| held.last_use).map(|(path, _)| path.clone());
+        if let Some(held) = oldest.and_then(|path| self.held.remove(&path)) {
+            self.stats.bytes -= size_of_val(&*held.samples);
+            self.stats.evictions += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(path: &str, bytes: u64) -> PromptKey {
+        PromptKey { path: path.into(), modified: None, bytes }
+    }
+
+    fn decoded(cache: &mut PromptCache, key: &PromptKey, samples: usize) {
+        let (reply, mut answer) = oneshot::channel();
+        assert!(matches!(cache.request(key, reply), Lookup::Decode));
+        cache.finish(key, Ok(vec![0; samples].into()));
+        assert!(matches!(answer.try_recv(), Ok(Ok(Prompt::Whole(_)))));
+    }
+
+    fn is_held(cache: &mut PromptCache, key: &PromptKey) -> bool {
+        let (reply, _answer) = oneshot::channel();
+        let served = matches!(cache.request(key, reply), Lookup::Served);
+        if !served {
+            let error = FileError::unsupported(key.path(), "not decoded in this test");
+            cache.finish(key, Err(error));
+        }
+        served
+    }
+
+    #[test]
+    fn the_least_recently_used_makes_room() {
+        let mut cache = PromptCache::new(400);
+        for name in ["a", "b"] {
+            decoded(&mut cache, &key(name, 1), 100);
+        }
+        assert!(is_held(&mut cache, &key("a", 1)));
+        decoded(&mut cache, &key("c", 1), 50);
+        assert!(is_held(&mut cache, &key("a", 1)) && is_held(&mut cache, &key("c", 1)));
+        assert!(!is_held(&mut cache, &key("b", 1)));
+        let stats = cache.stats();
+        assert_eq!((stats.bytes, stats.prompts, stats.evictions), (300, 2, 1));
+    }
+
+    #[test]
+    fn a_prompt_larger_than_the_cache_is_played_but_not_held() {
+        let mut cache = PromptCache::new(100);
+        decoded(&mut cache, &key("small", 1), 50);
+        decoded(&mut cache, &key("large", 1), 51);
+        assert!(is_held(&mut cache, &key("small", 1)) && !is_held(&mut cache, &key("large", 1)));
+    }
+
+    #[test]
+    fn a_changed_file_replaces_its_old_content() {
+        let mut cache = PromptCache::new(1000);
+        decoded(&mut cache, &key("a", 1), 100);
+        decoded(&mut cache, &key("a", 2), 30);
+        assert_eq!((cache.stats().bytes, cache.stats().prompts), (60, 1));
+        assert!(!is_held(&mut cache, &key("a", 1)));
+    }
+
+    #[test]
+    fn all_who_wait_get_the_one_result() {
+        let mut cache = PromptCache::new(1000);
+        let key = key("a", 1);
+        let (reply, mut first) = oneshot::channel();
+        assert!(matches!(cache.request(&key, reply), Lookup::Decode));
+        let (reply, mut second) = oneshot::channel();
+        assert!(matches!(cache.request(&key, reply), Lookup::Served));
+        cache.finish(&key, Ok(vec![7; 3].into()));
+        let samples = [&mut first, &mut second].map(|answer| match answer.try_recv() {
+            Ok(Ok(Prompt::Whole(samples))) => samples,
+            other => panic!("{other:?}"),
+        });
+        assert!(Arc::ptr_eq(&samples[0], &samples[1]));
+        assert_eq!((cache.stats().misses, cache.stats().hits), (1, 1));
+    }
+}

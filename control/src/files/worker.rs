@@ -1,0 +1,182 @@
+//! What one media thread does: it takes jobs, gives each prompt and recording its turn, and sleeps when there are none.
+
+use std::io::BufReader;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, RecvTimeoutError};
+use ringbridge_media::limits::SAMPLE_RATE_HZ;
+use tokio::sync::oneshot;
+
+use super::Recording;
+use super::cache::{Lookup, PromptCache, PromptKey, PromptReply};
+use super::decode::Decoder;
+use super::error::FileError;
+use super::prompt::{StreamedPrompt, WholePrompt};
+use super::record::Recorder;
+use super::root::Root;
+use super::wav::WavError;
+
+/// How often streams are refilled and recordings drained. Their queues hold a hundred times as much.
+const CADENCE: Duration = Duration::from_millis(20);
+/// Longest prompt that is decoded as a whole: two minutes. What is longer is streamed.
+const WHOLE_SAMPLES_MAX: u64 = SAMPLE_RATE_HZ as u64 * 120;
+/// Prompts one thread decodes as a whole at the same time; further jobs wait.
+const DECODES_MAX: usize = 4;
+/// Streams and recordings of all threads together; each holds a file open.
+const OPEN_FILES_MAX: usize = 4096;
+
+/// What a media thread is asked to do.
+pub(super) enum Job {
+    /// Open a prompt.
+    Open { file: String, reply: PromptReply },
+    /// Begin a recording.
+    Record { file: String, reply: oneshot::Sender<Result<Recording, FileError>> },
+}
+
+/// What all media threads share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) audio: Root,
+    pub(super) recordings: Root,
+    pub(super) cache: Arc<Mutex<PromptCache>>,
+    pub(super) open_files: AtomicUsize,
+}
+
+/// What came of a turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Turn {
+    /// There is more to do at once.
+    Busy,
+    /// There will be more to do in a while.
+    Idle,
+    /// That was all.
+    Done,
+}
+
+/// One media thread's work.
+pub(super) struct Worker {
+    jobs: Receiver<Job>,
+    shared: Arc<Shared>,
+    whole: Vec<WholePrompt>,
+    streamed: Vec<StreamedPrompt>,
+    recorders: Vec<Recorder>,
+}
+
+impl Worker {
+    pub(super) fn new(jobs: Receiver<Job>, shared: Arc<Shared>) -> Self {
+        Self { jobs, shared, whole: Vec::new(), streamed: Vec::new(), recorders: Vec::new() }
+    }
+
+    /// Works until nobody can send jobs any more. What is under way then is ended in order.
+    pub(super) fn run(mut self) {
+        loop {
+            let busy = self.turn();
+            if self.whole.len() >= DECODES_MAX {
+                continue;
+            }
+            let job = if busy {
+                self.jobs.recv_timeout(Duration::ZERO)
+            } else if self.streamed.is_empty() && self.recorders.is_empty() {
+                self.jobs.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            } else {
+                self.jobs.recv_timeout(CADENCE)
+            };
+            match job {
+                Ok(Job::Open { file, reply }) => self.open(&file, reply),
+                Ok(Job::Record { file, reply }) => self.record(&file, reply),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Gives everything its turn; whether something wants another at once.
+    fn turn(&mut self) -> bool {
+        let mut busy = false;
+        let mut keep = |turn: Turn| {
+            busy |= turn == Turn::Busy;
+            turn != Turn::Done
+        };
+        self.whole.retain_mut(|prompt| keep(prompt.turn()));
+        let open_before = self.streamed.len() + self.recorders.len();
+        self.streamed.retain_mut(|prompt| keep(prompt.turn()));
+        self.recorders.retain_mut(|recorder| keep(recorder.turn()));
+        let closed = open_before - self.streamed.len() - self.recorders.len();
+        self.shared.open_files.fetch_sub(closed, Ordering::Relaxed);
+        busy
+    }
+
+    fn open(&mut self, file: &str, reply: PromptReply) {
+        let opened = self.shared.audio.relative(file).and_then(|path| {
+            let (file, metadata) = self.shared.audio.open(&path)?;
+            Ok((PromptKey::new(&path, &metadata), BufReader::new(file), metadata.len()))
+        });
+        let (key, reader, bytes) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return drop(reply.send(Err(error))),
+        };
+        // The header is read even for what the cache holds: it tells cheaply which of the two ways the file goes.
+        let decoder = match Decoder::new(reader, bytes) {
+            Ok(decoder) => decoder,
+            Err(error) => return drop(reply.send(Err(refused(key.path(), error)))),
+        };
+        if decoder.samples() > WHOLE_SAMPLES_MAX {
+            match self.reserve(key.path()) {
+                Ok(()) => self.streamed.push(StreamedPrompt::new(decoder, key.path(), reply)),
+                Err(error) => drop(reply.send(Err(error))),
+            }
+            return;
+        }
+        let lookup = self.shared.cache.lock().unwrap_or_else(PoisonError::into_inner).request(&key, reply);
+        match lookup {
+            Lookup::Served => {}
+            Lookup::Decode => self.whole.push(WholePrompt::new(decoder, key, self.shared.cache.clone())),
+        }
+    }
+
+    fn record(&mut self, file: &str, reply: oneshot::Sender<Result<Recording, FileError>>) {
+        if let Err(error) = self.reserve(Path::new(file)) {
+            return drop(reply.send(Err(error)));
+        }
+        match Recorder::create(&self.shared.recordings, file) {
+            Ok((recorder, recording)) => {
+                self.recorders.push(recorder);
+                // A caller that has gone has dropped its end of the queue: the recorder sees that.
+                let _ = reply.send(Ok(recording));
+            }
+            Err(error) => {
+                self.shared.open_files.fetch_sub(1, Ordering::Relaxed);
+                drop(reply.send(Err(error)));
+            }
+        }
+    }
+
+    /// Counts one more open file, if there may be one more.
+    fn reserve(&self, path: &Path) -> Result<(), FileError> {
+        if self.shared.open_files.fetch_add(1, Ordering::Relaxed) < OPEN_FILES_MAX {
+            return Ok(());
+        }
+        self.shared.open_files.fetch_sub(1, Ordering::Relaxed);
+        let source = std::io::Error::new(
+            std::io::ErrorKind::QuotaExceeded,
+            format!("{OPEN_FILES_MAX} recordings and long prompts are open already; try again when some have ended"),
+        );
+        Err(FileError::io(path, "open one more", source))
+    }
+}
+
+fn refused(path: &Path, error: WavError) -> FileError {
+    match error {
+        WavError::Io(error) => FileError::io(path, "read it", error),
+        error @ (WavError::NotWav
+        | WavError::Truncated(_)
+        | WavError::Malformed(_)
+        | WavError::Format { .. }
+        | WavError::Channels(_)
+        | WavError::SampleRate(_)
+        | WavError::Empty) => FileError::unsupported(path, error.to_string()),
+    }
+}

@@ -1,0 +1,251 @@
+//! The packet path allocates nothing once it is warm: relaying, mixing, playing and recording.
+#![expect(unsafe_code, reason = "a global allocator that counts")]
+#![expect(clippy::cast_possible_truncation, reason = "small numbers of our own")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringbridge_media::command::{
+    CodecKind, Command, ConnectionSpec, Direction, OperationSpec, ParticipantSpec, Request, Target,
+};
+use ringbridge_media::engine::Engine;
+use ringbridge_media::event::Event;
+use ringbridge_media::id::{ConferenceId, ConnectionId, OperationId, ShardId};
+use ringbridge_media::limits::{DATAGRAM_BYTES_MAX, PAYLOAD_TYPES_MAX};
+use ringbridge_media::port::{DatagramMeta, Disposition, Port};
+use ringbridge_media::samples::{Playlist, Prompt, RecordQueue};
+use ringbridge_media::time::Instant;
+use ringbridge_wire::rtp::{RTP_HEADER_BYTES, RtpHeader};
+use ringbridge_wire::seq::{RtpTimestamp, SeqNumber, Ssrc};
+
+/// Counts what the present thread allocates.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count_one() {
+    ALLOCATIONS.with(|count| count.set(count.get() + 1));
+}
+
+// SAFETY: every call is passed to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count_one();
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract of `dealloc`.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count_one();
+        // SAFETY: the caller keeps the contract of `realloc`.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn allocations() -> u64 {
+    ALLOCATIONS.with(Cell::get)
+}
+
+const SHARD: ShardId = ShardId(0);
+const ROOMS: u32 = 100;
+const MEMBERS: u32 = 10;
+const RELAYS: u32 = 50;
+const PHONES: u32 = ROOMS * MEMBERS + 2 * RELAYS;
+
+#[test]
+fn the_counter_counts() {
+    let before = allocations();
+    let boxed = std::hint::black_box(Box::new(1u64));
+    assert_eq!(allocations(), before + 1);
+    let mut grown = vec![*boxed; 1];
+    grown.reserve_exact(100);
+    std::hint::black_box(grown);
+    assert_eq!(allocations(), before + 3);
+}
+
+fn address(slot: u32) -> SocketAddr {
+    SocketAddr::from(([10, 0, (slot >> 8) as u8, slot as u8], 4000))
+}
+
+struct World {
+    engine: Engine,
+    now: Instant,
+    queues: Vec<Arc<RecordQueue>>,
+    packets_out: u64,
+    forwarded: u64,
+    recorded: u64,
+    ended: u64,
+}
+
+impl World {
+    fn command(&mut self, command: Command) {
+        self.engine.handle_command(self.now, Request { token: 0, received: self.now, command });
+        while let Some(event) = self.engine.poll_event() {
+            if let Event::Answer { result, .. } = event {
+                result.unwrap();
+            }
+        }
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        let mut slot = [0; DATAGRAM_BYTES_MAX];
+        while self.engine.poll_transmit(&mut slot).is_some() {
+            self.packets_out += 1;
+        }
+        while let Some(event) = self.engine.poll_event() {
+            self.ended += u64::from(matches!(event, Event::OperationEnded { .. }));
+        }
+        while self.engine.poll_port_action().is_some() {}
+        for queue in &self.queues {
+            while queue.chunks.pop().is_some() {
+                self.recorded += 1;
+            }
+        }
+    }
+
+    /// One millisecond: the phones whose turn it is send, some of it lost, late or twice; then what is due.
+    fn step(&mut self, ms: u64) {
+        for phone in (0..PHONES).filter(|phone| u64::from(*phone) % 20 == ms % 20) {
+            let n = (ms / 20) as u32;
+            let fate = n.wrapping_mul(31).wrapping_add(phone * 17) % 50;
+            if fate == 0 {
+                continue;
+            }
+            let n = if fate == 1 { n.saturating_sub(8) } else { n };
+            self.send(phone, n);
+            if fate == 2 {
+                self.send(phone, n);
+            }
+        }
+        while self.engine.poll_timeout().is_some_and(|due| due <= self.now) {
+            self.engine.handle_timeout(self.now);
+            self.drain();
+        }
+        self.now = self.now + Duration::from_millis(1);
+    }
+
+    fn send(&mut self, phone: u32, n: u32) {
+        let mut bytes = [0; RTP_HEADER_BYTES + 160];
+        // Ten seconds of talk, ten seconds of pause, so that talk begins and ends.
+        let loud = (n / 500 + phone).is_multiple_of(2);
+        bytes[RTP_HEADER_BYTES..].fill(if loud { 0x90 } else { 0xff });
+        let header = RtpHeader {
+            marker: false,
+            payload_type: 0,
+            sequence_number: SeqNumber(n as u16),
+            timestamp: RtpTimestamp(n * 160 + phone),
+            ssrc: Ssrc(phone),
+        };
+        header.emit(bytes.first_chunk_mut().unwrap());
+        let meta = DatagramMeta { port: Port::rtp(phone), source: Some(address(phone)), truncated: false };
+        if let Disposition::Forward(_) = self.engine.handle_datagram(self.now, &meta, &mut bytes) {
+            self.forwarded += 1;
+        }
+        self.drain();
+    }
+}
+
+#[test]
+fn relaying_mixing_playing_and_recording_allocate_nothing_once_warm() {
+    let now = Instant::from_millis(1_000);
+    let mut world = World {
+        engine: Engine::new(SHARD, 1, now),
+        now,
+        queues: Vec::new(),
+        packets_out: 0,
+        forwarded: 0,
+        recorded: 0,
+        ended: 0,
+    };
+    for slot in 0..PHONES {
+        let tx_codec = if slot % 2 == 0 { CodecKind::Pcmu } else { CodecKind::Pcma };
+        let spec = ConnectionSpec {
+            remote: Some(address(slot)),
+            remote_rtcp: None,
+            rx_codec: CodecKind::Pcmu,
+            rx_payload_type: 0,
+            tx_codec,
+            tx_payload_type: if slot % 2 == 0 { 0 } else { 8 },
+            telephone_event_payload_type: 101,
+            payload_types: [None; PAYLOAD_TYPES_MAX],
+            ptime_ms: [10, 20, 30, 40][slot as usize % 4],
+            direction: Direction::SendRecv,
+            rtp_timeout_ms: Some(100 + slot * 7 % 900),
+            barred: None,
+            handover: slot % 3 == 0,
+        };
+        world.command(Command::CreateConnection { id: connection(slot), spec: Box::new(spec) });
+    }
+    let prompt: Arc<[i16]> = vec![2_000i16; 8_000 * 120].into();
+    for n in 0..ROOMS {
+        let id = ConferenceId::new(SHARD, n, 1);
+        world.command(Command::CreateConference { id, participants_max: MEMBERS });
+        for member in 0..MEMBERS {
+            world.command(Command::JoinConference {
+                conference: id,
+                connection: connection(n * MEMBERS + member),
+                participant: ParticipantSpec { gain_db: (member % 3) as i16, ..ParticipantSpec::default() },
+            });
+        }
+        world.operate(2 * n, Target::Conference(id), &prompt);
+    }
+    for n in 0..RELAYS {
+        let (a, b) = (ROOMS * MEMBERS + 2 * n, ROOMS * MEMBERS + 2 * n + 1);
+        world.command(Command::StartRelay { a: connection(a), b: connection(b) });
+        if n % 5 == 0 {
+            world.operate(1_000 + 2 * n, Target::Connection(connection(b)), &prompt);
+        }
+    }
+
+    // Once through everything, pauses included.
+    let mut ms = 0;
+    while ms < 25_000 {
+        world.step(ms);
+        ms += 1;
+    }
+    let before = (world.packets_out, world.forwarded, world.recorded);
+    let allocated = allocations();
+    while ms < 35_000 {
+        world.step(ms);
+        ms += 1;
+    }
+    let allocated = allocations() - allocated;
+    assert!(world.packets_out - before.0 > 400_000, "{}", world.packets_out - before.0);
+    assert!(world.forwarded - before.1 > 20_000, "{}", world.forwarded - before.1);
+    assert!(world.recorded - before.2 > 50_000, "{}", world.recorded - before.2);
+    assert_eq!(world.ended, 0, "everything still runs");
+    assert_eq!(allocated, 0);
+}
+
+impl World {
+    /// Plays and records on `target`.
+    fn operate(&mut self, operation: u32, target: Target, prompt: &Arc<[i16]>) {
+        let playlist = Box::new(Playlist { prompts: vec![Prompt::Whole(Arc::clone(prompt))] });
+        let play = OperationSpec::Play { playlist, max_time_ms: None };
+        let id = OperationId::new(SHARD, operation, 1);
+        self.command(Command::StartOperation { id, target, operation: play });
+        let queue = Arc::new(RecordQueue::new(64));
+        self.queues.push(Arc::clone(&queue));
+        let record = OperationSpec::Record { queue, max_time_ms: None };
+        let id = OperationId::new(SHARD, operation + 1, 1);
+        self.command(Command::StartOperation { id, target, operation: record });
+    }
+}
+
+fn connection(slot: u32) -> ConnectionId {
+    ConnectionId::new(SHARD, slot, 1)
+}

@@ -1,0 +1,17 @@
+//! The engine as a whole, on virtual time: every rule of the vocabulary, one case each.
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::wildcard_enum_match_arm,
+    reason = "small numbers of our own; a test names the cases it looks for"
+)]
+
+mod attacks;
+mod bench;
+mod commands;
+mod conference;
+mod drops;
+mod moving;
+mod operations;
+mod relay;
+mod stamps;
+mod timers;

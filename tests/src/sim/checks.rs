@@ -1,0 +1,124 @@
+//! Checkers that hold for any input.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ringbridge_media::event::{Answer, Effect};
+use ringbridge_media::id::{ConferenceId, ConnectionId, OperationId};
+use ringbridge_wire::rtp::RtpPacket;
+
+/// The stream of our own towards one connection.
+#[derive(Clone, Copy, Debug)]
+struct OwnStream {
+    ssrc: u32,
+    /// Highest so far.
+    sequence: u16,
+    timestamp: u32,
+    /// Whether the highest was relayed: the step to the next packet of our own is then the sender's affair.
+    relayed: bool,
+    len: u32,
+}
+
+/// Every stream of our own, by connection.
+#[derive(Debug, Default)]
+pub(crate) struct Streams(BTreeMap<ConnectionId, OwnStream>);
+
+impl Streams {
+    /// A packet that the engine made.
+    pub(crate) fn made(&mut self, id: ConnectionId, packet: &RtpPacket<'_>) {
+        let header = packet.header();
+        let (sequence, timestamp) = (header.sequence_number.0, header.timestamp.0);
+        let len = u32::try_from(packet.payload().len()).expect("a packet");
+        let stream = OwnStream { ssrc: header.ssrc.0, sequence, timestamp, relayed: false, len };
+        let Some(before) = self.0.insert(id, stream) else {
+            assert!(header.marker, "{id}: a stream begins with a marker");
+            return;
+        };
+        assert_eq!(before.ssrc, header.ssrc.0, "{id}: one SSRC for life");
+        assert_eq!(sequence, before.sequence.wrapping_add(1), "{id}: a gap in the sequence numbers");
+        let step = timestamp.wrapping_sub(before.timestamp).cast_signed();
+        assert!(step > 0, "{id}: time runs backwards by {step}");
+        if !before.relayed {
+            let jumped = step.cast_unsigned() != before.len;
+            assert_eq!(
+                jumped, header.marker,
+                "{id}: a marker where and only where time jumps: {step} after {}",
+                before.len
+            );
+        }
+    }
+
+    /// A packet that was relayed under our own SSRC; loss, order and duplicates are the sender's.
+    pub(crate) fn continued(&mut self, id: ConnectionId, packet: &RtpPacket<'_>) {
+        let header = packet.header();
+        let stream = self.0.get_mut(&id).unwrap_or_else(|| panic!("{id}: a stream of our own was not begun by us"));
+        assert_eq!(stream.ssrc, header.ssrc.0, "{id}: one SSRC for life");
+        let ahead = header.sequence_number.0.wrapping_sub(stream.sequence).cast_signed();
+        assert!(stream.relayed || ahead > 0, "{id}: a number that was used");
+        if ahead > 0 {
+            (stream.sequence, stream.timestamp, stream.relayed) = (header.sequence_number.0, header.timestamp.0, true);
+        }
+    }
+
+    pub(crate) fn ssrc(&self, id: ConnectionId) -> Option<u32> {
+        self.0.get(&id).map(|stream| stream.ssrc)
+    }
+}
+
+/// Everything that has to happen exactly once.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    pub(crate) connections: BTreeSet<ConnectionId>,
+    pub(crate) conferences: BTreeSet<ConferenceId>,
+    pub(crate) operations: BTreeSet<OperationId>,
+    /// Told to be deleted, but not yet said to have ended.
+    deleted: BTreeSet<ConnectionId>,
+}
+
+impl Ledger {
+    pub(crate) fn connection_ended(&mut self, id: ConnectionId) {
+        assert!(self.connections.remove(&id), "{id} ended, and was not there");
+        self.deleted.insert(id);
+    }
+
+    pub(crate) fn conference_ended(&mut self, id: ConferenceId) {
+        assert!(self.conferences.remove(&id), "{id} ended, and was not there");
+    }
+
+    pub(crate) fn operation_ended(&mut self, id: OperationId) {
+        assert!(self.operations.remove(&id), "{id} ended, and was not there");
+    }
+
+    /// What an answer claims has to have happened.
+    pub(crate) fn answered(&mut self, answer: &Answer) {
+        match answer {
+            Answer::Deleted { connections, effect } => {
+                for id in connections {
+                    assert!(self.deleted.remove(id), "{id} deleted without an end");
+                }
+                check_effect(effect);
+            }
+            Answer::Effect(effect) => check_effect(effect),
+            Answer::Stopped { operations, effect } => {
+                for id in operations {
+                    assert!(!self.operations.contains(id), "{id} stopped without an end");
+                }
+                check_effect(effect);
+            }
+            Answer::Done
+            | Answer::Connection(_)
+            | Answer::Connections { .. }
+            | Answer::Conference(_)
+            | Answer::Conferences { .. }
+            | Answer::Operations(_) => {}
+        }
+        assert!(self.deleted.is_empty(), "ended, but not said to be deleted: {:?}", self.deleted);
+    }
+}
+
+fn check_effect(effect: &Effect) {
+    let took = effect.media_time_ms - effect.received_media_time_ms;
+    assert!((0.0..=20.0).contains(&took), "took effect after {took} ms");
+    let mut streams: Vec<_> = effect.streams.iter().map(|stamp| (stamp.connection, stamp.outgoing)).collect();
+    streams.sort_unstable();
+    assert!(streams.windows(2).all(|pair| pair[0] != pair[1]), "two stamps for one stream: {effect:?}");
+}
