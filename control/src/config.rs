@@ -198,8 +198,8 @@ impl Config {
     /// # Errors
     /// It can't be read or is no configuration. Ranges are not checked yet, options may still change them.
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         toml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
     }
 
@@ -216,7 +216,8 @@ impl Config {
         within("rtp.telephone_event_pt", u32::from(self.rtp.telephone_event_pt), 96, 127, "96 to 127")?;
         within("rtp.dscp", u32::from(self.rtp.dscp), 0, 63, "0 to 63")?;
         within("rtp.rtp_timeout_ms", self.rtp.rtp_timeout_ms, 0, 86_400_000, "0 to 86400000")?;
-        for (field, ip) in [("bind", self.bind)].into_iter().chain(self.interfaces.values().map(|ip| ("interfaces", *ip)))
+        for (field, ip) in
+            [("bind", self.bind)].into_iter().chain(self.interfaces.values().map(|ip| ("interfaces", *ip)))
         {
             if ip.is_unspecified() || ip.is_multicast() {
                 return Err(ConfigError::Range {
@@ -565,8 +566,7 @@ mod tests {
 
     #[test]
     fn more_shards_than_cores_are_not_pinned() {
-        let config =
-            Config { shards: ShardCount::Fixed(3), state_dir: Some("/tmp".into()), ..Config::default() };
+        let config = Config { shards: ShardCount::Fixed(3), state_dir: Some("/tmp".into()), ..Config::default() };
         assert_eq!(config.derive(&machine(&[0, 1])).expect("valid").shard_cpus, [None, None, None]);
         let config = Config { state_dir: Some("/tmp".into()), ..Config::default() };
         assert_eq!(config.derive(&machine(&[4, 6])).expect("valid").shard_cpus, [Some(4), Some(6)]);

@@ -52,6 +52,8 @@ pub struct ConnectionEntry {
     pub dscp: u8,
     /// The relay it is in, as far as text goes.
     pub call: Option<Rc<Call>>,
+    /// Opens when it has ended: its id is unknown then, and its ports are free.
+    pub ended: Gate,
     live: bool,
     guest_slots: Vec<(ShardId, u32)>,
 }
@@ -200,6 +202,7 @@ impl Registry {
             negotiated,
             dscp,
             call: None,
+            ended: Gate::default(),
             live: false,
             guest_slots: Vec::new(),
         };
@@ -228,6 +231,7 @@ impl Registry {
         if let Some((_, over)) = &entry.moving {
             over.open();
         }
+        entry.ended.open();
         if let Some(call) = &entry.call {
             self.clear_call(&Rc::clone(call));
         }
@@ -533,7 +537,7 @@ mod tests {
     const SLOTS: u32 = 100;
 
     fn pool() -> PortPool {
-        PortPool::new(PortRange::new(29_000, 29_999).expect("a range"), [IpAddr::V4(Ipv4Addr::LOCALHOST)])
+        PortPool::new(PortRange::new(29_200, 29_499).expect("a range"), [IpAddr::V4(Ipv4Addr::LOCALHOST)])
     }
 
     fn add(registry: &mut Registry, pool: &PortPool, shard: u8) -> ConnectionId {

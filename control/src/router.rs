@@ -132,9 +132,7 @@ impl Router {
     /// The shard is busy or down. Nothing was sent.
     pub fn send(&mut self, dispatch: Dispatch) -> Result<oneshot::Receiver<Reply>, Refusal> {
         let Dispatch { shard, command, received, concern } = dispatch;
-        self.post(lane(&command), shard, concern, |token| {
-            ShardMessage::Command(Request { token, received, command })
-        })
+        self.post(lane(&command), shard, concern, |token| ShardMessage::Command(Request { token, received, command }))
     }
 
     /// Sends a `CreateConnection` with its sockets.
@@ -403,10 +401,8 @@ mod tests {
     }
 
     fn token(message: ShardMessage) -> u64 {
-        match message {
-            ShardMessage::Command(request) => request.token,
-            other => panic!("no command: {other:?}"),
-        }
+        let ShardMessage::Command(request) = message else { panic!("no command: {message:?}") };
+        request.token
     }
 
     #[test]

@@ -150,22 +150,19 @@ pub async fn run(
     tracing::info!(?config, "configuration");
     tracing::info!(?derived, "derived sizes");
     for path in [&derived.state_dir, &derived.audio_root, &derived.recording_root] {
-        std::fs::create_dir_all(path)
-            .map_err(|source| ServeError::Directory { path: path.clone(), source })?;
+        std::fs::create_dir_all(path).map_err(|source| ServeError::Directory { path: path.clone(), source })?;
     }
     let socket = ControlSocket::bind(config.control_socket.as_deref(), config.control_group.as_deref())?;
     let server = Rc::new(Server::new(config, derived, start_shard)?);
     let metrics = match server.config.metrics {
         Some(address) => Some(
-            tokio::net::TcpListener::bind(address)
-                .await
-                .map_err(|source| ServeError::Metrics { address, source })?,
+            tokio::net::TcpListener::bind(address).await.map_err(|source| ServeError::Metrics { address, source })?,
         ),
         None => None,
     };
     for shard in server.shard_ids() {
-        let handle =
-            (server.start_shard)(server.shard_config(shard), Arc::clone(&server.doorbell)).map_err(ServeError::Shard)?;
+        let handle = (server.start_shard)(server.shard_config(shard), Arc::clone(&server.doorbell))
+            .map_err(ServeError::Shard)?;
         server.take_up(handle);
     }
     spawn_local(Rc::clone(&server).watch_shards()?);
@@ -240,8 +237,7 @@ impl Server {
 
     /// The figures of every shard; `None` for one that is down.
     pub async fn snapshots(&self) -> Vec<(ShardId, Option<Box<ringbridge_shard::snapshot::ShardSnapshot>>)> {
-        let asked: Vec<_> =
-            self.shard_ids().map(|shard| (shard, self.router.borrow_mut().snapshot(shard))).collect();
+        let asked: Vec<_> = self.shard_ids().map(|shard| (shard, self.router.borrow_mut().snapshot(shard))).collect();
         let mut snapshots = Vec::with_capacity(asked.len());
         for (shard, receiver) in asked {
             let snapshot = match receiver {
@@ -459,8 +455,9 @@ impl Server {
                 EventKind::ConnectionLearned,
                 json!({"connection_id": id.to_string(), "remote": remote.to_string()}),
             )),
-            Event::ConnectionTimeout { id } => outgoing
-                .push(Outgoing::Event(EventKind::ConnectionTimeout, json!({"connection_id": id.to_string()}))),
+            Event::ConnectionTimeout { id } => {
+                outgoing.push(Outgoing::Event(EventKind::ConnectionTimeout, json!({"connection_id": id.to_string()})))
+            }
             Event::ConnectionEnded { id, reason, heard } => {
                 let Some(Ended { mut entry, forwarders }) = self.registry.borrow_mut().remove_connection(id) else {
                     return;
@@ -524,9 +521,8 @@ impl Server {
 
     /// Tells the end of an operation: after the answer to its start, and after its file is closed.
     async fn end_operation(&self, id: OperationId, condition: Condition, elapsed_ms: u64) {
-        let gates = self.registry.borrow_mut().operation_mut(id).map(|entry| {
-            (entry.announced.clone(), entry.recording.take())
-        });
+        let gates =
+            self.registry.borrow_mut().operation_mut(id).map(|entry| (entry.announced.clone(), entry.recording.take()));
         let Some((announced, recording)) = gates else { return };
         announced.wait().await;
         let params = {
@@ -587,8 +583,7 @@ impl Server {
         };
         let elapsed_ms = u64::try_from(entry.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let closed = close_recording(recording).await;
-        let params =
-            operation_ended(entry.id, entry.target, entry.kind, Told { condition, elapsed_ms, error }, closed);
+        let params = operation_ended(entry.id, entry.target, entry.kind, Told { condition, elapsed_ms, error }, closed);
         self.hub.publish(EventKind::OperationEnded, params);
         entry.ended.open();
     }
@@ -704,12 +699,9 @@ async fn close_recording(recording: Option<RecordingEntry>) -> Option<Closed> {
     // The engine has said so already, unless its shard has failed: no more samples come.
     recording.queue.finish();
     Some(match recording.done.await {
-        Ok(outcome) => Closed {
-            path: recording.path,
-            samples: outcome.samples,
-            gaps: outcome.gaps.len(),
-            error: outcome.error,
-        },
+        Ok(outcome) => {
+            Closed { path: recording.path, samples: outcome.samples, gaps: outcome.gaps.len(), error: outcome.error }
+        }
         Err(_) => Closed { path: recording.path, samples: 0, gaps: 0, error: Some("its writer has failed".to_owned()) },
     })
 }

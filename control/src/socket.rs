@@ -402,7 +402,7 @@ mod tests {
         for piece in input.chunks(step) {
             buffer.push(piece);
             while let Some(line) = buffer.next_line() {
-                found.push(line.map_or("-".to_owned(), |line| String::from_utf8_lossy(line).into_owned()));
+                found.push(line.map_or_else(|_| "-".to_owned(), |line| String::from_utf8_lossy(line).into_owned()));
             }
         }
         found

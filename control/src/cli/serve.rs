@@ -110,9 +110,8 @@ fn serve(config: Config) -> Result<(), ServeError> {
     let machine = machine().map_err(io("can't tell the limit of open files"))?;
     let shards = config.derive(&machine)?.shard_cpus.len();
     let peers = Peers::new(u8::try_from(shards).unwrap_or(u8::MAX)).map_err(io("out of file descriptors"))?;
-    let start_shard: StartShard = Arc::new(move |config, doorbell| {
-        executor::start(config, Arc::clone(&peers), doorbell).map_err(Box::from)
-    });
+    let start_shard: StartShard =
+        Arc::new(move |config, doorbell| executor::start(config, Arc::clone(&peers), doorbell).map_err(Box::from));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

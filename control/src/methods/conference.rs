@@ -134,10 +134,9 @@ pub(super) async fn get(call: &Call, given: Value) -> Result<Value, RpcError> {
     let ticket = call.ticket(&[Key::Conference(id)]);
     ticket.turn().await;
     call.conference(id, |_| ())?;
-    match call.send(ticket, id.shard(), Command::InspectConference { id })?.answer().await? {
-        Answer::Conference(status) => Ok(render::conference(&status, &call.server.registry.borrow())),
-        other => Err(unexpected(&other)),
-    }
+    let answer = call.send(ticket, id.shard(), Command::InspectConference { id })?.answer().await?;
+    let Answer::Conference(status) = answer else { return Err(unexpected(&answer)) };
+    Ok(render::conference(&status, &call.server.registry.borrow()))
 }
 
 /// Reports every conference of every shard that is up, page by page.
@@ -151,14 +150,11 @@ pub(super) async fn list(call: &Call, given: Value) -> Result<Value, RpcError> {
                 break;
             }
             let command = Command::ListConferences { from: first, limit: PAGE };
-            match call.server.send(shard, command, call.received)?.answer().await? {
-                Answer::Conferences { page, next } => {
-                    let registry = call.server.registry.borrow();
-                    conferences.extend(page.iter().map(|status| render::conference(status, &registry)));
-                    from = next.filter(|next| *next > first);
-                }
-                other => return Err(unexpected(&other)),
-            }
+            let answer = call.server.send(shard, command, call.received)?.answer().await?;
+            let Answer::Conferences { page, next } = answer else { return Err(unexpected(&answer)) };
+            let registry = call.server.registry.borrow();
+            conferences.extend(page.iter().map(|status| render::conference(status, &registry)));
+            from = next.filter(|next| *next > first);
         }
     }
     Ok(json!({"conferences": conferences}))
@@ -178,10 +174,7 @@ pub(super) async fn dissolve(call: &Call, id: ConferenceId, keep_connections: bo
     call.conference(id, |_| ())?;
     let command = Command::DeleteConference { id, keep_connections };
     let answer = call.send(ticket, id.shard(), command)?.answer().await?;
-    let deleted: Vec<String> = match &answer {
-        Answer::Deleted { connections, .. } => connections.iter().map(ToString::to_string).collect(),
-        _ => Vec::new(),
-    };
+    let deleted = call.settle_deleted(&answer).await;
     Ok(json!({"deleted": deleted, "effect": effect_of(&answer)?}))
 }
 

@@ -173,7 +173,7 @@ impl Negotiated {
     /// The static payload type (RFC 3551 section 6), unless the client gave the codec another number.
     fn number_of(&self, kind: CodecKind) -> u8 {
         let named = self.names.iter().find(|(_, name)| codec_by_name(encoding(name)) == Some(kind));
-        named.map_or(static_payload_type(kind), |(number, _)| *number)
+        named.map_or_else(|| static_payload_type(kind), |(number, _)| *number)
     }
 
     fn further(&self) -> impl Iterator<Item = u8> {
@@ -216,7 +216,8 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
         (None, None) => server.place(),
     };
 
-    let (lease, rtp, rtcp) = server.ports.take(ip, SocketOptions { dscp, ..SocketOptions::default() }).map_err(port_error)?;
+    let (lease, rtp, rtcp) =
+        server.ports.take(ip, SocketOptions { dscp, ..SocketOptions::default() }).map_err(port_error)?;
     let (local, local_rtcp) = (lease.rtp(), lease.rtcp());
     let spec = Box::new(ConnectionSpec {
         remote,
@@ -309,10 +310,9 @@ pub(super) async fn get(call: &Call, given: Value) -> Result<Value, RpcError> {
     let ticket = call.ticket(&[Key::Connection(id)]);
     ticket.turn().await;
     let shard = call.connection(id, |entry| entry.shard)?;
-    match call.send(ticket, shard, Command::InspectConnection { id })?.answer().await? {
-        Answer::Connection(status) => Ok(render::connection(&status, &call.server.registry.borrow())),
-        other => Err(unexpected(&other)),
-    }
+    let answer = call.send(ticket, shard, Command::InspectConnection { id })?.answer().await?;
+    let Answer::Connection(status) = answer else { return Err(unexpected(&answer)) };
+    Ok(render::connection(&status, &call.server.registry.borrow()))
 }
 
 /// Reports every connection of every shard that is up, page by page.
@@ -326,14 +326,11 @@ pub(super) async fn list(call: &Call, given: Value) -> Result<Value, RpcError> {
                 break;
             }
             let command = Command::ListConnections { from: first, limit: PAGE };
-            match call.server.send(shard, command, call.received)?.answer().await? {
-                Answer::Connections { page, next } => {
-                    let registry = call.server.registry.borrow();
-                    connections.extend(page.iter().map(|status| render::connection(status, &registry)));
-                    from = next.filter(|next| *next > first);
-                }
-                other => return Err(unexpected(&other)),
-            }
+            let answer = call.server.send(shard, command, call.received)?.answer().await?;
+            let Answer::Connections { page, next } = answer else { return Err(unexpected(&answer)) };
+            let registry = call.server.registry.borrow();
+            connections.extend(page.iter().map(|status| render::connection(status, &registry)));
+            from = next.filter(|next| *next > first);
         }
     }
     Ok(json!({"connections": connections}))
@@ -362,10 +359,7 @@ async fn release(call: &Call, id: ConnectionId) -> Result<Value, RpcError> {
     ticket.turn().await;
     let shard = call.connection(id, |entry| entry.shard)?;
     let answer = call.send(ticket, shard, Command::DeleteConnection { id })?.answer().await?;
-    let deleted: Vec<String> = match &answer {
-        Answer::Deleted { connections, .. } => connections.iter().map(ToString::to_string).collect(),
-        _ => vec![id.to_string()],
-    };
+    let deleted = call.settle_deleted(&answer).await;
     Ok(json!({"deleted": deleted, "effect": effect_of(&answer)?}))
 }
 
@@ -428,7 +422,11 @@ fn endpoint(param: &str, remote: Option<SocketAddr>, local: IpAddr) -> Result<Op
         return wrong("is no address of one endpoint");
     }
     if remote.is_ipv4() != local.is_ipv4() {
-        return wrong(if local.is_ipv4() { "can't be reached from an IPv4 address" } else { "can't be reached from an IPv6 address" });
+        return wrong(if local.is_ipv4() {
+            "can't be reached from an IPv4 address"
+        } else {
+            "can't be reached from an IPv6 address"
+        });
     }
     Ok(Some(remote))
 }

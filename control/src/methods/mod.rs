@@ -113,35 +113,34 @@ impl Call {
     }
 
     /// Looks up something about a connection.
-    fn connection<T>(
-        &self,
-        id: ConnectionId,
-        look: impl FnOnce(&ConnectionEntry) -> T,
-    ) -> Result<T, RpcError> {
+    fn connection<T>(&self, id: ConnectionId, look: impl FnOnce(&ConnectionEntry) -> T) -> Result<T, RpcError> {
         let registry = self.server.registry.borrow();
         registry.connection(id).map(look).ok_or_else(|| RpcError::unknown_connection(id))
     }
 
     /// Looks up something about a conference.
-    fn conference<T>(
-        &self,
-        id: ConferenceId,
-        look: impl FnOnce(&ConferenceEntry) -> T,
-    ) -> Result<T, RpcError> {
+    fn conference<T>(&self, id: ConferenceId, look: impl FnOnce(&ConferenceEntry) -> T) -> Result<T, RpcError> {
         let registry = self.server.registry.borrow();
         registry.conference(id).map(look).ok_or_else(|| RpcError::unknown_conference(id))
     }
 
     /// Sends a command whose place in the order is the holder's of `ticket`, and gives the place up.
-    fn send(
-        &self,
-        ticket: Ticket,
-        shard: ShardId,
-        command: Command,
-    ) -> Result<InFlight, RpcError> {
+    fn send(&self, ticket: Ticket, shard: ShardId, command: Command) -> Result<InFlight, RpcError> {
         let sent = self.server.send(shard, command, self.received);
         drop(ticket);
         sent
+    }
+
+    /// The connections an answer says were released. Waits until that is known here too, so that whoever reads the
+    /// answer finds their ports free.
+    async fn settle_deleted(&self, answer: &Answer) -> Vec<String> {
+        let Answer::Deleted { connections, .. } = answer else { return Vec::new() };
+        for id in connections {
+            if let Ok(ended) = self.connection(*id, |entry| entry.ended.clone()) {
+                ended.wait().await;
+            }
+        }
+        connections.iter().map(ToString::to_string).collect()
     }
 
     /// Carries out a command on `shard`, after moving `connection` there if it lives elsewhere. The ticket is held all

@@ -67,7 +67,10 @@ pub(super) async fn start(call: &Call, mut given: Value) -> Result<Value, RpcErr
         Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
             Err(RpcError::invalid_param("kind", "kind: invalid type, expected a string"))
         }
-        None => params::<Value>(given).and(Err(RpcError::invalid_param("kind", "missing field `kind`"))),
+        None => {
+            params::<Value>(given)?;
+            Err(RpcError::invalid_param("kind", "missing field `kind`"))
+        }
     }
 }
 

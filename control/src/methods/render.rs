@@ -21,9 +21,9 @@ use ringbridge_media::command::Target;
 /// The answer is of another kind.
 pub fn effect_of(answer: &Answer) -> Result<Value, RpcError> {
     match answer {
-        Answer::Effect(told)
-        | Answer::Deleted { effect: told, .. }
-        | Answer::Stopped { effect: told, .. } => Ok(effect(told)),
+        Answer::Effect(told) | Answer::Deleted { effect: told, .. } | Answer::Stopped { effect: told, .. } => {
+            Ok(effect(told))
+        }
         Answer::Done => Ok(Value::Null),
         Answer::Connection(_)
         | Answer::Connections { .. }

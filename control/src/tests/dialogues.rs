@@ -25,19 +25,22 @@ fn refused(id: impl Into<Value>, code: i64, param: impl Into<Value>) -> Value {
 fn what_is_no_request_is_told_and_the_connection_goes_on() {
     let rig = Rig::start(1);
     let mut client = rig.client();
-    dialogue(&mut client, &[
-        ("nonsense", refused(Value::Null, -32700, Value::Null)),
-        ("{\"jsonrpc\":\"2.0\",", refused(Value::Null, -32700, Value::Null)),
-        ("\u{fffd}", refused(Value::Null, -32700, Value::Null)),
-        ("1", refused(Value::Null, -32600, Value::Null)),
-        ("[]", refused(Value::Null, -32600, Value::Null)),
-        (r#"{"id":1,"method":"server.info"}"#, refused(1, -32600, Value::Null)),
-        (r#"{"jsonrpc":"2.0","id":"x","method":5}"#, refused("x", -32600, Value::Null)),
-        (r#"{"jsonrpc":"2.0","id":{},"method":"server.info"}"#, refused(Value::Null, -32600, Value::Null)),
-        (r#"{"jsonrpc":"2.0","id":2,"method":"no.such"}"#, refused(2, -32601, Value::Null)),
-        (r#"{"jsonrpc":"2.0","id":3,"method":"server.info","params":[1]}"#, refused(3, -32602, Value::Null)),
-        (r#"{"jsonrpc":"2.0","id":3,"method":"server.info","params":{"x":1}}"#, refused(3, -32602, "x")),
-    ]);
+    dialogue(
+        &mut client,
+        &[
+            ("nonsense", refused(Value::Null, -32700, Value::Null)),
+            ("{\"jsonrpc\":\"2.0\",", refused(Value::Null, -32700, Value::Null)),
+            ("\u{fffd}", refused(Value::Null, -32700, Value::Null)),
+            ("1", refused(Value::Null, -32600, Value::Null)),
+            ("[]", refused(Value::Null, -32600, Value::Null)),
+            (r#"{"id":1,"method":"server.info"}"#, refused(1, -32600, Value::Null)),
+            (r#"{"jsonrpc":"2.0","id":"x","method":5}"#, refused("x", -32600, Value::Null)),
+            (r#"{"jsonrpc":"2.0","id":{},"method":"server.info"}"#, refused(Value::Null, -32600, Value::Null)),
+            (r#"{"jsonrpc":"2.0","id":2,"method":"no.such"}"#, refused(2, -32601, Value::Null)),
+            (r#"{"jsonrpc":"2.0","id":3,"method":"server.info","params":[1]}"#, refused(3, -32602, Value::Null)),
+            (r#"{"jsonrpc":"2.0","id":3,"method":"server.info","params":{"x":1}}"#, refused(3, -32602, "x")),
+        ],
+    );
     client.line(&"x".repeat(70_000));
     assert_eq!(client.read().expect("an answer")["error"]["code"], -32700);
     client.line("");
@@ -98,8 +101,18 @@ fn wrong_types_and_ranges_name_the_parameter() {
         ("operation.start", json!({"kind": "play", "connection_id": id, "files": []}), -32602, "files"),
         ("operation.start", json!({"kind": "play", "connection_id": id, "files": [1]}), -32602, "files[0]"),
         ("operation.start", json!({"kind": "play", "files": ["a"]}), -32602, "connection_id"),
-        ("operation.start", json!({"kind": "record", "connection_id": id, "path": "a", "max_time_ms": 0}), -32602, "max_time_ms"),
-        ("operation.start", json!({"kind": "record", "connection_id": id, "path": "a", "channels": {}}), 1016, "channels"),
+        (
+            "operation.start",
+            json!({"kind": "record", "connection_id": id, "path": "a", "max_time_ms": 0}),
+            -32602,
+            "max_time_ms",
+        ),
+        (
+            "operation.start",
+            json!({"kind": "record", "connection_id": id, "path": "a", "channels": {}}),
+            1016,
+            "channels",
+        ),
         ("operation.stop", json!({"connection_id": id, "conference_id": room}), -32602, "conference_id"),
         ("events.subscribe", json!({"kinds": ["weather"]}), -32602, "kinds"),
         ("server.drain", json!({"deadline_ms": -1}), -32602, "deadline_ms"),

@@ -26,7 +26,8 @@ fn everybody_is_told_once_and_the_shard_starts_again() {
     }
     assert_eq!(told.last().expect("told")["shard"], 0);
     let ended = |name: &str, key: &str| {
-        let mut ids: Vec<Value> = told.iter().filter(|event| event["event"] == name).map(|event| event[key].clone()).collect();
+        let mut ids: Vec<Value> =
+            told.iter().filter(|event| event["event"] == name).map(|event| event[key].clone()).collect();
         ids.sort_by_key(ToString::to_string);
         ids
     };
@@ -37,7 +38,9 @@ fn everybody_is_told_once_and_the_shard_starts_again() {
     connections.sort_by_key(ToString::to_string);
     assert_eq!(ended("connection.ended", "connection_id"), connections);
     assert_eq!(ended("conference.ended", "conference_id"), [json!(room)]);
-    assert!(told.iter().filter(|event| event["event"] == "connection.ended").all(|event| event["reason"] == "shard_failed"));
+    assert!(
+        told.iter().filter(|event| event["event"] == "connection.ended").all(|event| event["reason"] == "shard_failed")
+    );
     assert!(told.iter().filter(|event| event["event"] == "operation.ended").all(|event| event["condition"] == "error"));
 
     for id in [&dies, &guest] {
@@ -50,7 +53,8 @@ fn everybody_is_told_once_and_the_shard_starts_again() {
 
     eventually("it is up again", || client.ok("server.stats", json!({}))["shards"][0]["up"] == true);
     let control = client.ok("server.stats", json!({}))["control"].take();
-    let in_use = control["port_pairs"].as_i64().expect("a number") - control["port_pairs_free"].as_i64().expect("a number");
+    let in_use =
+        control["port_pairs"].as_i64().expect("a number") - control["port_pairs_free"].as_i64().expect("a number");
     assert_eq!(in_use, 1, "only the survivor has ports");
     for _ in 0..100 {
         let id = client.connection(json!({"shard": 0}));

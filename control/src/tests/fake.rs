@@ -195,7 +195,8 @@ impl State {
             }
             ShardMessage::Move { connection, to, slot: _ } => {
                 self.log.push(format!("{shard} move {connection}"));
-                let movable = self.connections.get_mut(&connection).filter(|moved| moved.state == ConnectionState::Idle);
+                let movable =
+                    self.connections.get_mut(&connection).filter(|moved| moved.state == ConnectionState::Idle);
                 let now = match movable {
                     Some(moved) => {
                         moved.shard = to;
@@ -364,9 +365,10 @@ impl State {
             }
             Command::StopOperation { target, operation } => {
                 self.target(shard, target)?;
-                let running = self.operations.iter().filter(|(id, running)| {
-                    running.target == target && operation.is_none_or(|wanted| wanted == **id)
-                });
+                let running = self
+                    .operations
+                    .iter()
+                    .filter(|(id, running)| running.target == target && operation.is_none_or(|wanted| wanted == **id));
                 let operations: Vec<OperationId> = running.map(|(id, _)| *id).collect();
                 if let Some(wanted) = operation.filter(|_| operations.is_empty()) {
                     return Err(CommandError::UnknownOperation(wanted));

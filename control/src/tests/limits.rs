@@ -98,9 +98,7 @@ fn a_client_that_never_reads_is_disconnected_and_nobody_else_notices() {
         // Ends when the server has closed the connection.
         while deaf.try_line(r#"{"jsonrpc":"2.0","id":1,"method":"rpc.discover"}"#).is_ok() {}
     });
-    eventually("it is disconnected", || {
-        other.ok("server.stats", json!({}))["control"]["clients_disconnected"] == 1
-    });
+    eventually("it is disconnected", || other.ok("server.stats", json!({}))["control"]["clients_disconnected"] == 1);
     flood.join().expect("no panic");
     assert_eq!(other.ok("connection.get", json!({"connection_id": id}))["state"], "idle");
 }
@@ -187,7 +185,10 @@ fn what_is_left_at_the_deadline_is_ended_with_one_event_each() {
     let told = |name: &str| told.iter().filter(|event| event["event"] == name).cloned().collect::<Vec<_>>();
     let operations = told("operation.ended");
     assert_eq!(operations.len(), 1);
-    assert_eq!((&operations[0]["operation_id"], &operations[0]["condition"]), (&start["operation_id"], &json!("autostop")));
+    assert_eq!(
+        (&operations[0]["operation_id"], &operations[0]["condition"]),
+        (&start["operation_id"], &json!("autostop"))
+    );
     let expected = json!({"event": "connection.ended", "connection_id": id, "reason": "shutdown"});
     assert_eq!(told("connection.ended"), [expected]);
     let expected = json!({"event": "conference.ended", "conference_id": room, "reason": "shutdown"});

@@ -31,8 +31,8 @@ fn a_connection_from_its_creation_to_its_end() {
     assert_eq!((spec.ptime_ms, spec.rtp_timeout_ms), (30, Some(500)));
     assert!(created["local"].as_str().is_some_and(|local| local.starts_with("127.0.0.2:")), "{created}");
 
-    let modified =
-        client.ok("connection.modify", json!({"connection_id": id, "codec": "PCMA", "rtp_timeout_ms": null, "label": "two"}));
+    let modified = client
+        .ok("connection.modify", json!({"connection_id": id, "codec": "PCMA", "rtp_timeout_ms": null, "label": "two"}));
     assert_eq!(modified, created);
     assert_eq!(rig.world.spec(id).rtp_timeout_ms, None);
     let status = client.ok("connection.get", json!({"connection_id": id}));
@@ -68,8 +68,12 @@ fn connections_are_spread_placed_and_listed_page_by_page() {
         client.connection(json!({"shard": 1}));
     }
     let list = client.ok("connection.list", json!({}));
-    let mut ids: Vec<&str> =
-        list["connections"].as_array().expect("a list").iter().filter_map(|entry| entry["connection_id"].as_str()).collect();
+    let mut ids: Vec<&str> = list["connections"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|entry| entry["connection_id"].as_str())
+        .collect();
     assert_eq!(ids.len(), 155);
     ids.sort_unstable();
     ids.dedup();
@@ -209,7 +213,10 @@ fn operations_play_record_and_stop() {
     client.fails("operation.stop", params, 1003);
 
     // All of them, not blocking.
-    assert_eq!(client.ok("operation.stop", json!({"connection_id": id, "block": false}))["stopped"], json!([first["operation_id"]]));
+    assert_eq!(
+        client.ok("operation.stop", json!({"connection_id": id, "block": false}))["stopped"],
+        json!([first["operation_id"]])
+    );
     assert_eq!(client.event("operation.ended")["operation_id"], first["operation_id"]);
     assert_eq!(client.ok("operation.stop", json!({"connection_id": id}))["stopped"], json!([]));
 
@@ -220,12 +227,18 @@ fn operations_play_record_and_stop() {
     assert!(utility.starts_with("util-"));
     client.fails("operation.stop", json!({"connection_id": utility, "operation_id": first["operation_id"]}), 1003);
     client.fails("connection.get", json!({"connection_id": utility}), 1001);
-    assert_eq!(client.ok("operation.stop", json!({"connection_id": utility}))["stopped"], json!([on_room["operation_id"]]));
+    assert_eq!(
+        client.ok("operation.stop", json!({"connection_id": utility}))["stopped"],
+        json!([on_room["operation_id"]])
+    );
     let ended = client.event("operation.ended");
     assert_eq!((&ended["connection_id"], &ended["conference_id"]), (&json!(utility), &json!(room)));
     client.fails("operation.stop", json!({"connection_id": utility}), 1001);
     client.ok("operation.start", play("conference_id", &room));
-    assert_eq!(client.ok("operation.stop", json!({"conference_id": room}))["stopped"].as_array().map(Vec::len), Some(1));
+    assert_eq!(
+        client.ok("operation.stop", json!({"conference_id": room}))["stopped"].as_array().map(Vec::len),
+        Some(1)
+    );
 
     // Those of a connection that is deleted.
     client.ok("operation.start", record("b.wav"));

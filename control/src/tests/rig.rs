@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -237,14 +238,13 @@ pub(super) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// A range of `ports` ports that were free a moment ago. Servers of tests that run at the same time get ranges of
-/// their own, since the pool passes over what others hold.
+/// A range of `ports` ports. Servers of tests that run at the same time in one process get ranges of their own; the
+/// pool passes over what other processes hold.
 pub(super) fn free_ports(ports: u16) -> PortRange {
-    use std::sync::atomic::{AtomicU16, Ordering};
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let spread = u16::try_from(std::process::id() % 8).unwrap_or(0) * 1600;
-    let lo = 12_000 + spread + NEXT.fetch_add(1, Ordering::Relaxed) % 40 * 200 % 1600;
-    PortRange::new(lo, lo + ports - 1).expect("a range")
+    let process = u16::try_from(std::process::id() % 3).expect("small") * PROCESS_PORTS;
+    let lo = 10_000 + process + NEXT.fetch_add(ports, Ordering::Relaxed) % (PROCESS_PORTS - ports);
+    PortRange::new(lo & !1, lo + ports - 1).expect("a range")
 }
 
 /// A free TCP port on loopback.
@@ -253,5 +253,7 @@ pub(super) fn free_tcp_port() -> SocketAddr {
     listener.local_addr().expect("bound")
 }
 
+/// Ports the tests of one process use, below those that the system gives out by itself.
+const PROCESS_PORTS: u16 = 6_400;
 /// How long to wait for what has to come.
 const PATIENCE: Duration = Duration::from_secs(30);
