@@ -14,8 +14,8 @@ use crate::signal::{self, BLOCK, MARKER_SAMPLES, SAMPLE_RATE_HZ, VOICES};
 const PRESENT_LEVEL: f64 = 0.6;
 /// A member's own voice at or above this share, over a whole measurement, is self-hearing (-20 dB).
 const SELF_LEVEL: f64 = 0.1;
-/// A member's own voice at or above this share in one single block is self-hearing.
-const SELF_BLOCK_LEVEL: f64 = 0.5;
+/// A member's own voice at or above this share in two blocks in a row may be self-hearing.
+const SELF_BLOCK_LEVEL: f64 = 0.42;
 /// Samples up to this size count as silence: the smallest µ-law steps.
 const SILENT_MAX: u16 = 8;
 /// A run of so many silent samples while somebody else talks is a hole: 5 ms, longer than any beat of the tones stays
@@ -298,6 +298,32 @@ fn count_holes(pcm: &[i16]) -> u64 {
     holes
 }
 
+/// Whether two blocks in a row hold the own voice, that of talker `own`.
+///
+/// Where another voice stops, starts or jumps within a block, its tone spreads over its neighbours', so a level alone
+/// proves nothing. Such a step touches one block; a frame of one's own voice fills one block and half of a second. And
+/// in the fuller of them every other voice must be either there or not, and the voices together make up all there is.
+fn is_own_voice(own: usize, talkers: &[Talker], first: &[i16], second: &[i16]) -> bool {
+    /// Share of a block's energy its voices have to explain.
+    const EXPLAINED: f64 = 0.9;
+    let voice = talkers[own].voice;
+    let (first_level, second_level) = (signal::voice_level(voice, first), signal::voice_level(voice, second));
+    if first_level.min(second_level) < SELF_BLOCK_LEVEL {
+        return false;
+    }
+    let fuller = if first_level > second_level { first } else { second };
+    let mut explained = 0.0;
+    for (index, talker) in talkers.iter().enumerate() {
+        let level = signal::voice_level(talker.voice, fuller);
+        if index != own && (0.1..0.8).contains(&level) {
+            return false;
+        }
+        explained += level * level;
+    }
+    let energy: f64 = fuller.iter().map(|&sample| f64::from(sample).powi(2)).sum::<f64>() / fuller.len() as f64;
+    explained >= EXPLAINED * energy * 2.0 / signal::TONE_AMPLITUDE.powi(2)
+}
+
 /// Reads the level of each voice block by block, where no marker drowns it. The edges are left out: a marker cut off
 /// by them is not found.
 fn measure_levels(pcm: &[i16], loud: &[bool], talkers: &[Talker], own: Option<usize>, heard: &mut Heard) {
@@ -313,11 +339,9 @@ fn measure_levels(pcm: &[i16], loud: &[bool], talkers: &[Talker], own: Option<us
                 .collect();
             let typical = crate::figures::median(&levels).unwrap_or(0.0);
             heard.own_level_max = typical;
-            // One block is enough, but not one louder than all tones together: half a marker beside a hole.
-            let loudest = talkers.len() as f64 * signal::TONE_AMPLITUDE * 1.2;
-            let once = clear_blocks().filter(|&(_, clear)| clear).any(|(block, _)| {
-                signal::voice_level(talker.voice, block) >= SELF_BLOCK_LEVEL
-                    && block.iter().all(|&sample| f64::from(sample).abs() <= loudest)
+            let blocks: Vec<_> = clear_blocks().collect();
+            let once = blocks.array_windows().any(|&[(first, first_clear), (second, second_clear)]| {
+                first_clear && second_clear && is_own_voice(index, talkers, first, second)
             });
             heard.self_hearing |= u64::from(typical >= SELF_LEVEL || once);
             continue;
@@ -425,6 +449,31 @@ mod tests {
             }
         });
         assert_eq!(heard.self_hearing, 1, "{heard:?}");
+    }
+
+    #[test]
+    fn a_frame_of_self_hearing_is_found_wherever_it_begins() {
+        for from in (20_000..20_080).step_by(7) {
+            let (heard, _) = check(&[0, 2], Some(1), |pcm| {
+                for (at, sample) in pcm.iter_mut().enumerate().skip(from).take(packet::SAMPLES) {
+                    *sample += mulaw::decode(signal::voice_frame(1, 0)[(at + 40) % packet::SAMPLES]);
+                }
+            });
+            assert_eq!(heard.self_hearing, 1, "from {from}: {heard:?}");
+        }
+    }
+
+    #[test]
+    fn gaps_and_jumps_of_others_are_not_taken_for_self_hearing() {
+        // Voices 0 and 2 stand on either side of the own one; where they break off or jump, they spread into it.
+        for length in [40, 80, 97, 160, 333] {
+            for from in (20_000..20_080).step_by(3) {
+                let (heard, _) = check(&[0, 2], Some(1), |pcm| pcm[from..from + length].fill(0));
+                assert_eq!(heard.self_hearing, 0, "a hole of {length} at {from}: {heard:?}");
+                let (heard, _) = check(&[0, 2], Some(1), |pcm| drop(pcm.drain(from..from + length)));
+                assert_eq!(heard.self_hearing, 0, "a jump of {length} at {from}: {heard:?}");
+            }
+        }
     }
 
     #[test]
