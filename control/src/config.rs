@@ -527,6 +527,21 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_is_complete() {
+        // serde lists every key when it meets one it does not know.
+        let documented = include_str!("../../docs/configuration.md");
+        for (text, section) in [("no_such_key = 1", ""), ("[rtp]\nno_such_key = 1", "rtp.")] {
+            let error = parse(text).expect_err("unknown");
+            let known = error.split("expected one of").nth(1).expect("a list").split('`');
+            let keys: Vec<&str> = known.skip(1).step_by(2).collect();
+            assert!(keys.len() > 5, "{error}");
+            for key in keys.iter().filter(|key| **key != "rtp") {
+                assert!(documented.contains(&format!("`{section}{key}`")), "{section}{key}");
+            }
+        }
+    }
+
+    #[test]
     fn unknown_keys_and_wrong_values_are_named() {
         for (text, part) in [
             ("shard = 3", "shard"),

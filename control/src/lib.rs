@@ -10,6 +10,7 @@
 //! losing a client stops none.
 #![forbid(unsafe_code)]
 
+pub mod begin;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -16,6 +16,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::events::EventKind;
     use crate::methods::NAMES;
     use crate::proto::ErrorKind;
 
@@ -43,6 +44,16 @@ mod tests {
             assert_eq!(errors[kind.name()]["code"], kind.code(), "{}", kind.name());
         }
         assert_eq!(errors.len(), ErrorKind::ALL.len());
+    }
+
+    #[test]
+    fn the_documentation_is_complete() {
+        let text = include_str!("../../docs/control-socket.md");
+        let events = EventKind::ALL.iter().map(|kind| kind.name());
+        let errors = ErrorKind::ALL.iter().map(|kind| kind.name());
+        for name in NAMES.iter().copied().chain(events).chain(errors) {
+            assert!(text.contains(&format!("`{name}`")), "{name}");
+        }
     }
 
     #[test]

@@ -25,10 +25,11 @@ use ringbridge_shard::executor::{ShardConfig, ShardHandle};
 use ringbridge_shard::mailbox::{Doorbell, ShardReport};
 use serde_json::{Value, json};
 use tokio::net::unix::pipe;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{spawn_blocking, spawn_local, yield_now};
 use tokio::time::{sleep, timeout};
 
+use crate::begin::begin;
 use crate::config::{Config, ConfigError, Derived, Machine, batch_wait};
 use crate::events::{EventKind, Hub};
 use crate::files::{FilesConfig, MediaFiles};
@@ -133,7 +134,8 @@ enum Outgoing {
     OperationEnded { id: OperationId, condition: Condition, elapsed_ms: u64 },
 }
 
-/// Runs a server until `stop` is ready, then ends it tidily. `ready` is called when commands are accepted.
+/// Runs a server until `stops` says so, then ends it tidily: the first time it drains, the second time it ends at once.
+/// `ready` is called when commands are accepted.
 ///
 /// Wants a current-thread runtime with a `LocalSet`.
 ///
@@ -143,7 +145,7 @@ pub async fn run(
     config: Config,
     machine: &Machine,
     start_shard: StartShard,
-    stop: impl Future<Output = ()>,
+    mut stops: mpsc::Receiver<()>,
     ready: impl FnOnce(&Path, usize),
 ) -> Result<(), ServeError> {
     let derived = config.derive(machine)?;
@@ -173,8 +175,13 @@ pub async fn run(
     tokio::select! {
         () = socket.serve(Rc::clone(&server)) => {}
         () = async {
-            stop.await;
-            server.drain(Some(Duration::from_millis(u64::from(server.config.drain_deadline_ms)))).await;
+            // A sender that is gone says it as well.
+            stops.recv().await;
+            let deadline = Duration::from_millis(u64::from(server.config.drain_deadline_ms));
+            tokio::select! {
+                _ = server.drain(Some(deadline)) => {}
+                _ = stops.recv() => {}
+            }
         } => {}
     }
     server.stop().await;
@@ -399,7 +406,7 @@ impl Server {
                 Outgoing::Event(kind, params) => self.hub.publish(kind, params),
                 Outgoing::OperationEnded { id, condition, elapsed_ms } => {
                     let server = Rc::clone(self);
-                    spawn_local(async move { server.end_operation(id, condition, elapsed_ms).await });
+                    begin(async move { server.end_operation(id, condition, elapsed_ms).await });
                 }
             }
         }
@@ -553,7 +560,7 @@ impl Server {
         // Their ports are free again.
         drop(lost.connections);
         let server = Rc::clone(self);
-        spawn_local(async move {
+        begin(async move {
             for entry in lost.operations {
                 server.end_lost_operation(entry, reason).await;
             }

@@ -5,13 +5,10 @@
 //! is carried out to its end even if the client has gone.
 
 use std::fs;
-use std::future::Future;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
 
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Group, Uid, User};
@@ -21,8 +18,9 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::task::{JoinHandle, spawn_local};
+use tokio::task::spawn_local;
 
+use crate::begin::begin;
 use crate::config::default_control_sockets;
 use crate::events::Client;
 use crate::methods::{self, Call};
@@ -303,32 +301,6 @@ async fn carry_out(
         server.count_error();
     }
     (id.map(|id| answer(id, result)), call)
-}
-
-/// Work that was begun.
-enum Begun<T> {
-    Ended(T),
-    Running(JoinHandle<T>),
-}
-
-/// Carries `work` as far as it goes without waiting; the rest becomes a task.
-fn begin<T: 'static>(work: impl Future<Output = T> + 'static) -> Begun<T> {
-    let mut work: Pin<Box<dyn Future<Output = T>>> = Box::pin(work);
-    // Whatever it waits for registers the task's own waker when the task is first run.
-    match work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(result) => Begun::Ended(result),
-        Poll::Pending => Begun::Running(spawn_local(work)),
-    }
-}
-
-impl<T> Begun<T> {
-    /// The result; `None` if the task was ended with the server.
-    async fn end(self) -> Option<T> {
-        match self {
-            Self::Ended(result) => Some(result),
-            Self::Running(task) => task.await.ok(),
-        }
-    }
 }
 
 /// Finds lines in what arrives. Never holds more than one line of the longest kind and what was read with its end.

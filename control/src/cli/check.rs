@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use ringbridge_shard::probe::{self, Wanted};
+use ringbridge_shard::probe::{self, Problem, Wanted};
 
 use super::serve::{ServeArgs, machine};
 
@@ -27,11 +27,14 @@ pub(super) fn main(args: ServeArgs) -> ExitCode {
     let ports = u32::try_from(derived.port_pairs * 2).unwrap_or(u32::MAX);
     let probe = probe::probe();
     println!("kernel {}, {shards} shards, {ports} media ports", probe.kernel);
-    let problems = probe.problems(Wanted { shards, ports });
-    for problem in &problems {
-        println!("{}: {problem}", if problem.is_fatal() { "problem" } else { "advice" });
+    let mut fit = true;
+    for problem in probe.problems(Wanted { shards, ports }) {
+        // With fewer files there can be fewer connections than ports; everything else works.
+        let fatal = problem.is_fatal() && !matches!(problem, Problem::TooFewFiles { .. });
+        fit &= !fatal;
+        println!("{}: {problem}", if fatal { "problem" } else { "advice" });
     }
-    if problems.iter().any(probe::Problem::is_fatal) {
+    if !fit {
         return ExitCode::FAILURE;
     }
     println!("this machine can run the server");

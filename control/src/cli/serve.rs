@@ -1,6 +1,6 @@
 //! `ringbridge serve`
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,7 +9,8 @@ use std::sync::Arc;
 use ringbridge_shard::executor::{self, Peers};
 use ringbridge_shard::sockets::raise_nofile_limit;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::LocalSet;
+use tokio::sync::mpsc;
+use tokio::task::{LocalSet, spawn_local};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, ConfigError, CpuList, Machine, PortRange, ShardCount};
@@ -64,7 +65,8 @@ pub(super) struct ServeArgs {
 
 pub(super) fn main(args: ServeArgs) -> ExitCode {
     let filter = EnvFilter::try_from_env("RINGBRIDGE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    log.with_ansi(std::io::stderr().is_terminal()).init();
     if let Some(option) = args.missing_adapter() {
         eprintln!("ringbridge: {option} is not supported in this version");
         return ExitCode::FAILURE;
@@ -119,14 +121,19 @@ fn serve(config: Config) -> Result<(), ServeError> {
     LocalSet::new().block_on(&runtime, async {
         let mut terminate = signal(SignalKind::terminate()).map_err(io("can't listen for SIGTERM"))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(io("can't listen for SIGINT"))?;
-        let stop = async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+        let (sender, stops) = mpsc::channel(1);
+        spawn_local(async move {
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                tracing::info!("told to stop; once more ends what is being drained");
+                // One that is waiting already says the same.
+                let _ = sender.try_send(());
             }
-            tracing::info!("told to stop");
-        };
-        server::run(config, &machine, start_shard, stop, announce).await
+        });
+        server::run(config, &machine, start_shard, stops, announce).await
     })
 }
 

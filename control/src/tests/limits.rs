@@ -169,6 +169,17 @@ fn told_to_stop_the_server_drains_then_tells_everybody() {
 }
 
 #[test]
+fn told_twice_the_server_waits_for_nobody() {
+    let mut rig = Rig::start_with(1, |config| config.drain_deadline_ms = 3_600_000);
+    let mut client = rig.client();
+    client.connection(json!({}));
+    rig.tell_to_stop();
+    eventually("it drains", || client.ok("server.info", json!({}))["draining"] == true);
+    rig.tell_to_stop();
+    rig.join().expect("a tidy end");
+}
+
+#[test]
 fn what_is_left_at_the_deadline_is_ended_with_one_event_each() {
     let mut rig = Rig::start(2);
     let mut client = rig.client();

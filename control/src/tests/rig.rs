@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 
 use super::fake::World;
@@ -23,7 +22,7 @@ pub(super) struct Rig {
     pub(super) world: World,
     pub(super) dir: TempDir,
     socket: PathBuf,
-    stop: Option<oneshot::Sender<()>>,
+    stop: tokio::sync::mpsc::Sender<()>,
     thread: Option<JoinHandle<Result<(), ServeError>>>,
 }
 
@@ -31,6 +30,7 @@ pub(super) struct Rig {
 pub(super) struct Client {
     stream: BufReader<UnixStream>,
     events: Vec<Value>,
+    answers: Vec<Value>,
     last_id: u64,
 }
 
@@ -57,27 +57,26 @@ impl Rig {
         change(&mut config);
         let world = World::default();
         let starter = world.starter();
-        let (stop, stopped) = oneshot::channel();
+        let (stop, stops) = tokio::sync::mpsc::channel(2);
         let (ready, is_ready) = mpsc::channel();
         let machine = Machine { cpus: vec![0], files: 65_536 };
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            let stopped = async { drop(stopped.await) };
             let announce = move |path: &std::path::Path, _| ready.send(path.to_owned()).expect("somebody waits");
-            LocalSet::new().block_on(&runtime, server::run(config, &machine, starter, stopped, announce))
+            LocalSet::new().block_on(&runtime, server::run(config, &machine, starter, stops, announce))
         });
         match is_ready.recv_timeout(PATIENCE) {
             Ok(path) => assert_eq!(path, socket),
             Err(_) => panic!("the server did not start: {:?}", thread.join()),
         }
-        Self { world, dir, socket, stop: Some(stop), thread: Some(thread) }
+        Self { world, dir, socket, stop, thread: Some(thread) }
     }
 
     /// A new client.
     pub(super) fn client(&self) -> Client {
         let stream = UnixStream::connect(&self.socket).expect("a server listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        Client { stream: BufReader::new(stream), events: Vec::new(), last_id: 0 }
+        Client { stream: BufReader::new(stream), events: Vec::new(), answers: Vec::new(), last_id: 0 }
     }
 
     /// Puts a short prompt below the audio root.
@@ -96,12 +95,10 @@ impl Rig {
         writer.finalize().expect("closed");
     }
 
-    /// Tells the server to stop; it may still be told so by dropping.
-    pub(super) fn tell_to_stop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            // It may have ended by itself.
-            let _ = stop.send(());
-        }
+    /// Tells the server to stop.
+    pub(super) fn tell_to_stop(&self) {
+        // It may have ended by itself, or have been told more than once.
+        let _ = self.stop.try_send(());
     }
 
     /// Waits until the server has ended by itself.
@@ -183,14 +180,19 @@ impl Client {
         }
     }
 
-    /// The answer to `id`; events and other answers that come first are kept or dropped.
+    /// The answer to `id`; events and other answers that come first are kept.
     pub(super) fn answer(&mut self, id: u64) -> Value {
+        if let Some(kept) = self.answers.iter().position(|answer| answer["id"] == id) {
+            return self.answers.swap_remove(kept);
+        }
         loop {
             let message = self.read().expect("an answer");
             if message["method"] == "event" {
                 self.events.push(message["params"].clone());
             } else if message["id"] == id {
                 return message;
+            } else {
+                self.answers.push(message);
             }
         }
     }
