@@ -32,6 +32,7 @@ struct State {
     conferences: BTreeMap<ConferenceId, Conference>,
     operations: BTreeMap<OperationId, Operation>,
     outboxes: BTreeMap<u8, Arc<Outbox>>,
+    mailboxes: BTreeMap<u8, Arc<Mailbox>>,
     held: BTreeSet<u8>,
     failing: BTreeSet<u8>,
     log: Vec<String>,
@@ -111,7 +112,11 @@ impl World {
         assert!(outbox.push(ShardReport::Event(event)).is_ok());
     }
 
-    /// How many messages wait in a shard's outbox.
+    /// How many messages wait in a shard's mailbox.
+    pub(super) fn waiting(&self, shard: u8) -> usize {
+        self.state().mailboxes[&shard].len()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -130,6 +135,7 @@ impl World {
         let mailbox = Mailbox::new()?;
         let outbox = Outbox::new(doorbell);
         state.outboxes.insert(config.id.0, Arc::clone(&outbox));
+        state.mailboxes.insert(config.id.0, Arc::clone(&mailbox));
         let (world, reader) = (self.clone(), MailboxReader::new(Arc::clone(&mailbox)));
         let thread = thread::spawn(move || world.run(config.id, reader));
         Ok(ShardHandle { id: config.id, mailbox, outbox, thread })

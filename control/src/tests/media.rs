@@ -262,7 +262,8 @@ fn files_that_cant_be_used_change_nothing() {
     rig.world.hold(0);
     let start = client.send("operation.start", json!({"kind": "record", "connection_id": id, "path": "lost.wav"}));
     let file = rig.dir.path().join("state/recordings/lost.wav");
-    eventually("the file is made", || file.exists());
+    eventually("the command is sent", || rig.world.waiting(0) == 1);
+    assert!(file.exists());
     rig.world.fail(0);
     rig.world.release(0);
     assert_eq!(client.answer(start)["error"]["code"], 1017);
