@@ -191,13 +191,17 @@ impl Figures {
     }
 
     fn drops(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        self.each(encoder, "drops", "Packets dropped, by reason.", MetricType::Counter, |snapshot, mut metric| {
-            for (reason, count) in snapshot.drops.iter() {
-                let labels = [("reason", reason.name())];
+        let help = "Packets dropped, by reason.";
+        let mut metric = encoder.encode_descriptor("drops", help, None, MetricType::Counter)?;
+        for (shard, snapshot) in &self.snapshots {
+            let drops = snapshot.iter().flat_map(|snapshot| snapshot.drops.iter());
+            for (reason, count) in drops {
+                // A family can't be nested in another: both labels are given at once.
+                let labels = [("shard", shard.to_string()), ("reason", reason.name().to_owned())];
                 ConstCounter::new(count).encode(metric.encode_family(&labels)?)?;
             }
-            Ok(())
-        })
+        }
+        Ok(())
     }
 
     fn up(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
