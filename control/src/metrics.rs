@@ -106,9 +106,7 @@ impl Collector for Figures {
         self.counter(encoder, "shard_events_dropped", "Events a shard dropped.", |shard| shard.events_dropped)?;
         self.counter(encoder, "io_syscalls", "System calls of the packet I/O.", |shard| shard.io.syscalls)?;
         self.counter(encoder, "io_rearms", "Receives armed again.", |shard| shard.io.rearms)?;
-        self.counter(encoder, "io_buffers_exhausted", "Times the buffers ran dry.", |shard| {
-            shard.io.buffers_exhausted
-        })?;
+        self.counter(encoder, "io_buffers_exhausted", "Times the buffers ran dry.", |shard| shard.io.buffers_exhausted)?;
         self.counter(encoder, "io_resends", "Sends tried a second time.", |shard| shard.io.resends)?;
         self.counter(encoder, "shard_cpu_nanoseconds", "CPU time of a shard's thread.", |shard| shard.cpu_ns)?;
         self.drops(encoder)?;
@@ -124,11 +122,7 @@ impl Collector for Figures {
             ("control_errors", "Requests that failed.", self.errors),
             ("control_events", "Events that happened.", self.events),
             ("control_events_dropped", "Events dropped because a client was behind.", self.events_dropped),
-            (
-                "control_clients_disconnected",
-                "Clients disconnected because they did not read.",
-                self.clients_disconnected,
-            ),
+            ("control_clients_disconnected", "Clients disconnected because they did not read.", self.clients_disconnected),
             ("control_cpu_nanoseconds", "CPU time of the control thread.", self.cpu_ns),
         ];
         for (name, help, value) in plain {
@@ -200,10 +194,10 @@ impl Figures {
         let help = "Packets dropped, by reason.";
         let mut metric = encoder.encode_descriptor("drops", help, None, MetricType::Counter)?;
         for (shard, snapshot) in &self.snapshots {
-            let Some(snapshot) = snapshot else { continue };
-            let shard = shard.to_string();
-            for (reason, count) in snapshot.drops.iter() {
-                let labels = [("shard", shard.as_str()), ("reason", reason.name())];
+            let drops = snapshot.iter().flat_map(|snapshot| snapshot.drops.iter());
+            for (reason, count) in drops {
+                // A family can't be nested in another: both labels are given at once.
+                let labels = [("shard", shard.to_string()), ("reason", reason.name().to_owned())];
                 ConstCounter::new(count).encode(metric.encode_family(&labels)?)?;
             }
         }

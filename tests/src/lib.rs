@@ -1,3 +1,27 @@
 //! What the suites share.
 
+pub mod audio;
+pub mod endpoint;
+pub mod server;
 pub mod sim;
+
+use std::time::{Duration, Instant};
+
+/// A condition that has not come true by then never will.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until `condition` gives something.
+///
+/// # Panics
+/// If it gives nothing within [`PATIENCE`].
+#[track_caller]
+pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(began.elapsed() < PATIENCE, "this never came: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

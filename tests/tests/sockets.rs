@@ -1,0 +1,39 @@
+//! The real server on loopback: everything it is for, from outside.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test may panic, and its numbers are small")]
+
+#[path = "sockets/conference.rs"]
+mod conference;
+#[path = "sockets/faults.rs"]
+mod faults;
+#[path = "sockets/figures.rs"]
+mod figures;
+#[path = "sockets/operations.rs"]
+mod operations;
+#[path = "sockets/ports.rs"]
+mod ports;
+#[path = "sockets/relay.rs"]
+mod relay;
+
+use ringbridge_tests::endpoint::Endpoint;
+use ringbridge_tests::server::{Leg, Server, Setup};
+use serde_json::{Value, json};
+
+/// A server to be started.
+fn setup() -> Setup {
+    Setup::new(env!("CARGO_BIN_EXE_ringbridge-under-test"))
+}
+
+/// An endpoint and its connection, which knows where the endpoint is.
+fn connect(server: &Server, mut params: Value) -> (Endpoint, Leg) {
+    let endpoint = Endpoint::open();
+    params["remote"] = endpoint.address().to_string().into();
+    let leg = server.create(params);
+    (endpoint, leg)
+}
+
+/// Two endpoints in a relay.
+fn relayed(server: &Server) -> [(Endpoint, Leg); 2] {
+    let pair = [connect(server, json!({})), connect(server, json!({}))];
+    server.ok("relay.start", json!({"a": pair[0].1.id, "b": pair[1].1.id}));
+    pair
+}
