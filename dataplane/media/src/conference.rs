@@ -32,7 +32,7 @@ pub(crate) struct Conference {
     /// Slots of the connections in it, in order of joining.
     pub(crate) participants: Vec<u32>,
     pub(crate) participants_max: u32,
-    pub(crate) operations: [Option<Operation>; CONFERENCE_OPERATIONS_MAX],
+    pub(crate) operations: [Option<Box<Operation>>; CONFERENCE_OPERATIONS_MAX],
 }
 
 impl Conference {
@@ -123,7 +123,7 @@ impl Conference {
 
 /// Runs every operation of `kind`; one that ends leaves its place and its final event.
 pub(crate) fn run_kind(
-    operations: &mut [Option<Operation>],
+    operations: &mut [Option<Box<Operation>>],
     kind: OperationKind,
     target: Target,
     out: &mut Outputs,

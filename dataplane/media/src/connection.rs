@@ -48,7 +48,7 @@ pub(crate) struct Media {
     /// We send a stream of our own, and from the first time on always.
     pub(crate) owns_stream: bool,
     pub(crate) relay_map: Option<RelayMap>,
-    pub(crate) operations: [Option<Operation>; CONNECTION_OPERATIONS_MAX],
+    pub(crate) operations: [Option<Box<Operation>>; CONNECTION_OPERATIONS_MAX],
     /// What it says in the present frame, gain applied.
     pub(crate) frame: [i16; FRAME_SAMPLES],
     /// Whether `frame` is in the mix.
@@ -200,7 +200,7 @@ impl Connection {
     /// The kinds of its operations, or of the one that is named.
     pub(crate) fn kinds_of(&self, only: Option<OperationId>) -> impl Iterator<Item = OperationKind> + '_ {
         let operations = self.media.iter().flat_map(|media| media.operations.iter().flatten());
-        operations.filter(move |operation| only.is_none_or(|id| operation.id() == id)).map(Operation::kind)
+        operations.filter(move |operation| only.is_none_or(|id| operation.id() == id)).map(|operation| operation.kind())
     }
 
     pub(crate) fn runs_any(&self) -> bool {
@@ -275,7 +275,7 @@ impl Connection {
             operations: self
                 .media
                 .iter()
-                .flat_map(|media| media.operations.iter().flatten().map(Operation::id))
+                .flat_map(|media| media.operations.iter().flatten().map(|operation| operation.id()))
                 .collect(),
         }
     }

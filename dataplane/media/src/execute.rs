@@ -372,7 +372,7 @@ impl Engine {
                 let place = media
                     .and_then(|media| media.operations.iter_mut().find(|place| place.is_none()))
                     .ok_or(CommandError::Busy)?;
-                *place = Some(Operation::new(id, spec));
+                *place = Some(Box::new(Operation::new(id, spec)));
                 self.out.totals.operations += 1;
                 if kind == OperationKind::Play {
                     self.start_stream(slot);
@@ -388,7 +388,7 @@ impl Engine {
                     .as_mut()
                     .and_then(|room| room.operations.iter_mut().find(|place| place.is_none()))
                     .ok_or(CommandError::Busy)?;
-                *place = Some(Operation::new(id, spec));
+                *place = Some(Box::new(Operation::new(id, spec)));
                 self.out.totals.operations += 1;
                 self.review_conference(room);
             }
@@ -439,7 +439,7 @@ impl Engine {
     }
 
     fn list_operations(&self, target: Target) -> Outcome {
-        let statuses = |operations: &[Option<Operation>]| -> Vec<OperationStatus> {
+        let statuses = |operations: &[Option<Box<Operation>>]| -> Vec<OperationStatus> {
             operations.iter().flatten().map(|operation| operation.status(target)).collect()
         };
         Ok(Answer::Operations(match target {
@@ -457,7 +457,7 @@ impl Engine {
 
     /// Ends one or all operations of a target; which.
     fn end_operations(&mut self, target: Target, only: Option<OperationId>, condition: Condition) -> Vec<OperationId> {
-        let places: &mut [Option<Operation>] = match target {
+        let places: &mut [Option<Box<Operation>>] = match target {
             Target::Connection(id) => {
                 let Some(slot) = self.slot_of(id) else { return Vec::new() };
                 let Some(media) = self.connections[slot as usize].as_mut().and_then(|c| c.media.as_mut()) else {
@@ -665,7 +665,7 @@ impl Engine {
         ConferenceStatus {
             id: conference.id,
             participants: participants.collect(),
-            operations: conference.operations.iter().flatten().map(Operation::id).collect(),
+            operations: conference.operations.iter().flatten().map(|operation| operation.id()).collect(),
             media_time_ms: self.now.millis_since(conference.epoch),
         }
     }

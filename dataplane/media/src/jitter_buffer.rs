@@ -20,6 +20,8 @@ use crate::time::Instant;
 const BLOCK: usize = BLOCK_TICKS as usize;
 const BLOCK_TICKS: u32 = 8;
 const WORDS: usize = JITTER_SAMPLES / BLOCK / 64;
+/// The ring of a stream without bursts: 64 ms.
+const RING_SAMPLES_MIN: usize = 512;
 /// Packets outside the buffer in a row that mean a new timeline,
 const RESYNC_PACKETS: u8 = 3;
 /// if it took them this long: a burst that runs ahead of the buffer is over sooner.
@@ -61,6 +63,8 @@ pub(crate) struct JitterBuffer {
     end: u64,
     /// Position of the last accepted packet, to unwrap the next timestamp.
     last: u64,
+    /// Samples of the ring in use, a power of two; grows for a burst. A small ring stays in the processor's cache.
+    ring: usize,
     outside: u8,
     /// When the first of them came.
     outside_since: Instant,
@@ -86,6 +90,7 @@ impl JitterBuffer {
             play: 0,
             end: 0,
             last: 0,
+            ring: RING_SAMPLES_MIN,
             outside: 0,
             outside_since: Instant::ZERO,
             dry_frames: 0,
@@ -97,7 +102,8 @@ impl JitterBuffer {
 
     /// Forgets everything: another stream begins.
     pub(crate) fn reset(&mut self) {
-        self.samples.fill(0);
+        self.samples[..self.ring].fill(0);
+        self.ring = RING_SAMPLES_MIN;
         self.valid = [0; WORDS];
         self.state = State::Idle;
         self.outside = 0;
@@ -138,6 +144,7 @@ impl JitterBuffer {
             self.begin(now, timestamp, len);
             position = self.position_of(timestamp);
         }
+        self.make_room(self.play.min(position), self.end.max(position + len as u64));
         // The block that holds the first sample may be the packet's before; the next one is its own.
         let first_block = position.max(self.play).next_multiple_of(BLOCK as u64);
         let last = position + len as u64 - 1;
@@ -246,15 +253,38 @@ impl JitterBuffer {
         self.window = 0;
     }
 
+    /// Has the ring hold everything from `first` to `end`.
+    fn make_room(&mut self, first: u64, end: u64) {
+        // What lies before the playout point is not written.
+        let first = if self.state == State::Playing { self.play } else { first };
+        let span = usize::try_from(end - first).unwrap_or(JITTER_SAMPLES);
+        if span <= self.ring {
+            return;
+        }
+        let grown = span.next_power_of_two().min(JITTER_SAMPLES);
+        let mut samples = [0; JITTER_SAMPLES];
+        let mut valid = [0; WORDS];
+        for position in self.play..self.end {
+            samples[index_of(position, grown)] = self.samples[index_of(position, self.ring)];
+        }
+        let span = usize::try_from(self.end - self.play).unwrap_or(0);
+        for (from, to) in blocks(self.play, span, self.ring).zip(blocks(self.play, span, grown)) {
+            let bit = (self.valid[from / 64] >> (from % 64)) & 1;
+            valid[to / 64] |= bit << (to % 64);
+        }
+        *self.samples = samples;
+        (self.valid, self.ring) = (valid, grown);
+    }
+
     fn write(&mut self, position: u64, late: usize, len: usize, write: &mut impl FnMut(usize, &mut [i16])) {
         let mut offset = late;
         while offset < len {
-            let start = index_of(position + offset as u64);
-            let run = (len - offset).min(JITTER_SAMPLES - start);
+            let start = index_of(position + offset as u64, self.ring);
+            let run = (len - offset).min(self.ring - start);
             write(offset, &mut self.samples[start..start + run]);
             offset += run;
         }
-        for block in blocks(position + late as u64, len - late) {
+        for block in blocks(position + late as u64, len - late, self.ring) {
             self.valid[block / 64] |= 1 << (block % 64);
         }
     }
@@ -263,15 +293,15 @@ impl JitterBuffer {
     fn take(&mut self, frame: &mut [i16; FRAME_SAMPLES]) -> u32 {
         let mut done = 0;
         while done < FRAME_SAMPLES {
-            let start = index_of(self.play + done as u64);
-            let run = (FRAME_SAMPLES - done).min(JITTER_SAMPLES - start);
+            let start = index_of(self.play + done as u64, self.ring);
+            let run = (FRAME_SAMPLES - done).min(self.ring - start);
             let ring = &mut self.samples[start..start + run];
             frame[done..done + run].copy_from_slice(ring);
             ring.fill(0);
             done += run;
         }
         let mut valid = 0;
-        for block in blocks(self.play, FRAME_SAMPLES) {
+        for block in blocks(self.play, FRAME_SAMPLES, self.ring) {
             let bit = 1 << (block % 64);
             valid += if self.valid[block / 64] & bit != 0 { BLOCK_TICKS } else { 0 };
             self.valid[block / 64] &= !bit;
@@ -281,22 +311,22 @@ impl JitterBuffer {
     }
 
     fn is_valid(&self, position: u64) -> bool {
-        let block = index_of(position) / BLOCK;
+        let block = index_of(position, self.ring) / BLOCK;
         position < self.end && self.valid[block / 64] & (1 << (block % 64)) != 0
     }
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "below the length of the ring")]
-const fn index_of(position: u64) -> usize {
-    (position % JITTER_SAMPLES as u64) as usize
+const fn index_of(position: u64, ring: usize) -> usize {
+    (position % ring as u64) as usize
 }
 
-/// The validity blocks that begin inside `len` samples from `position`.
+/// The validity blocks of a ring of `ring` samples that begin inside `len` samples from `position`.
 #[expect(clippy::cast_possible_truncation, reason = "below the number of blocks")]
-fn blocks(position: u64, len: usize) -> impl Iterator<Item = usize> {
+fn blocks(position: u64, len: usize, ring: usize) -> impl Iterator<Item = usize> {
     let first = position.div_ceil(BLOCK as u64);
     let last = (position + len as u64).div_ceil(BLOCK as u64);
-    (first..last).map(|block| (block % (JITTER_SAMPLES / BLOCK) as u64) as usize)
+    (first..last).map(move |block| (block % (ring / BLOCK) as u64) as usize)
 }
 
 #[cfg(test)]
@@ -360,6 +390,20 @@ mod tests {
                 );
                 played = played.wrapping_add(80);
             }
+        }
+    }
+
+    #[test]
+    fn a_burst_grows_the_ring_and_comes_out_whole() {
+        let mut bench = Bench::new();
+        for (n, timestamp) in (0u32..24).map(|n| (n, 777 + 160 * n)) {
+            assert_eq!(bench.push(u64::from(n) / 4, timestamp, 160), Ok(()), "packet {n}");
+        }
+        assert_eq!(bench.push(7, 777 + 160, 160), Err(DropReason::Duplicate), "what was valid before it grew still is");
+        assert!(bench.buffer.ring > RING_SAMPLES_MIN);
+        for n in 0..48 {
+            let (frame, pulled) = bench.pull(20 + 10 * n);
+            assert_eq!((frame, pulled.heard), (ramp(777 + 80 * n as u32), true), "frame {n}");
         }
     }
 

@@ -59,7 +59,7 @@ impl Outputs {
         self.events.push_back(event);
     }
 
-    pub(crate) fn end_operation(&mut self, operation: Operation, target: Target, condition: Condition) {
+    pub(crate) fn end_operation(&mut self, operation: Box<Operation>, target: Target, condition: Condition) {
         self.totals.operations -= 1;
         self.push_event(operation.end(target, condition));
     }
