@@ -91,6 +91,9 @@ pub enum ServeError {
     /// A shard did not start.
     #[error("{0}")]
     Shard(Box<dyn Error + Send + Sync>),
+    /// The machine or the limits of this process do not let a shard run.
+    #[error(transparent)]
+    Machine(#[from] ringbridge_shard::probe::Problem),
     /// A directory can't be made.
     #[error("can't make the directory {}: {source}", path.display())]
     Directory {

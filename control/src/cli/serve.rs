@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use ringbridge_shard::executor::{self, Peers};
+use ringbridge_shard::probe::{self, Problem, Wanted};
 use ringbridge_shard::sockets::raise_nofile_limit;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -110,7 +111,18 @@ impl ServeArgs {
 fn serve(config: Config) -> Result<(), ServeError> {
     let io = |what| move |source| ServeError::Io { what, source };
     let machine = machine().map_err(io("can't tell the limit of open files"))?;
-    let shards = config.derive(&machine)?.shard_cpus.len();
+    let derived = config.derive(&machine)?;
+    let shards = derived.shard_cpus.len();
+    let ports = u32::try_from(derived.port_pairs * 2).unwrap_or(u32::MAX);
+    let wanted = Wanted { shards: u32::try_from(shards).unwrap_or(u32::MAX), ports };
+    for problem in probe::probe().problems(wanted) {
+        // With fewer files than ports the server runs, with room for fewer connections.
+        let runs_smaller = matches!(problem, Problem::TooFewFiles { .. }) && derived.shard_connections_max > 0;
+        if problem.is_fatal() && !runs_smaller {
+            return Err(problem.into());
+        }
+        tracing::warn!("{problem}");
+    }
     let peers = Peers::new(u8::try_from(shards).unwrap_or(u8::MAX)).map_err(io("out of file descriptors"))?;
     let start_shard: StartShard =
         Arc::new(move |config, doorbell| executor::start(config, Arc::clone(&peers), doorbell).map_err(Box::from));
