@@ -382,7 +382,7 @@ macro_rules! drop_reasons {
 }
 
 drop_reasons! {
-    /// The datagram filled its buffer, or its header promised more than it held.
+    /// The datagram filled its buffer, so its end may be missing.
     Truncated = "truncated",
     /// Zero bytes.
     Empty = "empty",
