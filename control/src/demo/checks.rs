@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::signal::{Aligned, Presence, Track, WINDOW, fit, power};
+use super::signal::{Aligned, Fit, Presence, Track, WINDOW, fit, fits};
 use super::stream::{Heard, PACKET_SAMPLES, Packet, Sent};
 
 /// The numbers that show a claim to hold, or what is wrong.
@@ -16,10 +16,14 @@ pub(super) type Verdict = Result<String, String>;
 const GAIN_HEARD: Range<f64> = 0.8..1.2;
 /// … and one that is not heard a smaller one than this.
 const GAIN_UNHEARD: f64 = 0.1;
-/// What is heard has to be explained this well by those who are heard.
-const CORRELATION_MIN: f64 = 0.9;
-/// Level below which a voice shows nothing, as mean square of samples: −50 dBov.
-const POWER_MIN: f64 = 10_000.0;
+/// A voice is heard in at least this part of the windows that tell. All of them, but for packets that came late.
+const SHARE_HEARD: f64 = 0.5;
+/// At least this part of the windows has to be explained by the voices. All of them, but for the same reason.
+const SHARE_CLEAR: f64 = 0.25;
+/// With fewer windows that tell nothing is shown.
+const WINDOWS_MIN: usize = 8;
+/// Windows before a stamp in which what ends there has to be heard still: 300 ms.
+const LAST_WINDOWS: usize = 15;
 /// Packets a server may use up to learn where an endpoint is.
 const LEARNING_PACKETS: usize = 10;
 
@@ -57,19 +61,35 @@ pub(super) fn relay(listener: &str, sent: &Sent, heard: &[Packet]) -> Verdict {
 }
 
 /// A conference: in `range`, `heard` holds everybody in `others` and nobody in `absent`.
+///
+/// It is judged by windows: most of them have to be explained by the voices; each of `others` has to be there in most of
+/// those in which she speaks; and where nobody is missing, all have to be there with the level they were sent with.
 pub(super) fn hears(heard: &Heard, range: Range<usize>, others: &[Aligned<'_>], absent: &[Aligned<'_>]) -> Verdict {
     let name = &heard.name;
-    if range.len() < 8 * WINDOW {
-        return Err(format!("{name} heard too little of it: {} samples", range.len()));
-    }
     let tracks = refined(heard, &range, others);
     let all: Vec<Aligned<'_>> = with_tracks(others, &tracks).chain(absent.iter().copied()).collect();
-    for aligned in &all {
-        if power(range.clone(), *aligned) < POWER_MIN {
-            return Err(format!("{} is too quiet in this part to show anything to {name}", aligned.voice.name));
+    let windows = fits(&heard.samples, range, &all);
+    let clear = windows.iter().filter(|(_, fit)| fit.is_clear()).count();
+    if clear < WINDOWS_MIN || (clear as f64) < SHARE_CLEAR * windows.len() as f64 {
+        return Err(format!(
+            "{name} hears something else: only {clear} of {} windows hold these voices",
+            windows.len()
+        ));
+    }
+    for (index, aligned) in others.iter().enumerate() {
+        let (present, clear) = telling(&windows, index);
+        if clear < WINDOWS_MIN {
+            return Err(format!("{} hardly speaks in this part: that shows nothing to {name}", aligned.voice.name));
+        }
+        if (present as f64) < SHARE_HEARD * clear as f64 {
+            return Err(format!("{name} hears {} in only {present} of {clear} windows", aligned.voice.name));
         }
     }
-    let found = fit(&heard.samples, range, &all);
+    let nobody_missing =
+        |fit: &Fit| fit.is_clear() && (0..others.len()).all(|index| fit.presence(index) != Presence::Absent);
+    let whole: Vec<Range<usize>> =
+        windows.iter().filter(|(_, fit)| nobody_missing(fit)).map(|(window, _)| window.clone()).collect();
+    let found = fit(&heard.samples, &whole, &all);
     let mut told = Vec::new();
     for (index, (aligned, gain)) in all.iter().zip(&found.gains).enumerate() {
         let voice = &aligned.voice.name;
@@ -79,12 +99,18 @@ pub(super) fn hears(heard: &Heard, range: Range<usize>, others: &[Aligned<'_>], 
         if index >= others.len() && gain.value.abs() > GAIN_UNHEARD {
             return Err(format!("{name} hears {voice} with gain {:.3}, not 0", gain.value));
         }
+        if gain.error.is_infinite() {
+            return Err(format!("{voice} hardly speaks in this part: that shows nothing to {name}"));
+        }
         told.push(format!("{voice} {:+.3}", gain.value));
     }
-    if !others.is_empty() && found.correlation < CORRELATION_MIN {
-        return Err(format!("{name} hears something else too: correlation {:.3}", found.correlation));
-    }
-    Ok(format!("gains {}; correlation {:.3}", told.join(", "), found.correlation))
+    Ok(format!(
+        "gains {}; correlation {:.3} in {} of {} windows",
+        told.join(", "),
+        found.correlation,
+        whole.len(),
+        windows.len()
+    ))
 }
 
 /// Something stopped: in `before`, up to its last sample, `gone` is heard; in `after`, from its first sample on, it is
@@ -102,32 +128,40 @@ pub(super) fn stops(
     let (name, voice) = (&heard.name, &gone.voice.name);
     let everybody: Vec<Aligned<'_>> = std::iter::once(gone).chain(staying.iter().copied()).collect();
     let was = hears(heard, before.clone(), &everybody, &[]).map_err(|error| format!("before it stopped: {error}"))?;
+    // The end of that by itself: it must not stop early either.
+    let tracks = refined(heard, &before, &everybody);
+    let everybody: Vec<Aligned<'_>> = with_tracks(&everybody, &tracks).collect();
+    let end = before.end.saturating_sub(LAST_WINDOWS * WINDOW).max(before.start)..before.end;
+    let (present, clear) = telling(&fits(&heard.samples, end, &everybody), 0);
+    if (present as f64) < SHARE_HEARD * clear as f64 {
+        return Err(format!("{name} hears {voice} in only {present} of the last {clear} windows before the stamp"));
+    }
     // Where the voice would be heard if it had gone on.
-    let track = gone.track.refine(&heard.samples, gone.voice, before);
+    let track = gone.track.steady(&heard.samples, gone.voice, before);
     let gone = Aligned { voice: gone.voice, track: &track };
     let tracks = refined(heard, &after, staying);
     let everybody: Vec<Aligned<'_>> = std::iter::once(gone).chain(with_tracks(staying, &tracks)).collect();
-    let mut clear = 0;
-    for start in after.clone().step_by(WINDOW) {
-        let window = start..(start + WINDOW).min(after.end);
-        match fit(&heard.samples, window, &everybody).gains[0].presence() {
-            Presence::Present => {
-                let late = start - after.start;
-                return Err(format!(
-                    "{name} still hears {voice} at timestamp {}, {:.1} ms past the stamp",
-                    heard.timestamp(start),
-                    late as f64 / 8.0
-                ));
-            }
-            Presence::Absent => clear += 1,
-            Presence::Unclear => {}
-        }
+    let windows = fits(&heard.samples, after.clone(), &everybody);
+    if let Some((window, _)) = windows.iter().find(|(_, fit)| fit.presence(0) == Presence::Present) {
+        return Err(format!(
+            "{name} still hears {voice} at timestamp {}, {:.1} ms past the stamp",
+            heard.timestamp(window.start),
+            (window.start - after.start) as f64 / 8.0
+        ));
     }
-    if clear == 0 {
+    let (_, clear) = telling(&windows, 0);
+    if clear < WINDOWS_MIN {
         return Err(format!("{voice} pauses where it should be missing: that shows nothing to {name}"));
     }
     let is = hears(heard, after, staying, &[gone]).map_err(|error| format!("after it stopped: {error}"))?;
-    Ok(format!("before: {was}; after: {is}; {clear} clear windows without {voice}"))
+    Ok(format!("before: {was}; after: {is}; {clear} windows clearly without {voice}"))
+}
+
+/// In how many windows a voice is present, and in how many that can be told.
+fn telling(windows: &[(Range<usize>, Fit)], voice: usize) -> (usize, usize) {
+    let count = |presence| windows.iter().filter(|(_, fit)| fit.presence(voice) == presence).count();
+    let present = count(Presence::Present);
+    (present, present + count(Presence::Absent))
 }
 
 fn refined(heard: &Heard, range: &Range<usize>, voices: &[Aligned<'_>]) -> Vec<Track> {

@@ -35,11 +35,17 @@ use hound::{SampleFormat, WavSpec, WavWriter};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::client::ClientError;
-use judge::judge;
+use judge::{Judgement, judge};
 use scenario::Scenario;
 use server::Server;
 use session::Session;
 use stream::Heard;
+
+/// How often the demo is run on a machine that is too busy.
+const ATTEMPTS_MAX: usize = 3;
+/// An endpoint that speaks later than this is heard with holes, whatever the server does: packets wait 20 ms for each
+/// other.
+const LATENESS_MAX: Duration = Duration::from_millis(40);
 
 /// Options of the demo.
 #[derive(Clone, Debug, clap::Args)]
@@ -96,6 +102,9 @@ impl DemoError {
 
 /// Runs the demo: some fifteen seconds.
 ///
+/// If a check fails while the machine was so busy that the endpoints themselves spoke late, that proves nothing about the
+/// server: it is then run again, up to twice.
+///
 /// # Errors
 /// If the server can't be driven, or a check fails; the check is named.
 pub fn run(args: DemoArgs) -> Result<(), DemoError> {
@@ -103,9 +112,28 @@ pub fn run(args: DemoArgs) -> Result<(), DemoError> {
         Some(path) => path,
         None => std::env::current_exe().map_err(|error| DemoError::io("find this program", error))?,
     };
-    let progress = ProgressBar::new(scenario::STEPS).with_style(
-        ProgressStyle::with_template("{bar:30} {elapsed} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar()),
-    );
+    for attempts_left in (0..ATTEMPTS_MAX).rev() {
+        let (judgement, lateness) = attempt(&executable, &args.out_dir)?;
+        let failures = judgement.failures();
+        if failures.is_empty() {
+            return Ok(());
+        }
+        if lateness < LATENESS_MAX || attempts_left == 0 {
+            return Err(DemoError::Failed(failures));
+        }
+        println!(
+            "\nThis machine is too busy to tell: an endpoint spoke {} ms late. Once more …\n",
+            lateness.as_millis()
+        );
+    }
+    Ok(())
+}
+
+/// Runs the demo once and shows what came of it. Also told: how late the endpoints spoke.
+fn attempt(executable: &Path, out_dir: &Path) -> Result<(Judgement, Duration), DemoError> {
+    let style =
+        ProgressStyle::with_template("{bar:30} {elapsed} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+    let progress = ProgressBar::new(scenario::STEPS).with_style(style);
     progress.enable_steady_tick(Duration::from_millis(200));
     let directory =
         tempfile::tempdir().map_err(|error| DemoError::io("create a directory for the server's files", error))?;
@@ -114,7 +142,7 @@ pub fn run(args: DemoArgs) -> Result<(), DemoError> {
         .and_then(|()| std::fs::write(audio.join(scenario::ANNOUNCEMENT_FILE), clips::ANNOUNCEMENT))
         .map_err(|error| DemoError::io("write the announcement", error))?;
 
-    let server = Server::start(&executable, directory.path())?;
+    let server = Server::start(executable, directory.path())?;
     let mut scenario = Scenario::new(&server.socket(), directory.path(), &progress)?;
     let session = scenario.play().map_err(|error| {
         if matches!(error, DemoError::Client(ClientError::Closed)) {
@@ -126,7 +154,7 @@ pub fn run(args: DemoArgs) -> Result<(), DemoError> {
     let answers_us = std::mem::replace(&mut scenario.answers_us, judge::histogram());
     drop(scenario);
     server.stop()?;
-    write_files(&args.out_dir, &session)?;
+    write_files(out_dir, &session)?;
     let judgement = judge(&session);
     progress.finish_and_clear();
 
@@ -136,11 +164,8 @@ pub fn run(args: DemoArgs) -> Result<(), DemoError> {
         ("command to answer", &answers_us),
     ]);
     println!("{}\n{}\n{latencies}", report::verdicts(&judgement), report::effects(&judgement));
-    println!("What everybody heard: {}", args.out_dir.display());
-    match judgement.failures() {
-        failures if failures.is_empty() => Ok(()),
-        failures => Err(DemoError::Failed(failures)),
-    }
+    println!("What everybody heard: {}", out_dir.display());
+    Ok((judgement, session.lateness()))
 }
 
 /// Writes what everybody heard, and the recording with its manifest.

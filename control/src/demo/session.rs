@@ -104,3 +104,12 @@ pub(super) struct Session {
     /// All events, in order.
     pub(super) events: Vec<Value>,
 }
+
+impl Session {
+    /// How late the latest packet of any endpoint was sent: what the machine did to the demo before the server had a
+    /// part in it.
+    pub(super) fn lateness(&self) -> Duration {
+        let members = self.relay.iter().chain(&self.members);
+        members.map(|member| member.sent.lateness()).max().unwrap_or_default()
+    }
+}

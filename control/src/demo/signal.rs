@@ -4,6 +4,9 @@
 //! question "is she heard here, and how loud?" has a number for an answer: the gain with which her samples, aligned,
 //! best explain the heard ones (together with all the others' samples). The gain comes with its standard error, so that
 //! a pause in speech reads as "can't tell" and never as "absent".
+//!
+//! On a busy machine packets come late: voices have holes, and their delays move. So alignment is followed in blocks, and
+//! windows of 20 ms that no sum of the voices explains well count as evidence for nothing.
 
 use std::ops::Range;
 
@@ -21,7 +24,7 @@ const COARSE_STEP: i64 = COARSE as i64;
 const CANDIDATES: usize = 3;
 /// Within a block, whether an alignment has moved already is told in parts of this many samples: 25 ms.
 const PART: usize = 200;
-/// How far an alignment may move from one block to the next.
+/// How far the alignment of a part may be from that of the whole.
 const MOVE_MAX: i64 = 1000;
 /// A block has to fit this well to move the alignment: the voice alone makes up some 0.6 of a mix of three.
 const CORRELATION_MIN: f64 = 0.45;
@@ -33,6 +36,8 @@ const ANCHORS: usize = 5;
 pub(super) const WINDOW: usize = 160;
 /// A voice quieter than this in a window can't be told from rounding, as mean square: −60 dBov.
 const POWER_MIN: f64 = 1000.0;
+/// The voices explain a window if their best sum correlates this well with it.
+const CLEAR_MIN: f64 = 0.95;
 
 /// Samples of a voice as its endpoint sent them.
 #[derive(Clone, Debug)]
@@ -87,12 +92,20 @@ pub(super) struct Fit {
     pub(super) correlation: f64,
 }
 
-impl Gain {
-    /// Whether the voice is there with at least half its level.
-    pub(super) fn presence(&self) -> Presence {
-        if self.value > 0.5 && self.value > 6.0 * self.error {
+impl Fit {
+    /// Whether the voices explain what was heard.
+    pub(super) fn is_clear(&self) -> bool {
+        self.correlation >= CLEAR_MIN
+    }
+
+    /// Whether a voice is there with at least half its level.
+    pub(super) fn presence(&self, voice: usize) -> Presence {
+        let Gain { value, error } = self.gains[voice];
+        if !self.is_clear() {
+            Presence::Unclear
+        } else if value > 0.5 && value > 6.0 * error {
             Presence::Present
-        } else if self.error < 0.1 && self.value < 0.5 {
+        } else if error < 0.1 && value < 0.5 {
             Presence::Absent
         } else {
             Presence::Unclear
@@ -117,44 +130,60 @@ impl Track {
     /// sent when sample `at` was heard.
     pub(super) fn find(heard: &[f32], voice: &Voice, range: Range<usize>, sent: impl Fn(usize) -> i64) -> Self {
         let blocks = blocks(heard, &range);
+        let wide = |index: usize| {
+            let guess = sent(range.start + index * BLOCK);
+            guess - DELAY_MAX..guess - DELAY_MIN
+        };
         // The loud block that tells most fixes the first alignment; from there it is followed both ways.
         let mut anchors: Vec<usize> = (0..blocks.len()).collect();
         anchors.sort_by(|a, b| energy(blocks[*b]).total_cmp(&energy(blocks[*a])));
         anchors.truncate(ANCHORS);
         let anchor = anchors
             .into_iter()
-            .map(|index| {
-                let guess = sent(range.start + index * BLOCK);
-                (index, best_start(blocks[index], voice, guess - DELAY_MAX..guess - DELAY_MIN))
-            })
+            .map(|index| (index, best_start(blocks[index], voice, wide(index))))
             .max_by(|(_, a), (_, b)| a.1.total_cmp(&b.1));
         let Some((anchor, (start, _))) = anchor else {
             return Self { origin: range.start, starts: vec![sent(range.start)] };
         };
         let mut starts = vec![start; blocks.len()];
         for index in anchor + 1..blocks.len() {
-            starts[index] = follow(blocks[index], voice, starts[index - 1] + STEP);
+            starts[index] = follow(blocks[index], voice, starts[index - 1] + STEP, wide(index));
         }
         for index in (0..anchor).rev() {
-            starts[index] = follow(blocks[index], voice, starts[index + 1] - STEP);
+            starts[index] = follow(blocks[index], voice, starts[index + 1] - STEP, wide(index));
         }
         Self { origin: range.start, starts: in_parts(&blocks, voice, &starts) }
     }
 
     /// The same for a part, whose blocks begin with it: where delays change at its start, they change between blocks.
     pub(super) fn refine(&self, heard: &[f32], voice: &Voice, range: Range<usize>) -> Self {
-        let mut start = self.sample(range.start);
-        let mut starts = Vec::new();
         let blocks = blocks(heard, &range);
-        for block in &blocks {
-            start = follow(block, voice, start);
-            starts.push(start);
-            start += STEP;
-        }
-        if starts.is_empty() {
-            return Self { origin: range.start, starts: vec![start] };
-        }
+        let Some(_) = blocks.first() else {
+            return Self { origin: range.start, starts: vec![self.sample(range.start)] };
+        };
+        let starts: Vec<i64> = blocks
+            .iter()
+            .enumerate()
+            .map(|(index, block)| {
+                let start = self.sample(range.start + index * BLOCK);
+                follow(block, voice, start, start - MOVE_MAX..start + MOVE_MAX)
+            })
+            .collect();
         Self { origin: range.start, starts: in_parts(&blocks, voice, &starts) }
+    }
+
+    /// One alignment for all of a part and for what comes after: that of the block that tells most.
+    pub(super) fn steady(&self, heard: &[f32], voice: &Voice, range: Range<usize>) -> Self {
+        let refined = self.refine(heard, voice, range.clone());
+        let best = blocks(heard, &range)
+            .into_iter()
+            .zip((range.start..).step_by(BLOCK))
+            .map(|(block, at)| {
+                (refined.sample(at), at, correlation(block, energy(block), &voice.samples, refined.sample(at)))
+            })
+            .max_by(|a, b| a.2.total_cmp(&b.2));
+        let (start, at, _) = best.unwrap_or_else(|| (refined.sample(range.start), range.start, 0.0));
+        Self { origin: range.start, starts: vec![start - signed(at) + signed(range.start)] }
     }
 
     /// The voice's sample that was heard as sample `at`.
@@ -164,15 +193,17 @@ impl Track {
     }
 }
 
-/// Explains `heard[range]` as a sum of voices.
-pub(super) fn fit(heard: &[f32], range: Range<usize>, voices: &[Aligned<'_>]) -> Fit {
-    let range = range.start.min(heard.len())..range.end.min(heard.len());
+/// Explains what was heard in some ranges as one sum of voices.
+pub(super) fn fit(heard: &[f32], ranges: &[Range<usize>], voices: &[Aligned<'_>]) -> Fit {
+    let inside = ranges.iter().flat_map(|range| range.start..range.end.min(heard.len()));
     let n = voices.len();
+    let mut count = 0.0;
     let mut normal = vec![vec![0.0; n]; n];
     let mut right = vec![0.0; n];
     let mut total = 0.0;
     let mut row = vec![0.0; n];
-    for at in range.clone() {
+    for at in inside {
+        count += 1.0;
         let value = f64::from(heard[at]);
         total += value * value;
         for (cell, aligned) in row.iter_mut().zip(voices) {
@@ -185,7 +216,6 @@ pub(super) fn fit(heard: &[f32], range: Range<usize>, voices: &[Aligned<'_>]) ->
             }
         }
     }
-    let count = range.len() as f64;
     // Voices that pause here take no part; a trace of ridge keeps near-equal ones apart.
     let active: Vec<usize> = (0..n).filter(|i| normal[*i][*i] > POWER_MIN * count).collect();
     for i in &active {
@@ -208,10 +238,11 @@ pub(super) fn fit(heard: &[f32], range: Range<usize>, voices: &[Aligned<'_>]) ->
     Fit { gains, correlation }
 }
 
-/// Mean square of a voice over what was heard in `range`.
-pub(super) fn power(range: Range<usize>, aligned: Aligned<'_>) -> f64 {
-    let count = range.len().max(1) as f64;
-    range.map(|at| f64::from(aligned.voice.at(aligned.track.sample(at))).powi(2)).sum::<f64>() / count
+/// The same for each window of a range by itself, but those in which nobody speaks.
+pub(super) fn fits(heard: &[f32], range: Range<usize>, voices: &[Aligned<'_>]) -> Vec<(Range<usize>, Fit)> {
+    let windows = range.clone().step_by(WINDOW).map(|start| start..(start + WINDOW).min(range.end));
+    let fits = windows.map(|window| (window.clone(), fit(heard, &[window], voices)));
+    fits.filter(|(_, fit)| fit.gains.iter().any(|gain| gain.error.is_finite())).collect()
 }
 
 /// `heard[range]` in blocks; a rest of less than a quarter of a block is aligned like the one before.
@@ -220,13 +251,13 @@ fn blocks<'a>(heard: &'a [f32], range: &Range<usize>) -> Vec<&'a [f32]> {
     part.chunks(BLOCK).filter(|block| block.len() >= BLOCK / 4).collect()
 }
 
-/// Keeps an alignment, unless the block says clearly that it has moved.
-fn follow(block: &[f32], voice: &Voice, start: i64) -> i64 {
+/// Keeps an alignment, unless the block says clearly that it has moved to another in `range`.
+fn follow(block: &[f32], voice: &Voice, start: i64, range: Range<i64>) -> i64 {
     let here = correlation(block, energy(block), &voice.samples, start);
     if here > CORRELATION_MIN {
         return start;
     }
-    let (best, there) = best_start(block, voice, start - MOVE_MAX..start + MOVE_MAX);
+    let (best, there) = best_start(block, voice, range);
     if there > CORRELATION_MIN && there > here * BETTER { best } else { start }
 }
 

@@ -70,6 +70,15 @@ impl Sent {
         i64::try_from(packets.saturating_sub(1) * PACKET_SAMPLES).unwrap_or(i64::MAX)
     }
 
+    /// How late the latest packet was sent, by the schedule that began with the first.
+    pub(super) fn lateness(&self) -> Duration {
+        let Some(first) = self.packets.first() else { return Duration::ZERO };
+        let late = |(index, packet): (usize, &Packet)| {
+            packet.at.saturating_sub(first.at + samples_long(index * PACKET_SAMPLES))
+        };
+        self.packets.iter().enumerate().map(late).max().unwrap_or_default()
+    }
+
     /// When the packet that holds a sample was sent.
     pub(super) fn sent_at(&self, sample: i64) -> Option<Duration> {
         let index = usize::try_from(sample).ok()? / PACKET_SAMPLES;

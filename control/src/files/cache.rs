@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -15,17 +16,18 @@ use super::error::FileError;
 /// Where the answer to one request for a prompt goes.
 pub(super) type PromptReply = oneshot::Sender<Result<Prompt, FileError>>;
 
-/// One state of one file: when the file changes, so does its key.
+/// One state of one file: when the file changes or another takes its place, so does its key.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct PromptKey {
     path: PathBuf,
+    inode: u64,
     modified: Option<SystemTime>,
     bytes: u64,
 }
 
 impl PromptKey {
     pub(super) fn new(path: &Path, metadata: &Metadata) -> Self {
-        Self { path: path.to_owned(), modified: metadata.modified().ok(), bytes: metadata.len() }
+        Self { path: path.to_owned(), inode: metadata.ino(), modified: metadata.modified().ok(), bytes: metadata.len() }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -140,7 +142,7 @@ mod tests {
     use super::*;
 
     fn key(path: &str, bytes: u64) -> PromptKey {
-        PromptKey { path: path.into(), modified: None, bytes }
+        PromptKey { path: path.into(), inode: 0, modified: None, bytes }
     }
 
     fn decoded(cache: &mut PromptCache, key: &PromptKey, samples: usize) {
