@@ -106,7 +106,9 @@ impl Collector for Figures {
         self.counter(encoder, "shard_events_dropped", "Events a shard dropped.", |shard| shard.events_dropped)?;
         self.counter(encoder, "io_syscalls", "System calls of the packet I/O.", |shard| shard.io.syscalls)?;
         self.counter(encoder, "io_rearms", "Receives armed again.", |shard| shard.io.rearms)?;
-        self.counter(encoder, "io_buffers_exhausted", "Times the buffers ran dry.", |shard| shard.io.buffers_exhausted)?;
+        self.counter(encoder, "io_buffers_exhausted", "Times the buffers ran dry.", |shard| {
+            shard.io.buffers_exhausted
+        })?;
         self.counter(encoder, "io_resends", "Sends tried a second time.", |shard| shard.io.resends)?;
         self.counter(encoder, "shard_cpu_nanoseconds", "CPU time of a shard's thread.", |shard| shard.cpu_ns)?;
         self.drops(encoder)?;
@@ -122,7 +124,11 @@ impl Collector for Figures {
             ("control_errors", "Requests that failed.", self.errors),
             ("control_events", "Events that happened.", self.events),
             ("control_events_dropped", "Events dropped because a client was behind.", self.events_dropped),
-            ("control_clients_disconnected", "Clients disconnected because they did not read.", self.clients_disconnected),
+            (
+                "control_clients_disconnected",
+                "Clients disconnected because they did not read.",
+                self.clients_disconnected,
+            ),
             ("control_cpu_nanoseconds", "CPU time of the control thread.", self.cpu_ns),
         ];
         for (name, help, value) in plain {
