@@ -39,7 +39,8 @@ impl Port {
 pub struct DatagramMeta {
     /// The socket it came in on.
     pub port: Port,
-    /// Where it came from; `None` on a connected socket, where the kernel has already dropped every other source.
+    /// Where it came from; `None` on a connected socket, where the kernel has already dropped every other source. What
+    /// was queued before the connect still comes with its source, and has to be checked.
     pub source: Option<SocketAddr>,
     /// It filled its buffer to the brim, so its end may be missing.
     pub truncated: bool,
