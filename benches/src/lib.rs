@@ -1,7 +1,7 @@
 //! Load generator and honest measuring tool for the media server.
 //!
 //! It knows the server only by its control socket and by the packets that come back. The pieces: [`traffic`] sends and
-//! receives, [`verify`] and [`listener`] judge what came back, [`reference`] holds the forwarders the server is
+//! receives, [`verify`] and [`listener`] judge what came back, [`mod@reference`] holds the forwarders the server is
 //! compared with, [`scenario`] puts them together, [`report`] prints.
 
 pub mod cli;
