@@ -257,7 +257,7 @@ impl JitterBuffer {
     fn make_room(&mut self, first: u64, end: u64) {
         // What lies before the playout point is not written.
         let first = if self.state == State::Playing { self.play } else { first };
-        let span = usize::try_from(end - first).unwrap_or(JITTER_SAMPLES);
+        let span = usize::try_from(end.saturating_sub(first)).unwrap_or(JITTER_SAMPLES);
         if span <= self.ring {
             return;
         }
@@ -267,7 +267,8 @@ impl JitterBuffer {
         for position in self.play..self.end {
             samples[index_of(position, grown)] = self.samples[index_of(position, self.ring)];
         }
-        let span = usize::try_from(self.end - self.play).unwrap_or(0);
+        // A buffer that ran dry holds nothing: its playout point is past the end.
+        let span = usize::try_from(self.end.saturating_sub(self.play)).unwrap_or(0);
         for (from, to) in blocks(self.play, span, self.ring).zip(blocks(self.play, span, grown)) {
             let bit = (self.valid[from / 64] >> (from % 64)) & 1;
             valid[to / 64] |= bit << (to % 64);
@@ -405,6 +406,20 @@ mod tests {
             let (frame, pulled) = bench.pull(20 + 10 * n);
             assert_eq!((frame, pulled.heard), (ramp(777 + 80 * n as u32), true), "frame {n}");
         }
+    }
+
+    #[test]
+    fn a_burst_into_a_buffer_that_ran_dry() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.push(0, 1000, 160), Ok(()));
+        for ms in [20, 30, 40, 50] {
+            bench.pull(ms);
+        }
+        assert!(bench.buffer.play > bench.buffer.end);
+        // Later than the playout point, and further ahead than the small ring holds.
+        assert_eq!(bench.push(55, 1000 + 320 + 640, 160), Ok(()));
+        let heard: Vec<_> = (0..10).map(|n| bench.pull(60 + 10 * n).0).filter(|frame| frame[0] != 0).collect();
+        assert_eq!(heard, [ramp(1960), ramp(2040)]);
     }
 
     #[test]
