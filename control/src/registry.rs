@@ -441,8 +441,10 @@ impl Registry {
         for id in &lost.conferences {
             self.remove_conference(*id);
         }
+        let mut sorted = lost_connections;
+        sorted.sort_unstable();
         let is_lost = |target: Target| match target {
-            Target::Connection(id) => lost_connections.contains(&id),
+            Target::Connection(id) => sorted.binary_search(&id).is_ok(),
             Target::Conference(id) => id.shard() == shard,
         };
         let operations: Vec<OperationId> =

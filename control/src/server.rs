@@ -564,8 +564,17 @@ impl Server {
         drop(lost.connections);
         let server = Rc::clone(self);
         begin(async move {
-            for entry in lost.operations {
-                server.end_lost_operation(entry, reason).await;
+            // Each recording closes by itself; none keeps the others waiting.
+            let ends: Vec<_> = lost
+                .operations
+                .into_iter()
+                .map(|entry| {
+                    let server = Rc::clone(&server);
+                    begin(async move { server.end_lost_operation(entry, reason).await })
+                })
+                .collect();
+            for end in ends {
+                end.end().await;
             }
             for id in connections {
                 server.hub.publish(EventKind::ConnectionEnded, connection_ended(id, reason));

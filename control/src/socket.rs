@@ -262,22 +262,23 @@ fn handle_batch(server: &Rc<Server>, client: &Rc<Client>, batch: Vec<Value>, rec
         .into_iter()
         .map(|request| {
             let (server, client) = (Rc::clone(server), Rc::clone(client));
-            begin(async move { carry_out(&server, &client, request, received).await })
+            begin(async move {
+                let (answer, call) = carry_out(&server, &client, request, received).await;
+                // Another part of the batch may wait for the end of what this one started, so that end must not wait
+                // for the answer of the whole batch.
+                call.announce();
+                answer
+            })
         })
         .collect();
     let (server, client) = (Rc::clone(server), Rc::clone(client));
     begin(async move {
-        let (mut answers, mut calls) = (Vec::new(), Vec::new());
+        let mut answers = Vec::new();
         for part in parts {
-            let Some((answer, call)) = part.end().await else { continue };
-            answers.extend(answer);
-            calls.push(call);
+            answers.extend(part.end().await.flatten());
         }
         if !answers.is_empty() {
             server.hub.answer(&client, &Value::Array(answers));
-        }
-        for call in calls {
-            call.announce();
         }
         client.requests.set(client.requests.get() - 1);
         client.answered.notify_one();

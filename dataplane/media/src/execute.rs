@@ -11,7 +11,7 @@ use crate::event::{
     EndReason, Event, OperationStatus, ParticipantStatus, StreamStamp,
 };
 use crate::id::{ConferenceId, ConnectionId, OperationId};
-use crate::limits::PARTICIPANTS_MAX;
+use crate::limits::{MEDIA_POOL_MAX, PARTICIPANTS_MAX};
 use crate::op::Operation;
 use crate::port::{Port, PortAction};
 use crate::time::Instant;
@@ -502,7 +502,7 @@ impl Engine {
         self.end_operations(Target::Connection(id), None, Condition::AutoStop);
         let Some(mut connection) = self.connections[slot as usize].take() else { return };
         self.adopted.remove(&id);
-        if let Some(mut media) = connection.media.take() {
+        if let Some(mut media) = connection.media.take().filter(|_| self.media_pool.len() < MEDIA_POOL_MAX) {
             media.recycle(&mut self.rng);
             self.media_pool.push(media);
         }

@@ -14,6 +14,8 @@ pub const FRAME_SAMPLES: usize = FRAME_TICKS as usize;
 pub const FRAME_TICKS: u32 = SAMPLES_PER_MS * FRAME_MS;
 /// Samples in a chunk that crosses a thread border: 20 ms.
 pub const CHUNK_SAMPLES: usize = 2 * FRAME_SAMPLES;
+/// Media states of released connections kept for the next ones, some 9 KiB each.
+pub const MEDIA_POOL_MAX: usize = 4096;
 /// Longest packet time that is mixed, in milliseconds.
 pub const PTIME_MS_MAX: u32 = 60;
 /// Longest packet time that is relayed, in milliseconds.

@@ -254,6 +254,9 @@ impl Host {
 
     /// Sleeps in glommio until the ring has something or the next deadline; `false` if there is no time for that.
     async fn park(&mut self, now: ringbridge_media::time::Instant) -> Result<bool, String> {
+        if self.shard.waits_for_room() {
+            return Ok(false);
+        }
         let until_due = self.shard.next_due().map(|due| due.saturating_since(now));
         if until_due.is_some_and(|until_due| until_due < PARK_MIN) {
             return Ok(false);

@@ -32,6 +32,8 @@ const HELD_MESSAGES_MAX: usize = 1024;
 const KERNEL_DROPS_INTERVAL: Duration = Duration::from_millis(4);
 #[expect(clippy::cast_possible_truncation, reason = "below 2^24, as limits.rs asserts")]
 const SLOTS: u32 = CONNECTIONS_MAX as u32;
+/// How long a slot's sockets may take to come out of the I/O; a turn or two do.
+const CLOSING_PATIENCE: Duration = Duration::from_millis(100);
 /// Slots looked at for a port whose counters could be read.
 const KERNEL_DROPS_LOOK: u32 = 64;
 /// The longest time a histogram of microseconds tells apart: one minute.
@@ -66,6 +68,10 @@ pub struct Shard<P: PacketIo> {
     held: VecDeque<ShardMessage<P::Socket>>,
     /// What a full inbox of another shard could not take yet, in order.
     peer_backlog: VecDeque<(ShardId, PeerMessage<P::Socket>)>,
+    /// Slots whose sockets are on their way out.
+    closing: Vec<Closing>,
+    /// What wants a slot that is still closing. All messages wait behind it, for a turn or two.
+    deferred: Option<PeerMessage<P::Socket>>,
     stopping: bool,
     events_dropped: u64,
     kernel_drops_slot: u32,
@@ -74,6 +80,15 @@ pub struct Shard<P: PacketIo> {
     turn_began: Instant,
     residence_us: Histogram<u64>,
     command_us: Histogram<u64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Closing {
+    slot: u32,
+    /// Sockets that are still to come out.
+    sockets: u8,
+    /// Not waited for any longer: one of them was never open.
+    until: Instant,
 }
 
 #[derive(Debug)]
@@ -113,6 +128,8 @@ impl<P: PacketIo> Shard<P> {
             gone: BTreeMap::new(),
             held: VecDeque::new(),
             peer_backlog: VecDeque::new(),
+            closing: Vec::new(),
+            deferred: None,
             stopping: false,
             events_dropped: 0,
             kernel_drops_slot: 0,
@@ -141,6 +158,9 @@ impl<P: PacketIo> Shard<P> {
         while let Some((port, reason, packets)) = self.io.poll_drop() {
             self.engine.count_drop(port, reason, packets);
         }
+        // Before a deadline or a command can follow from them: an endpoint just learned is connected while it is still
+        // the one that counts, and a connection whose sockets are out leaves before its clock ticks here again.
+        self.settle_ports();
         let ticked = self.tick(now);
         let messages = self.take_messages(now);
         self.settle_ports();
@@ -229,14 +249,15 @@ impl<P: PacketIo> Shard<P> {
                 break;
             }
         }
+        if let Some(message) = self.deferred.take() {
+            self.handle_peer_message(now, message);
+        }
         // Connections that arrive come before commands that may name them.
-        while taken < COMMANDS_PER_TURN_MAX && !self.waits_for_room() {
+        // A backlog for other shards does not keep theirs waiting: two shards never block each other.
+        while taken < COMMANDS_PER_TURN_MAX && !self.lacks_room() {
             let Some(message) = self.peers.pop(self.id) else { break };
             taken += 1;
-            match message {
-                PeerMessage::Adopt { departure, slot, rtp, rtcp } => self.adopt(now, *departure, slot, rtp, rtcp),
-                PeerMessage::Forward(message) => self.handle_message(now, message),
-            }
+            self.handle_peer_message(now, message);
         }
         while taken < COMMANDS_PER_TURN_MAX && !self.waits_for_room() && !self.stopping {
             let Some(message) = self.mailbox.pop() else { break };
@@ -246,14 +267,32 @@ impl<P: PacketIo> Shard<P> {
         taken
     }
 
-    /// Whether messages have to wait because what they cause could not be handed on.
-    fn waits_for_room(&self) -> bool {
-        self.engine.events_waiting() > 0 || !self.peer_backlog.is_empty() || self.held.len() >= HELD_MESSAGES_MAX
+    /// Whether messages have to wait because what they cause could not be handed on. A shard that waits must not park:
+    /// nobody rings when there is room again.
+    pub(crate) fn waits_for_room(&self) -> bool {
+        self.lacks_room() || !self.peer_backlog.is_empty() || self.held.len() >= HELD_MESSAGES_MAX
+    }
+
+    /// Whether there is no place for another report.
+    fn lacks_room(&self) -> bool {
+        self.engine.events_waiting() > 0 || self.outbox.room() == 0 || self.deferred.is_some()
+    }
+
+    fn is_closing(&self, slot: u32) -> bool {
+        self.closing.iter().any(|closing| closing.slot == slot && closing.until > self.turn_began)
     }
 
     /// How long to wait at most when there is work that could not be done.
     fn impatience(&self, sleepless: bool) -> Duration {
         if sleepless && !self.waits_for_room() { Duration::ZERO } else { Duration::from_millis(1) }
+    }
+
+    fn handle_peer_message(&mut self, now: Instant, message: PeerMessage<P::Socket>) {
+        match message {
+            PeerMessage::Adopt { slot, .. } if self.is_closing(slot) => self.deferred = Some(message),
+            PeerMessage::Adopt { departure, slot, rtp, rtcp } => self.adopt(now, *departure, slot, rtp, rtcp),
+            PeerMessage::Forward(message) => self.handle_message(now, message),
+        }
     }
 
     fn handle_message(&mut self, now: Instant, message: ShardMessage<P::Socket>) {
@@ -266,6 +305,12 @@ impl<P: PacketIo> Shard<P> {
                 self.send_to_peer(to, PeerMessage::Forward(message));
                 return;
             }
+        }
+        if let ShardMessage::Open { request, .. } = &message
+            && request.command.connection().is_some_and(|id| self.is_closing(id.slot_number()))
+        {
+            self.deferred = Some(PeerMessage::Forward(message));
+            return;
         }
         match message {
             ShardMessage::Command(request) => self.handle_command(now, request),
@@ -354,6 +399,7 @@ impl<P: PacketIo> Shard<P> {
         if let Err(departure) = self.engine.adopt(now, slot, departure) {
             // The slot was promised to it; without one it can only end, and has to say so.
             tracing::error!(shard = self.id.0, %connection, "no slot for a connection that moves here");
+            self.report(ShardReport::Moved { connection, shard: self.id });
             self.engine.abandon(now, departure);
             return;
         }
@@ -362,6 +408,8 @@ impl<P: PacketIo> Shard<P> {
             tracing::warn!(shard = self.id.0, %connection, %error, "sockets could not be opened");
             self.engine.fail_connection(now, connection);
         }
+        // The kernel's socket may be connected: the I/O learns it before a command can change the remote address.
+        self.settle_ports();
     }
 
     fn send_to_peer(&mut self, to: ShardId, message: PeerMessage<P::Socket>) {
@@ -385,12 +433,20 @@ impl<P: PacketIo> Shard<P> {
                         tracing::warn!(shard = self.id.0, ?port, %error, "disconnect refused");
                     }
                 }
-                PortAction::Release { slot } => self.close_ports(slot),
+                PortAction::Release { slot } => {
+                    self.close_ports(slot);
+                    self.closing.push(Closing { slot, sockets: 2, until: self.turn_began + CLOSING_PATIENCE });
+                }
             }
         }
+        self.closing.retain(|closing| closing.until > self.turn_began);
         while let Some((port, socket)) = self.io.poll_closed() {
             let Some(index) = self.moves.iter().position(|pending| pending.from_slot == port.slot) else {
-                // Released: dropping the socket closes it.
+                // Released: dropping the socket closes it, and the slot is free when both are out.
+                for closing in self.closing.iter_mut().filter(|closing| closing.slot == port.slot) {
+                    closing.sockets -= 1;
+                }
+                self.closing.retain(|closing| closing.sockets > 0);
                 continue;
             };
             let pending = &mut self.moves[index];

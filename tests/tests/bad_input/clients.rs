@@ -114,3 +114,21 @@ fn requests_about_one_id_take_effect_in_the_order_sent() {
     assert_eq!(answers[2]["error"]["code"], 1001);
     server.stop();
 }
+
+#[test]
+fn a_batch_that_starts_and_stops_an_operation_is_answered() {
+    let server = setup().pairs(2).start();
+    let leg = server.create(json!({}));
+    let mut client = server.connect_raw();
+    let start = json!({
+        "jsonrpc": "2.0", "id": 1, "method": "operation.start",
+        "params": {"kind": "record", "connection_id": leg.id, "path": "batch.wav"},
+    });
+    // Blocks until the end of what the other part of the batch has started.
+    let stop = json!({"jsonrpc": "2.0", "id": 2, "method": "operation.stop", "params": {"connection_id": leg.id}});
+    client.send(format!("[{start},{stop}]\n").as_bytes());
+    let answers = client.line();
+    assert!(answers[0]["result"]["operation_id"].is_string(), "{answers}");
+    assert_eq!(answers[1]["result"]["stopped"], json!([answers[0]["result"]["operation_id"]]), "{answers}");
+    server.stop();
+}
