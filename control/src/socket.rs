@@ -109,7 +109,8 @@ impl ControlSocket {
             } else if server.hub.clients() >= CLIENTS_MAX {
                 tracing::warn!(CLIENTS_MAX, "too many clients: one was refused");
             } else {
-                spawn_local(serve_client(Rc::clone(&server), stream));
+                // Begun at once, so that the next one accepted finds it counted.
+                begin(serve_client(Rc::clone(&server), stream));
             }
         }
     }

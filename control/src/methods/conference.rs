@@ -29,7 +29,7 @@ struct Take {
     connection_id: String,
     muted: Option<bool>,
     deaf: Option<bool>,
-    gain_db: Option<i16>,
+    gain_db: Option<f64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -85,7 +85,7 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
 pub(super) async fn join(call: &Call, given: Value) -> Result<Value, RpcError> {
     let Take { conference_id: conference, connection_id: connection, muted, deaf, gain_db } = params(given)?;
     let (conference, connection) = (conference_id(&conference)?, connection_id(&connection)?);
-    let gain_db = in_range("gain_db", gain_db.unwrap_or(0), GAIN_DB_MIN..=GAIN_DB_MAX)?;
+    let gain_db = gain(gain_db.unwrap_or(0.0))?;
     let participant = ParticipantSpec { muted: muted.unwrap_or(false), deaf: deaf.unwrap_or(false), gain_db };
     let ticket = call.ticket(&[Key::Conference(conference), Key::Connection(connection)]);
     ticket.turn().await;
@@ -102,12 +102,19 @@ pub(super) async fn join(call: &Call, given: Value) -> Result<Value, RpcError> {
 pub(super) async fn set(call: &Call, given: Value) -> Result<Value, RpcError> {
     let Take { conference_id: conference, connection_id: connection, muted, deaf, gain_db } = params(given)?;
     let (conference, connection) = (conference_id(&conference)?, connection_id(&connection)?);
-    let gain_db = gain_db.map(|gain| in_range("gain_db", gain, GAIN_DB_MIN..=GAIN_DB_MAX)).transpose()?;
+    let gain_db = gain_db.map(gain).transpose()?;
     let change = ParticipantChange { muted, deaf, gain_db };
     let (ticket, shard) = member(call, conference, connection).await?;
     let command = Command::SetParticipant { conference, connection, change };
     let answer = call.send(ticket, shard, command)?.answer().await?;
     Ok(json!({"effect": effect_of(&answer)?}))
+}
+
+/// Gain in whole decibels, the grain of the mix; a fraction is rounded.
+fn gain(gain_db: f64) -> Result<i16, RpcError> {
+    let gain_db = in_range("gain_db", gain_db, f64::from(GAIN_DB_MIN)..=f64::from(GAIN_DB_MAX))?;
+    #[expect(clippy::cast_possible_truncation, reason = "in a range of i16")]
+    Ok(gain_db.round() as i16)
 }
 
 /// Takes a connection out of a conference.
