@@ -421,11 +421,13 @@ pub fn codec_name(kind: CodecKind) -> &'static str {
     match kind {
         CodecKind::Pcmu => "PCMU",
         CodecKind::Pcma => "PCMA",
+        CodecKind::G723 => "G723",
+        CodecKind::G729 => "G729",
     }
 }
 
-/// Every codec that is decoded and encoded.
-pub const CODECS: &[CodecKind] = &[CodecKind::Pcmu, CodecKind::Pcma];
+/// Every codec that can be negotiated.
+pub const CODECS: &[CodecKind] = &[CodecKind::Pcmu, CodecKind::Pcma, CodecKind::G723, CodecKind::G729];
 
 /// The control sockets that are looked for and made when none is configured, best first.
 pub fn default_control_sockets() -> Vec<PathBuf> {

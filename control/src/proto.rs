@@ -234,6 +234,7 @@ impl From<CommandError> for RpcError {
             CommandError::LimitReached => new(ErrorKind::LimitReached),
             CommandError::NotConnected(id) => new(ErrorKind::NotConnected).about("connection_id", id),
             CommandError::UnsupportedCodec => new(ErrorKind::UnsupportedCodec),
+            CommandError::RoleConflict(id) => new(ErrorKind::InvalidParams).about("connection_id", id),
             CommandError::Unsupported => new(ErrorKind::Unsupported),
             CommandError::SocketFailed => new(ErrorKind::IoError),
             CommandError::ShardFailed => new(ErrorKind::ShardFailed),

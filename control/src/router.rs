@@ -309,13 +309,16 @@ pub fn lane(command: &Command) -> Lane {
         | Command::LeaveConference { .. }
         | Command::StopRelay { .. }
         | Command::StopOperation { .. }
-        | Command::SetParticipant { .. } => Lane::Urgent,
+        | Command::SetParticipant { .. }
+        | Command::AdjustPlay { .. } => Lane::Urgent,
         Command::CreateConnection { .. }
         | Command::ModifyConnection { .. }
         | Command::InspectConnection { .. }
         | Command::ListConnections { .. }
         | Command::StartRelay { .. }
         | Command::CreateConference { .. }
+        | Command::PromoteConference { .. }
+        | Command::SendDigits { .. }
         | Command::JoinConference { .. }
         | Command::InspectConference { .. }
         | Command::ListConferences { .. }

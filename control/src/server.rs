@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use ringbridge_media::command::{Command, OperationKind, Target};
+use ringbridge_media::digits::Digits;
 use ringbridge_media::event::{Answer, CommandError, Condition, EndReason, Event};
 use ringbridge_media::id::{ConnectionId, OperationId, ShardId};
 use ringbridge_media::time::Instant;
@@ -134,7 +135,7 @@ struct ShardRuntime {
 /// Something to be told once the answers that came before it are.
 enum Outgoing {
     Event(EventKind, Value),
-    OperationEnded { id: OperationId, condition: Condition, elapsed_ms: u64 },
+    OperationEnded { id: OperationId, condition: Condition, elapsed_ms: u64, digits: Option<Digits> },
 }
 
 /// Runs a server until `stops` says so, then ends it tidily: the first time it drains, the second time it ends at once.
@@ -407,9 +408,9 @@ impl Server {
         for outgoing in outgoing {
             match outgoing {
                 Outgoing::Event(kind, params) => self.hub.publish(kind, params),
-                Outgoing::OperationEnded { id, condition, elapsed_ms } => {
+                Outgoing::OperationEnded { id, condition, elapsed_ms, digits } => {
                     let server = Rc::clone(self);
-                    begin(async move { server.end_operation(id, condition, elapsed_ms).await });
+                    begin(async move { server.end_operation(id, condition, elapsed_ms, digits).await });
                 }
             }
         }
@@ -452,13 +453,13 @@ impl Server {
                     self.take_answer(pending, result);
                 }
             }
-            Event::OperationEnded { id, condition, elapsed_ms, target: _, kind: _, playlist } => {
+            Event::OperationEnded { id, condition, elapsed_ms, target: _, kind: _, digits, playlist } => {
                 // Freed here, off the shard.
                 drop(playlist);
                 let mut registry = self.registry.borrow_mut();
                 if let Some(entry) = registry.operation_mut(id).filter(|entry| !entry.ending) {
                     entry.ending = true;
-                    outgoing.push(Outgoing::OperationEnded { id, condition, elapsed_ms });
+                    outgoing.push(Outgoing::OperationEnded { id, condition, elapsed_ms, digits });
                 }
             }
             Event::ConnectionLearned { id, remote } => outgoing.push(Outgoing::Event(
@@ -530,13 +531,13 @@ impl Server {
     }
 
     /// Tells the end of an operation: after the answer to its start, and after its file is closed.
-    async fn end_operation(&self, id: OperationId, condition: Condition, elapsed_ms: u64) {
+    async fn end_operation(&self, id: OperationId, condition: Condition, elapsed_ms: u64, digits: Option<Digits>) {
         let gates =
             self.registry.borrow_mut().operation_mut(id).map(|entry| (entry.announced.clone(), entry.recording.take()));
         let Some((announced, recording)) = gates else { return };
         announced.wait().await;
         let params = {
-            let told = Told { condition: condition_name(condition), elapsed_ms, error: None };
+            let told = Told { condition: condition.name(), elapsed_ms, digits, error: None };
             let told = (told, close_recording(recording).await);
             let registry = self.registry.borrow();
             registry.operation(id).map(|entry| operation_ended(entry.id, entry.target, entry.kind, told.0, told.1))
@@ -595,14 +596,22 @@ impl Server {
         entry.announced.wait().await;
         let recording = entry.recording.take();
         let (condition, error) = match reason {
-            EndReason::ShardFailed => (condition_name(Condition::Error), Some("its shard has failed".to_owned())),
-            EndReason::Deleted | EndReason::ConferenceDeleted | EndReason::LastLeft | EndReason::Shutdown => {
-                (condition_name(Condition::AutoStop), None)
-            }
+            EndReason::ShardFailed => (Condition::Error.name(), Some("its shard has failed".to_owned())),
+            EndReason::Deleted
+            | EndReason::ConferenceDeleted
+            | EndReason::LastLeft
+            | EndReason::Expired
+            | EndReason::Shutdown => (Condition::AutoStop.name(), None),
         };
         let elapsed_ms = u64::try_from(entry.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let closed = close_recording(recording).await;
-        let params = operation_ended(entry.id, entry.target, entry.kind, Told { condition, elapsed_ms, error }, closed);
+        let params = operation_ended(
+            entry.id,
+            entry.target,
+            entry.kind,
+            Told { condition, elapsed_ms, digits: None, error },
+            closed,
+        );
         self.hub.publish(EventKind::OperationEnded, params);
         entry.ended.open();
     }
@@ -702,6 +711,7 @@ impl InFlight {
 struct Told {
     condition: &'static str,
     elapsed_ms: u64,
+    digits: Option<Digits>,
     error: Option<String>,
 }
 
@@ -734,7 +744,7 @@ fn operation_ended(
 ) -> Value {
     let mut params = json!({
         "operation_id": id.to_string(),
-        "kind": kind_name(kind),
+        "kind": kind.name(),
         "condition": told.condition,
         "elapsed_ms": told.elapsed_ms,
     });
@@ -745,6 +755,9 @@ fn operation_ended(
             params["conference_id"] = conference.to_string().into();
         }
     }
+    if let Some(digits) = told.digits {
+        params["digits"] = digits.as_str().into();
+    }
     let mut error = told.error;
     if let Some(recording) = recording {
         params["path"] = recording.path.to_string_lossy().into();
@@ -752,7 +765,7 @@ fn operation_ended(
         params["gaps"] = recording.gaps.into();
         if recording.error.is_some() {
             // Whatever stopped it, the file is not what was asked for.
-            params["condition"] = condition_name(Condition::Error).into();
+            params["condition"] = Condition::Error.name().into();
             error = error.or(recording.error);
         }
     }
@@ -766,29 +779,12 @@ fn connection_ended(id: ConnectionId, reason: EndReason) -> Value {
     json!({"connection_id": id.to_string(), "reason": reason_name(reason)})
 }
 
-/// The name of a kind of operation.
-pub fn kind_name(kind: OperationKind) -> &'static str {
-    match kind {
-        OperationKind::Play => "play",
-        OperationKind::Record => "record",
-    }
-}
-
-fn condition_name(condition: Condition) -> &'static str {
-    match condition {
-        Condition::Eod => "eod",
-        Condition::MaxTime => "maxtime",
-        Condition::UserStop => "userstop",
-        Condition::AutoStop => "autostop",
-        Condition::Error => "error",
-    }
-}
-
 fn reason_name(reason: EndReason) -> &'static str {
     match reason {
         EndReason::Deleted => "deleted",
         EndReason::ConferenceDeleted => "conference_deleted",
         EndReason::LastLeft => "last_left",
+        EndReason::Expired => "expired",
         EndReason::ShardFailed => "shard_failed",
         EndReason::Shutdown => "shutdown",
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
-use ringbridge_media::command::{CodecKind, Command, ConnectionSpec, Direction, Request};
+use ringbridge_media::command::{Command, ConnectionSpec, Request};
 use ringbridge_media::engine::Engine;
 use ringbridge_media::event::{Answer, CommandError, DropReason, Event};
 use ringbridge_media::id::{ConnectionId, ShardId};
@@ -80,21 +80,7 @@ fn address(port: usize) -> SocketAddr {
 }
 
 fn spec(remote: SocketAddr) -> ConnectionSpec {
-    ConnectionSpec {
-        remote: Some(remote),
-        remote_rtcp: None,
-        rx_codec: CodecKind::Pcmu,
-        rx_payload_type: 0,
-        tx_codec: CodecKind::Pcmu,
-        tx_payload_type: 0,
-        telephone_event_payload_type: 101,
-        payload_types: [None; 8],
-        ptime_ms: 20,
-        direction: Direction::SendRecv,
-        rtp_timeout_ms: None,
-        barred: None,
-        handover: false,
-    }
+    ConnectionSpec { remote: Some(remote), ..ConnectionSpec::default() }
 }
 
 impl World {

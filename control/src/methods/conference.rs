@@ -1,6 +1,6 @@
 //! `conference.*`
 
-use ringbridge_media::command::{Command, ParticipantChange, ParticipantSpec};
+use ringbridge_media::command::{Command, ConferenceSpec, ParticipantChange, ParticipantSpec};
 use ringbridge_media::event::{Answer, CommandError};
 use ringbridge_media::id::{ConferenceId, ConnectionId, ShardId};
 use ringbridge_media::limits::{GAIN_DB_MAX, GAIN_DB_MIN, PARTICIPANTS_MAX, SAMPLE_RATE_HZ};
@@ -71,7 +71,8 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
         .borrow_mut()
         .add_conference(shard, label, participants_max)
         .map_err(|full| RpcError::new(ErrorKind::LimitReached, full.to_string()).with("shard", shard.0))?;
-    let command = Command::CreateConference { id, participants_max };
+    let command =
+        Command::CreateConference { id, spec: ConferenceSpec { participants_max, ..ConferenceSpec::default() } };
     let concern = Concern::Conference(id);
     let sent = server.dispatch(Dispatch { shard, command, received: call.received, concern });
     if sent.is_err() {
@@ -86,7 +87,12 @@ pub(super) async fn join(call: &Call, given: Value) -> Result<Value, RpcError> {
     let Take { conference_id: conference, connection_id: connection, muted, deaf, gain_db } = params(given)?;
     let (conference, connection) = (conference_id(&conference)?, connection_id(&connection)?);
     let gain_db = gain(gain_db.unwrap_or(0.0))?;
-    let participant = ParticipantSpec { muted: muted.unwrap_or(false), deaf: deaf.unwrap_or(false), gain_db };
+    let participant = ParticipantSpec {
+        muted: muted.unwrap_or(false),
+        deaf: deaf.unwrap_or(false),
+        gain_db,
+        ..ParticipantSpec::default()
+    };
     let ticket = call.ticket(&[Key::Conference(conference), Key::Connection(connection)]);
     ticket.turn().await;
     call.conference(conference, |_| ())?;
@@ -103,7 +109,7 @@ pub(super) async fn set(call: &Call, given: Value) -> Result<Value, RpcError> {
     let Take { conference_id: conference, connection_id: connection, muted, deaf, gain_db } = params(given)?;
     let (conference, connection) = (conference_id(&conference)?, connection_id(&connection)?);
     let gain_db = gain_db.map(gain).transpose()?;
-    let change = ParticipantChange { muted, deaf, gain_db };
+    let change = ParticipantChange { muted, deaf, gain_db, ..ParticipantChange::default() };
     let (ticket, shard) = member(call, conference, connection).await?;
     let command = Command::SetParticipant { conference, connection, change };
     let answer = call.send(ticket, shard, command)?.answer().await?;

@@ -173,7 +173,7 @@ impl Negotiated {
     /// The static payload type (RFC 3551 section 6), unless the client gave the codec another number.
     fn number_of(&self, kind: CodecKind) -> u8 {
         let named = self.names.iter().find(|(_, name)| codec_by_name(encoding(name)) == Some(kind));
-        named.map_or_else(|| static_payload_type(kind), |(number, _)| *number)
+        named.map_or_else(|| kind.payload_type(), |(number, _)| *number)
     }
 
     fn further(&self) -> impl Iterator<Item = u8> {
@@ -233,6 +233,7 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
         rtp_timeout_ms,
         barred: lease.barred(),
         handover: defaults.handover,
+        ..ConnectionSpec::default()
     });
     let id = {
         let mut registry = server.registry.borrow_mut();
@@ -286,6 +287,7 @@ pub(super) async fn modify(call: &Call, given: Value) -> Result<Value, RpcError>
         ptime_ms,
         direction: given.direction.map(Direction::from),
         rtp_timeout_ms,
+        ..ConnectionChange::default()
     };
     let sent = call.server.send(shard, Command::ModifyConnection { id, change: Box::new(change) }, call.received);
     // The next change is worked out from this one, so it has to be known whether this one was taken.
@@ -405,13 +407,6 @@ fn payload_type(number: &str, name: &str) -> Result<(u8, String), RpcError> {
 /// The encoding name in `name/clock[/channels]`.
 fn encoding(name: &str) -> &str {
     name.split_once('/').map_or(name, |(encoding, _)| encoding)
-}
-
-fn static_payload_type(kind: CodecKind) -> u8 {
-    match kind {
-        CodecKind::Pcmu => 0,
-        CodecKind::Pcma => 8,
-    }
 }
 
 /// Checks an address media is to be sent to.

@@ -1,6 +1,6 @@
 //! `operation.*`
 
-use ringbridge_media::command::{Command, OperationKind, OperationSpec, Target};
+use ringbridge_media::command::{Command, OperationKind, OperationSpec, StopConditions, Target};
 use ringbridge_media::event::Answer;
 use ringbridge_media::id::{OperationId, ShardId};
 use ringbridge_media::limits::PROMPTS_MAX;
@@ -181,7 +181,13 @@ async fn play(call: &Call, given: Value) -> Result<Value, RpcError> {
     call.server.router.borrow().room(shard_of(call, target)?, Lane::Ordinary)?;
     let playlist = call.server.files.open_playlist(&files).await?;
     let shard = shard_of(call, target)?;
-    let spec = OperationSpec::Play { playlist, max_time_ms };
+    let spec = OperationSpec::Play {
+        playlist,
+        volume: None,
+        speed: None,
+        isolate: false,
+        until: StopConditions::after(max_time_ms),
+    };
     let begun = begin(call, shard, target, OperationKind::Play, None, spec);
     drop(ticket);
     begun?.finish(call).await
@@ -198,7 +204,8 @@ async fn record(call: &Call, given: Value) -> Result<Value, RpcError> {
     ticket.turn().await;
     call.server.router.borrow().room(shard_of(call, target)?, Lane::Ordinary)?;
     let recording = call.server.files.start_recording(&path).await?;
-    let spec = OperationSpec::Record { queue: std::sync::Arc::clone(&recording.queue), max_time_ms };
+    let until = StopConditions::after(max_time_ms);
+    let spec = OperationSpec::Record { queue: std::sync::Arc::clone(&recording.queue), until };
     let entry = RecordingEntry { path: recording.path, queue: recording.queue, done: recording.done };
     let begun = match shard_of(call, target) {
         Ok(shard) => begin(call, shard, target, OperationKind::Record, Some(entry), spec),
@@ -233,7 +240,7 @@ fn begin(
         let entry = registry.add_operation(shard, target, kind, recording);
         (entry.id, entry.announced.clone())
     };
-    let command = Command::StartOperation { id, target, operation };
+    let command = Command::StartOperation { id, target, operation: Box::new(operation) };
     let concern = Concern::Operation(id);
     match server.dispatch(Dispatch { shard, command, received: call.received, concern }) {
         Ok(in_flight) => Ok(Starting { id, target, announced, in_flight }),

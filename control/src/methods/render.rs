@@ -12,7 +12,6 @@ use super::unexpected;
 use crate::config::codec_name;
 use crate::proto::RpcError;
 use crate::registry::{OperationEntry, Registry, utility_id};
-use crate::server::kind_name;
 use ringbridge_media::command::Target;
 
 /// The effect of an answer that has one; null if nothing could be heard of the change.
@@ -165,7 +164,7 @@ pub fn operation(status: &OperationStatus, entry: Option<&OperationEntry>) -> Va
             value.insert("connection_id".into(), utility_id(status.id).into())
         }
     };
-    value.insert("kind".into(), kind_name(status.kind).into());
+    value.insert("kind".into(), status.kind.name().into());
     value.insert("elapsed_ms".into(), status.elapsed_ms.into());
     if let Some(recording) = entry.and_then(|entry| entry.recording.as_ref()) {
         value.insert("path".into(), recording.path.to_string_lossy().into());

@@ -8,7 +8,10 @@ use std::thread;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use ringbridge_media::command::{Command, ConnectionSpec, OperationKind, OperationSpec, ParticipantSpec, Target};
+use ringbridge_media::command::{
+    Command, ConferenceSpec, ConnectionSpec, OperationKind, OperationSpec, ParticipantSpec, Target,
+};
+use ringbridge_media::digits::Digits;
 use ringbridge_media::event::{
     Answer, CommandError, Condition, ConferenceStatus, ConnectionCounters, ConnectionState, ConnectionStatus,
     DropCounters, Effect, EffectClock, EndReason, Event, OperationStatus, ParticipantStatus, StreamStamp,
@@ -300,7 +303,7 @@ impl State {
                 self.connection(shard, b)?.state = ConnectionState::Idle;
                 quietly(Answer::Effect(effect(EffectClock::Connection, &[a, b])))
             }
-            Command::CreateConference { id, participants_max } => {
+            Command::CreateConference { id, spec: ConferenceSpec { participants_max, .. } } => {
                 self.conferences.insert(id, Conference { members: BTreeMap::new(), participants_max });
                 quietly(Answer::Done)
             }
@@ -360,10 +363,16 @@ impl State {
             }
             Command::StartOperation { id, target, operation } => {
                 self.target(shard, target)?;
-                let (kind, queue, ends) = match operation {
-                    OperationSpec::Play { max_time_ms, .. } => (OperationKind::Play, None, max_time_ms),
-                    OperationSpec::Record { queue, max_time_ms } => (OperationKind::Record, Some(queue), max_time_ms),
+                let kind = operation.kind();
+                let (queue, until) = match *operation {
+                    OperationSpec::Play { until, .. }
+                    | OperationSpec::Tone { until, .. }
+                    | OperationSpec::GatherDigits { until, .. }
+                    | OperationSpec::DetectSilence { until }
+                    | OperationSpec::DetectNonSilence { until } => (None, until),
+                    OperationSpec::Record { queue, until } => (Some(queue), until),
                 };
+                let ends = until.max_time_ms;
                 self.operations.insert(id, Operation { target, kind, queue });
                 // A limit of one millisecond is over before the answer is read.
                 let events = if ends == Some(1) { vec![self.end(id, Condition::MaxTime)] } else { Vec::new() };
@@ -381,6 +390,18 @@ impl State {
                 }
                 let events = operations.iter().map(|id| self.end(*id, Condition::UserStop)).collect();
                 Ok((Answer::Stopped { operations, effect: effect(EffectClock::Connection, &[]) }, events))
+            }
+            Command::AdjustPlay { target, change: _ } => {
+                self.target(shard, target)?;
+                quietly(Answer::Effect(effect(EffectClock::Connection, &[])))
+            }
+            Command::SendDigits { target, digits: _ } => {
+                self.target(shard, target)?;
+                quietly(Answer::Done)
+            }
+            Command::PromoteConference { id } => {
+                self.conference(id)?;
+                quietly(Answer::Done)
             }
             Command::ListOperations { target } => {
                 self.target(shard, target)?;
@@ -418,7 +439,7 @@ impl State {
             queue.finish();
         }
         let Operation { target, kind, .. } = operation;
-        Event::OperationEnded { id, target, kind, condition, elapsed_ms: 42, playlist: None }
+        Event::OperationEnded { id, target, kind, condition, elapsed_ms: 42, digits: None, playlist: None }
     }
 
     fn end_all(&mut self, target: Target) -> Vec<Event> {
@@ -481,6 +502,8 @@ impl State {
             jitter_ms: 0.5,
             level_db: None,
             operations: operations.map(|(id, _)| *id).collect(),
+            reserved: false,
+            digits: Digits::default(),
         }
     }
 
@@ -491,10 +514,18 @@ impl State {
             muted: spec.muted,
             deaf: spec.deaf,
             gain_db: spec.gain_db,
+            role: spec.role,
+            tariff_tone: spec.tariff_tone,
             talking: false,
             level_db: -127,
         });
-        ConferenceStatus { id, participants: participants.collect(), operations: Vec::new(), media_time_ms: 5.0 }
+        ConferenceStatus {
+            id,
+            participants: participants.collect(),
+            operations: Vec::new(),
+            hairpin: false,
+            media_time_ms: 5.0,
+        }
     }
 
     fn snapshot(&self, shard: ShardId) -> ShardSnapshot {

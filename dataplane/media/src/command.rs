@@ -3,8 +3,9 @@
 use core::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::digits::{DigitSet, Digits};
 use crate::id::{ConferenceId, ConnectionId, OperationId};
-use crate::limits::PAYLOAD_TYPES_MAX;
+use crate::limits::{PARTICIPANTS_MAX, PAYLOAD_TYPES_MAX};
 use crate::samples::{Playlist, RecordQueue};
 use crate::time::Instant;
 
@@ -71,8 +72,13 @@ pub enum Command {
     CreateConference {
         /// The new conference's id.
         id: ConferenceId,
-        /// How many may join.
-        participants_max: u32,
+        /// How it is to be.
+        spec: ConferenceSpec,
+    },
+    /// Make a mixed conference of a hairpin, for good. Changes nothing if it is one.
+    PromoteConference {
+        /// Which.
+        id: ConferenceId,
     },
     /// Put a connection into a conference.
     JoinConference {
@@ -83,7 +89,7 @@ pub enum Command {
         /// How it takes part.
         participant: ParticipantSpec,
     },
-    /// Change how a connection takes part: mute, deaf, gain.
+    /// Change how a connection takes part: mute, deaf, gain, role, tariff tone.
     SetParticipant {
         /// The conference.
         conference: ConferenceId,
@@ -125,7 +131,7 @@ pub enum Command {
         /// On what.
         target: Target,
         /// What it does.
-        operation: OperationSpec,
+        operation: Box<OperationSpec>,
     },
     /// Stop operations of a target with condition `userstop`.
     StopOperation {
@@ -133,6 +139,20 @@ pub enum Command {
         target: Target,
         /// One operation, or all of the target.
         operation: Option<OperationId>,
+    },
+    /// Change volume or speed of what plays on a target, now and for plays to come.
+    AdjustPlay {
+        /// On what.
+        target: Target,
+        /// What changes.
+        change: PlayChange,
+    },
+    /// Put digits into a target's buffer as if they had been pressed; nothing is sent to anybody.
+    SendDigits {
+        /// Whose buffer: a connection's, or that of a conference's operations.
+        target: Target,
+        /// All of them or, if they don't fit, none.
+        digits: Digits,
     },
     /// Report running operations of one target.
     ListOperations {
@@ -155,12 +175,15 @@ impl Command {
             | Self::LeaveConference { connection, .. } => Some(*connection),
             Self::StartOperation { target, .. }
             | Self::StopOperation { target, .. }
+            | Self::AdjustPlay { target, .. }
+            | Self::SendDigits { target, .. }
             | Self::ListOperations { target } => match target {
                 Target::Connection(id) => Some(*id),
                 Target::Conference(_) => None,
             },
             Self::ListConnections { .. }
             | Self::CreateConference { .. }
+            | Self::PromoteConference { .. }
             | Self::DeleteConference { .. }
             | Self::InspectConference { .. }
             | Self::ListConferences { .. } => None,
@@ -177,13 +200,46 @@ pub enum Target {
     Conference(ConferenceId),
 }
 
-/// A codec that can be decoded and encoded.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+/// A codec that can be negotiated.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum CodecKind {
     /// G.711 µ-law, 8 kHz (RFC 3551 section 4.5.14).
+    #[default]
     Pcmu,
     /// G.711 A-law, 8 kHz.
     Pcma,
+    /// G.723.1 (RFC 3551 section 4.5.3): passed on between equal connections, never decoded.
+    G723,
+    /// G.729 (RFC 3551 section 4.5.6): passed on between equal connections, never decoded.
+    G729,
+}
+
+impl CodecKind {
+    /// Whether it can be decoded and encoded here; else its packets can only be passed on as they are.
+    pub const fn is_decodable(self) -> bool {
+        matches!(self, Self::Pcmu | Self::Pcma)
+    }
+
+    /// Its static payload type (RFC 3551 section 6).
+    pub const fn payload_type(self) -> u8 {
+        match self {
+            Self::Pcmu => 0,
+            Self::G723 => 4,
+            Self::Pcma => 8,
+            Self::G729 => 18,
+        }
+    }
+}
+
+/// Where a connection's digits come from, besides `SendDigits`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum DigitSource {
+    /// Telephone-events (RFC 4733).
+    #[default]
+    Events,
+    /// Telephone-events and, until the endpoint sends its first one, tones in the audio. Costs a decoder and a detector
+    /// for every connection that is sent audio.
+    Auto,
 }
 
 /// Which way media may flow, seen from the server (RFC 8866 section 6.7).
@@ -241,6 +297,34 @@ pub struct ConnectionSpec {
     pub barred: Option<(SocketAddr, u32)>,
     /// Whether another source may take over after learning; keeps the socket unconnected.
     pub handover: bool,
+    /// Where its digits come from.
+    pub digit_source: DigitSource,
+    /// Reserved only: it ends with `expired` if no remote address is given within this many milliseconds, and until
+    /// then nothing can be done with it but that.
+    pub reserve_ms: Option<u32>,
+}
+
+impl Default for ConnectionSpec {
+    /// G.711 µ-law in packets of 20 ms, telephone-events as 101, from whoever sends first.
+    fn default() -> Self {
+        Self {
+            remote: None,
+            remote_rtcp: None,
+            rx_codec: CodecKind::Pcmu,
+            rx_payload_type: CodecKind::Pcmu.payload_type(),
+            tx_codec: CodecKind::Pcmu,
+            tx_payload_type: CodecKind::Pcmu.payload_type(),
+            telephone_event_payload_type: 101,
+            payload_types: [None; PAYLOAD_TYPES_MAX],
+            ptime_ms: 20,
+            direction: Direction::SendRecv,
+            rtp_timeout_ms: None,
+            barred: None,
+            handover: false,
+            digit_source: DigitSource::Events,
+            reserve_ms: None,
+        }
+    }
 }
 
 /// What changes in a connection; `None` leaves a field as it is.
@@ -264,6 +348,27 @@ pub struct ConnectionChange {
     pub direction: Option<Direction>,
     /// A new timeout; `Some(None)` switches it off.
     pub rtp_timeout_ms: Option<Option<u32>>,
+    /// A new source of digits.
+    pub digit_source: Option<DigitSource>,
+}
+
+/// How a conference is to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ConferenceSpec {
+    /// How many may join.
+    pub participants_max: u32,
+    /// Two parties patched to each other, without tones, until it is promoted. Who joins as a third, and who starts an
+    /// operation on it, has to promote it first.
+    pub hairpin: bool,
+    /// A tone to all when somebody who can be heard joins or leaves.
+    pub tones: bool,
+}
+
+impl Default for ConferenceSpec {
+    fn default() -> Self {
+        let participants_max = u32::try_from(PARTICIPANTS_MAX).unwrap_or(u32::MAX);
+        Self { participants_max, hairpin: false, tones: false }
+    }
 }
 
 /// How a connection takes part in a conference.
@@ -275,6 +380,24 @@ pub struct ParticipantSpec {
     pub deaf: bool,
     /// Gain of what it says, in decibels, `GAIN_DB_MIN ..= GAIN_DB_MAX`.
     pub gain_db: i16,
+    /// Who hears it, and what it hears.
+    pub role: Role,
+    /// A short beep to it alone, again and again.
+    pub tariff_tone: bool,
+}
+
+/// What a participant is in its conference (Metreos.MediaControl).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Role {
+    /// Heard by all, hears all.
+    #[default]
+    Party,
+    /// Outside the mix: hears it, can't be heard, and does not count as somebody who keeps the conference alive.
+    Monitor,
+    /// Heard by the pupil alone; hears the conference. At most one: the role moves here if another has it.
+    Coach,
+    /// Hears the conference and the coach. At most one, likewise.
+    Pupil,
 }
 
 /// What changes in a participant.
@@ -286,6 +409,10 @@ pub struct ParticipantChange {
     pub deaf: Option<bool>,
     /// New gain in decibels.
     pub gain_db: Option<i16>,
+    /// A new role; from and to `Monitor` only by leaving and joining again.
+    pub role: Option<Role>,
+    /// Tariff tone on or off.
+    pub tariff_tone: Option<bool>,
 }
 
 /// What an operation does.
@@ -295,16 +422,142 @@ pub enum OperationSpec {
     Play {
         /// The prompts; handed back in the final event.
         playlist: Box<Playlist>,
-        /// Ends with `maxtime` after this many milliseconds.
-        max_time_ms: Option<u32>,
+        /// Volume to begin with, in steps; taken as the latest `AdjustPlay` was (absolute or relative).
+        volume: Option<i8>,
+        /// Speed to begin with, in steps; likewise.
+        speed: Option<i8>,
+        /// A participant it plays to is not heard by the others meanwhile.
+        isolate: bool,
+        /// What else ends it.
+        until: StopConditions,
+    },
+    /// Plays one or two tones; ends with `eod` after its duration.
+    Tone {
+        /// The tone.
+        tone: ToneSpec,
+        /// For how long, in milliseconds; `None`: until something else ends it.
+        duration_ms: Option<u32>,
+        /// A participant it plays to is not heard by the others meanwhile.
+        isolate: bool,
+        /// What else ends it.
+        until: StopConditions,
     },
     /// Records.
     Record {
         /// Where the samples go.
         queue: Arc<RecordQueue>,
-        /// Ends with `maxtime` after this many milliseconds.
-        max_time_ms: Option<u32>,
+        /// What ends it.
+        until: StopConditions,
     },
+    /// Collects digits, those in the buffer first.
+    GatherDigits {
+        /// Forget what was pressed before.
+        flush: bool,
+        /// What ends it.
+        until: StopConditions,
+    },
+    /// Ends with `silence` once there has been silence for as long as `until.silence_ms` says.
+    DetectSilence {
+        /// What ends it; `silence_ms` is given.
+        until: StopConditions,
+    },
+    /// Ends with `nonsilence` once there has been sound for as long as `until.nonsilence_ms` says.
+    DetectNonSilence {
+        /// What ends it; `nonsilence_ms` is given.
+        until: StopConditions,
+    },
+}
+
+impl OperationSpec {
+    /// Its kind.
+    pub const fn kind(&self) -> OperationKind {
+        match self {
+            Self::Play { .. } => OperationKind::Play,
+            Self::Tone { .. } => OperationKind::Tone,
+            Self::Record { .. } => OperationKind::Record,
+            Self::GatherDigits { .. } => OperationKind::GatherDigits,
+            Self::DetectSilence { .. } => OperationKind::DetectSilence,
+            Self::DetectNonSilence { .. } => OperationKind::DetectNonSilence,
+        }
+    }
+}
+
+/// What ends an operation besides its own end. Whatever comes first ends it; if several hold in one step of 20 ms, the
+/// first in the order of [`Condition`](crate::event::Condition) is reported.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct StopConditions {
+    /// The operation's own time limit in milliseconds: `maxtime`.
+    pub max_time_ms: Option<u32>,
+    /// So many digits, `1 ..= DIGITS_MAX`: `maxdigits`.
+    pub digits_max: Option<u8>,
+    /// One of these digits: `digit`.
+    pub digit: Option<DigitSet>,
+    /// One of these digits: `digitlist`.
+    pub digit_list: Option<DigitSet>,
+    /// These digits in this order: `digitpattern`.
+    pub digit_pattern: Option<Digits>,
+    /// So many milliseconds since the last digit, once there was one: `interdigdelay`.
+    pub inter_digit_ms: Option<u32>,
+    /// So many milliseconds of silence: `silence`.
+    pub silence_ms: Option<u32>,
+    /// So many milliseconds of sound: `nonsilence`.
+    pub nonsilence_ms: Option<u32>,
+    /// The limit of the command, in milliseconds: `timeout`.
+    pub timeout_ms: Option<u32>,
+}
+
+impl StopConditions {
+    /// Ends with `maxtime` after so many milliseconds.
+    pub fn after(max_time_ms: Option<u32>) -> Self {
+        Self { max_time_ms, ..Self::default() }
+    }
+}
+
+/// One or two sines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ToneSpec {
+    /// Frequency in Hz and level in dBm0 of the first.
+    pub first: (u16, i8),
+    /// The same of the second, if there is one.
+    pub second: Option<(u16, i8)>,
+}
+
+/// A change of volume or speed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PlayChange {
+    /// What is changed and how.
+    pub adjust: PlayAdjust,
+    /// Whether `AdjustPlay` fails if nothing plays.
+    pub only_if_playing: bool,
+}
+
+/// How volume or speed are changed. Steps are 2 dB of volume, 10 % of speed; what results is kept within
+/// `PLAY_STEPS_MIN ..= PLAY_STEPS_MAX`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PlayAdjust {
+    /// To so many steps of volume.
+    VolumeTo(i8),
+    /// By so many steps of volume.
+    VolumeBy(i8),
+    /// To so many steps of speed.
+    SpeedTo(i8),
+    /// By so many steps of speed.
+    SpeedBy(i8),
+    /// Between the volume at the origin and the last one it was changed to.
+    Toggle(VolumeToggle),
+}
+
+/// What a toggle of the volume does (Metreos.MediaControl, ToggleType 1 to 4).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum VolumeToggle {
+    /// To the origin if it is changed, else to the last change.
+    Switch,
+    /// To the origin.
+    Origin,
+    /// To the last change.
+    Last,
+    /// To the origin, and the last change is forgotten.
+    Reset,
 }
 
 /// The kinds of operation.
@@ -312,6 +565,33 @@ pub enum OperationSpec {
 pub enum OperationKind {
     /// See [`OperationSpec::Play`].
     Play,
+    /// See [`OperationSpec::Tone`].
+    Tone,
     /// See [`OperationSpec::Record`].
     Record,
+    /// See [`OperationSpec::GatherDigits`].
+    GatherDigits,
+    /// See [`OperationSpec::DetectSilence`].
+    DetectSilence,
+    /// See [`OperationSpec::DetectNonSilence`].
+    DetectNonSilence,
+}
+
+impl OperationKind {
+    /// Whether its target hears it: one such operation at a time on a connection.
+    pub const fn is_heard(self) -> bool {
+        matches!(self, Self::Play | Self::Tone)
+    }
+
+    /// The name outside.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Play => "play",
+            Self::Tone => "tone",
+            Self::Record => "record",
+            Self::GatherDigits => "gather_digits",
+            Self::DetectSilence => "detect_silence",
+            Self::DetectNonSilence => "detect_nonsilence",
+        }
+    }
 }

@@ -222,7 +222,8 @@ impl<'a> SharedEncodes<'a> {
     fn get(&mut self, codec: CodecKind) -> &[u8; FRAME_SAMPLES] {
         let sum = self.sum;
         let place = match codec {
-            CodecKind::Pcmu => &mut self.pcmu,
+            // Whoever can't be decoded is never mixed.
+            CodecKind::Pcmu | CodecKind::G723 | CodecKind::G729 => &mut self.pcmu,
             CodecKind::Pcma => &mut self.pcma,
         };
         place.get_or_insert_with(|| {

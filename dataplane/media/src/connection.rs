@@ -8,6 +8,7 @@ use ringbridge_wire::seq::SeqNumber;
 
 use crate::bucket::TokenBucket;
 use crate::command::{ConnectionSpec, OperationKind, ParticipantChange, ParticipantSpec, Target};
+use crate::digits::Digits;
 use crate::event::{ConnectionCounters, ConnectionState, ConnectionStatus, StreamStamp};
 use crate::id::{ConnectionId, OperationId};
 use crate::jitter_buffer::JitterBuffer;
@@ -98,7 +99,7 @@ pub(crate) struct Participant {
 
 impl Participant {
     pub(crate) fn new(spec: ParticipantSpec) -> Self {
-        let ParticipantSpec { muted, deaf, gain_db } = spec;
+        let ParticipantSpec { muted, deaf, gain_db, role: _, tariff_tone: _ } = spec;
         Self { muted, deaf, gain_db, gain_q12: mix::gain_q12_from_db(gain_db), talk: TalkDetector::new() }
     }
 
@@ -186,7 +187,10 @@ impl Connection {
 
     /// Whether its packets can be mixed, played and recorded.
     pub(crate) const fn is_mixable(&self) -> bool {
-        self.spec.ptime_ms.is_multiple_of(FRAME_MS) && self.spec.ptime_ms <= PTIME_MS_MAX
+        self.spec.rx_codec.is_decodable()
+            && self.spec.tx_codec.is_decodable()
+            && self.spec.ptime_ms.is_multiple_of(FRAME_MS)
+            && self.spec.ptime_ms <= PTIME_MS_MAX
     }
 
     pub(crate) const fn ptime_samples(&self) -> u32 {
@@ -277,6 +281,8 @@ impl Connection {
                 .iter()
                 .flat_map(|media| media.operations.iter().flatten().map(|operation| operation.id()))
                 .collect(),
+            reserved: false,
+            digits: Digits::default(),
         }
     }
 

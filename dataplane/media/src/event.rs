@@ -2,7 +2,8 @@
 
 use core::net::SocketAddr;
 
-use crate::command::{CodecKind, Direction, OperationKind, Target};
+use crate::command::{CodecKind, Direction, OperationKind, Role, Target};
+use crate::digits::Digits;
 use crate::id::{ConferenceId, ConnectionId, OperationId};
 use crate::samples::Playlist;
 
@@ -26,8 +27,10 @@ pub enum Event {
         kind: OperationKind,
         /// Why it ended.
         condition: Condition,
-        /// How long it ran on the media clock, in milliseconds.
+        /// How long it ran on the media clock, in milliseconds; at least 1 if it was stopped.
         elapsed_ms: u64,
+        /// What it gathered, if it gathers digits.
+        digits: Option<Digits>,
         /// A play's prompts, to be freed off the shard.
         playlist: Option<Box<Playlist>>,
     },
@@ -73,7 +76,7 @@ pub enum Event {
         /// Who.
         connection: ConnectionId,
     },
-    /// A digit arrived as telephone-event (RFC 4733). May be dropped when nobody reads.
+    /// A digit was pressed: as telephone-event (RFC 4733) or as tones. Told when it ends. May be dropped when nobody reads.
     Digit {
         /// From whom.
         connection: ConnectionId,
@@ -158,12 +161,15 @@ pub enum CommandError {
     /// A table or quota is full.
     #[error("limit reached")]
     LimitReached,
-    /// The connection knows no remote address yet.
+    /// The connection is reserved only, or knows no remote address yet.
     #[error("{0} has no remote address yet")]
     NotConnected(ConnectionId),
     /// The codec or packet time can't be mixed.
     #[error("codec or packet time can't be decoded here")]
     UnsupportedCodec,
+    /// A coach or pupil can't be muted, a coach can't have the tariff tone, a monitor can't take another role.
+    #[error("{0} has a role that does not go with that")]
+    RoleConflict(ConnectionId),
     /// Not supported.
     #[error("not supported")]
     Unsupported,
@@ -175,19 +181,57 @@ pub enum CommandError {
     ShardFailed,
 }
 
-/// Why an operation ended. The names are those of Metreos.MediaControl.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+/// Why an operation ended. The names are those of Metreos.MediaControl; the order is that of precedence, if several
+/// hold at once.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Condition {
-    /// End of data: everything was played.
-    Eod,
+    /// The digits of the pattern, in order.
+    DigitPattern,
+    /// The digit waited for.
+    Digit,
+    /// One of the digits waited for.
+    DigitList,
+    /// As many digits as were wanted.
+    MaxDigits,
+    /// Too long since the last digit.
+    InterDigitDelay,
     /// The operation's own time limit.
     MaxTime,
+    /// Silence for long enough.
+    Silence,
+    /// Sound for long enough.
+    NonSilence,
+    /// End of data: everything was played.
+    Eod,
+    /// The time limit of the command.
+    Timeout,
     /// Stopped by command.
     UserStop,
     /// Its connection or conference went away.
     AutoStop,
     /// Its file broke off or could not be written.
     Error,
+}
+
+impl Condition {
+    /// The name outside.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::DigitPattern => "digitpattern",
+            Self::Digit => "digit",
+            Self::DigitList => "digitlist",
+            Self::MaxDigits => "maxdigits",
+            Self::InterDigitDelay => "interdigdelay",
+            Self::MaxTime => "maxtime",
+            Self::Silence => "silence",
+            Self::NonSilence => "nonsilence",
+            Self::Eod => "eod",
+            Self::Timeout => "timeout",
+            Self::UserStop => "userstop",
+            Self::AutoStop => "autostop",
+            Self::Error => "error",
+        }
+    }
 }
 
 /// Why a connection or conference ended.
@@ -199,6 +243,8 @@ pub enum EndReason {
     ConferenceDeleted,
     /// The last participant left.
     LastLeft,
+    /// It was reserved and never completed.
+    Expired,
     /// Its shard failed.
     ShardFailed,
     /// The server ends.
@@ -281,6 +327,10 @@ pub struct ConnectionStatus {
     pub level_db: Option<i8>,
     /// Operations running on it.
     pub operations: Vec<OperationId>,
+    /// Reserved: waits for its remote address.
+    pub reserved: bool,
+    /// Digits that wait in its buffer.
+    pub digits: Digits,
 }
 
 /// What a connection is doing.
@@ -324,6 +374,8 @@ pub struct ConferenceStatus {
     pub participants: Vec<ParticipantStatus>,
     /// Operations running on it.
     pub operations: Vec<OperationId>,
+    /// Two parties patched to each other; not promoted yet.
+    pub hairpin: bool,
     /// Media time since it was created, milliseconds.
     pub media_time_ms: f64,
 }
@@ -339,6 +391,10 @@ pub struct ParticipantStatus {
     pub deaf: bool,
     /// Gain in decibels.
     pub gain_db: i16,
+    /// What it is in the conference.
+    pub role: Role,
+    /// Gets the tariff tone.
+    pub tariff_tone: bool,
     /// Talks right now.
     pub talking: bool,
     /// Level in dBov.

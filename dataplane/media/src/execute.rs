@@ -1,7 +1,8 @@
 //! Carries out commands. Each checks everything first: a command that fails has changed nothing.
 
 use crate::command::{
-    Command, ConnectionChange, ConnectionSpec, OperationKind, OperationSpec, ParticipantChange, ParticipantSpec, Target,
+    Command, ConferenceSpec, ConnectionChange, ConnectionSpec, OperationKind, OperationSpec, ParticipantChange,
+    ParticipantSpec, Role, Target,
 };
 use crate::conference::Conference;
 use crate::connection::{Connection, Link, Media, Participant};
@@ -28,7 +29,10 @@ impl Engine {
             Command::DeleteConnection { id } => self.delete_connection(received, id),
             Command::StartRelay { a, b } => self.start_relay(received, a, b),
             Command::StopRelay { a } => self.stop_relay(received, a),
-            Command::CreateConference { id, participants_max } => self.create_conference(id, participants_max),
+            Command::CreateConference { id, spec } => self.create_conference(id, spec),
+            Command::PromoteConference { .. } | Command::AdjustPlay { .. } | Command::SendDigits { .. } => {
+                Err(CommandError::Unsupported)
+            }
             Command::JoinConference { conference, connection, participant } => {
                 self.join(received, conference, connection, participant)
             }
@@ -41,7 +45,7 @@ impl Engine {
             }
             Command::InspectConference { id } => self.inspect_conference(id),
             Command::ListConferences { from, limit } => Ok(self.list_conferences(from, limit)),
-            Command::StartOperation { id, target, operation } => self.start_operation(id, target, operation),
+            Command::StartOperation { id, target, operation } => self.start_operation(id, target, *operation),
             Command::StopOperation { target, operation } => self.stop_operation(received, target, operation),
             Command::ListOperations { target } => self.list_operations(target),
         }
@@ -77,6 +81,7 @@ impl Engine {
         spec.payload_types = change.payload_types.unwrap_or(spec.payload_types);
         spec.ptime_ms = change.ptime_ms.unwrap_or(spec.ptime_ms);
         spec.direction = change.direction.unwrap_or(spec.direction);
+        spec.digit_source = change.digit_source.unwrap_or(spec.digit_source);
         spec.rtp_timeout_ms = change.rtp_timeout_ms.unwrap_or(spec.rtp_timeout_ms);
         let before = core::mem::replace(&mut connection.spec, spec);
         let in_use = matches!(connection.link, Link::Conference(_)) || connection.runs_any();
@@ -177,12 +182,12 @@ impl Engine {
 
     // Conferences
 
-    fn create_conference(&mut self, id: ConferenceId, participants_max: u32) -> Outcome {
+    fn create_conference(&mut self, id: ConferenceId, spec: ConferenceSpec) -> Outcome {
         let slot = id.slot();
         if id.shard() != self.shard || self.conferences.get(slot).is_none_or(Option::is_some) {
             return Err(CommandError::LimitReached);
         }
-        let participants_max = participants_max.min(u32::try_from(PARTICIPANTS_MAX).unwrap_or(u32::MAX));
+        let participants_max = spec.participants_max.min(u32::try_from(PARTICIPANTS_MAX).unwrap_or(u32::MAX));
         self.conferences[slot] = Some(Conference::new(self.now, id, participants_max, self.phase_next));
         self.phase_next = self.phase_next.wrapping_add(1);
         self.out.totals.conferences += 1;
@@ -355,7 +360,7 @@ impl Engine {
         match target {
             Target::Connection(connection) => {
                 let slot = self.find(connection)?;
-                let kind = kind_of(&spec);
+                let kind = spec.kind();
                 let member =
                     self.connections[slot as usize].as_ref().ok_or(CommandError::UnknownConnection(connection))?;
                 if !member.is_mixable() {
@@ -372,7 +377,7 @@ impl Engine {
                 let place = media
                     .and_then(|media| media.operations.iter_mut().find(|place| place.is_none()))
                     .ok_or(CommandError::Busy)?;
-                *place = Some(Box::new(Operation::new(id, spec)));
+                *place = Some(Box::new(Operation::new(id, spec).ok_or(CommandError::Unsupported)?));
                 self.out.totals.operations += 1;
                 if kind == OperationKind::Play {
                     self.start_stream(slot);
@@ -388,7 +393,7 @@ impl Engine {
                     .as_mut()
                     .and_then(|room| room.operations.iter_mut().find(|place| place.is_none()))
                     .ok_or(CommandError::Busy)?;
-                *place = Some(Box::new(Operation::new(id, spec)));
+                *place = Some(Box::new(Operation::new(id, spec).ok_or(CommandError::Unsupported)?));
                 self.out.totals.operations += 1;
                 self.review_conference(room);
             }
@@ -405,8 +410,11 @@ impl Engine {
                 let connection = self.connections[slot as usize].as_ref();
                 for kind in connection.iter().flat_map(|connection| connection.kinds_of(only)) {
                     streams.extend(connection.and_then(|connection| match kind {
-                        OperationKind::Play => connection.stamp_out(due),
-                        OperationKind::Record => connection.stamp_in(),
+                        OperationKind::Play | OperationKind::Tone => connection.stamp_out(due),
+                        OperationKind::Record
+                        | OperationKind::GatherDigits
+                        | OperationKind::DetectSilence
+                        | OperationKind::DetectNonSilence => connection.stamp_in(),
                     }));
                 }
                 effect(EffectClock::Connection, self.epoch_of(slot), received, due, streams)
@@ -659,6 +667,8 @@ impl Engine {
             muted: member.participant.muted,
             deaf: member.participant.deaf,
             gain_db: member.participant.gain_db,
+            role: Role::Party,
+            tariff_tone: false,
             talking: member.participant.talk.is_talking(),
             level_db: member.participant.talk.level_dbov(),
         });
@@ -666,15 +676,9 @@ impl Engine {
             id: conference.id,
             participants: participants.collect(),
             operations: conference.operations.iter().flatten().map(|operation| operation.id()).collect(),
+            hairpin: false,
             media_time_ms: self.now.millis_since(conference.epoch),
         }
-    }
-}
-
-fn kind_of(spec: &OperationSpec) -> OperationKind {
-    match spec {
-        OperationSpec::Play { .. } => OperationKind::Play,
-        OperationSpec::Record { .. } => OperationKind::Record,
     }
 }
 

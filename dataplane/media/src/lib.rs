@@ -11,6 +11,7 @@ mod bucket;
 pub mod command;
 mod conference;
 mod connection;
+pub mod digits;
 pub mod engine;
 pub mod event;
 mod execute;

@@ -33,6 +33,24 @@ pub const PARTICIPANTS_MAX: usize = 4_096;
 pub const CONNECTION_OPERATIONS_MAX: usize = 3;
 /// Operations that run at once on one conference.
 pub const CONFERENCE_OPERATIONS_MAX: usize = 8;
+/// Digits a connection keeps (Metreos.MediaControl: 31).
+pub const DIGITS_MAX: usize = 31;
+/// Digits of a pattern or list (Metreos.MediaControl: 15).
+pub const DIGIT_PATTERN_MAX: usize = 15;
+/// Digits of a pattern that are pressed further apart don't belong together.
+pub const DIGIT_SEQUENCE_INTERVAL: Duration = Duration::from_secs(2);
+/// Steps of volume and speed.
+pub const PLAY_STEPS_MIN: i8 = -10;
+/// Steps of volume and speed.
+pub const PLAY_STEPS_MAX: i8 = 10;
+/// Decibels of one step of volume.
+pub const VOLUME_STEP_DB: i16 = 2;
+/// Slowest and fastest a prompt is played, in per cent of its own speed; one step is 10.
+pub const SPEED_PERCENT: (u16, u16) = (50, 150);
+/// Frequencies of a tone in Hz.
+pub const TONE_HZ: (u16, u16) = (200, 3000);
+/// Levels of a tone in dBm0.
+pub const TONE_DBM0: (i8, i8) = (-40, 0);
 /// Prompts of one play.
 pub const PROMPTS_MAX: usize = 64;
 /// Payload types a connection may name besides the static ones.

@@ -23,6 +23,8 @@ pub(crate) fn encode(codec: CodecKind, samples: &[i16; FRAME_SAMPLES], payload: 
     match codec {
         CodecKind::Pcmu => g711::encode_ulaw(samples, payload),
         CodecKind::Pcma => g711::encode_alaw(samples, payload),
+        // Connections with these are never mixed or played to.
+        CodecKind::G723 | CodecKind::G729 => payload.fill(0),
     }
 }
 
@@ -31,6 +33,7 @@ pub(crate) fn decode(codec: CodecKind, payload: &[u8], samples: &mut [i16]) {
     match codec {
         CodecKind::Pcmu => g711::decode_ulaw(payload, samples),
         CodecKind::Pcma => g711::decode_alaw(payload, samples),
+        CodecKind::G723 | CodecKind::G729 => samples.fill(0),
     }
 }
 
@@ -39,6 +42,7 @@ pub(crate) const fn silence(codec: CodecKind) -> [u8; FRAME_SAMPLES] {
     match codec {
         CodecKind::Pcmu => [0xff; FRAME_SAMPLES],
         CodecKind::Pcma => [0xd5; FRAME_SAMPLES],
+        CodecKind::G723 | CodecKind::G729 => [0; FRAME_SAMPLES],
     }
 }
 

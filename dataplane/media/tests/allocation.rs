@@ -13,12 +13,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringbridge_media::command::{
-    CodecKind, Command, ConnectionSpec, Direction, OperationSpec, ParticipantSpec, Request, Target,
+    CodecKind, Command, ConferenceSpec, ConnectionSpec, OperationSpec, ParticipantSpec, Request, StopConditions, Target,
 };
 use ringbridge_media::engine::Engine;
 use ringbridge_media::event::Event;
 use ringbridge_media::id::{ConferenceId, ConnectionId, OperationId, ShardId};
-use ringbridge_media::limits::{DATAGRAM_BYTES_MAX, PAYLOAD_TYPES_MAX};
+use ringbridge_media::limits::DATAGRAM_BYTES_MAX;
 use ringbridge_media::port::{DatagramMeta, Disposition, Port};
 use ringbridge_media::samples::{Playlist, Prompt, RecordQueue};
 use ringbridge_media::time::Instant;
@@ -179,25 +179,19 @@ fn relaying_mixing_playing_and_recording_allocate_nothing_once_warm() {
         let tx_codec = if slot % 2 == 0 { CodecKind::Pcmu } else { CodecKind::Pcma };
         let spec = ConnectionSpec {
             remote: Some(address(slot)),
-            remote_rtcp: None,
-            rx_codec: CodecKind::Pcmu,
-            rx_payload_type: 0,
             tx_codec,
-            tx_payload_type: if slot % 2 == 0 { 0 } else { 8 },
-            telephone_event_payload_type: 101,
-            payload_types: [None; PAYLOAD_TYPES_MAX],
+            tx_payload_type: tx_codec.payload_type(),
             ptime_ms: [10, 20, 30, 40][slot as usize % 4],
-            direction: Direction::SendRecv,
             rtp_timeout_ms: Some(100 + slot * 7 % 900),
-            barred: None,
             handover: slot % 3 == 0,
+            ..ConnectionSpec::default()
         };
         world.command(Command::CreateConnection { id: connection(slot), spec: Box::new(spec) });
     }
     let prompt: Arc<[i16]> = vec![2_000i16; 8_000 * 120].into();
     for n in 0..ROOMS {
         let id = ConferenceId::new(SHARD, n, 1);
-        world.command(Command::CreateConference { id, participants_max: MEMBERS });
+        world.command(Command::CreateConference { id, spec: ConferenceSpec::default() });
         for member in 0..MEMBERS {
             world.command(Command::JoinConference {
                 conference: id,
@@ -239,14 +233,20 @@ impl World {
     /// Plays and records on `target`.
     fn operate(&mut self, operation: u32, target: Target, prompt: &Arc<[i16]>) {
         let playlist = Box::new(Playlist { prompts: vec![Prompt::Whole(Arc::clone(prompt))] });
-        let play = OperationSpec::Play { playlist, max_time_ms: None };
+        let play = OperationSpec::Play {
+            playlist,
+            volume: None,
+            speed: None,
+            isolate: false,
+            until: StopConditions::default(),
+        };
         let id = OperationId::new(SHARD, operation, 1);
-        self.command(Command::StartOperation { id, target, operation: play });
+        self.command(Command::StartOperation { id, target, operation: Box::new(play) });
         let queue = Arc::new(RecordQueue::new(64));
         self.queues.push(Arc::clone(&queue));
-        let record = OperationSpec::Record { queue, max_time_ms: None };
+        let record = OperationSpec::Record { queue, until: StopConditions::default() };
         let id = OperationId::new(SHARD, operation + 1, 1);
-        self.command(Command::StartOperation { id, target, operation: record });
+        self.command(Command::StartOperation { id, target, operation: Box::new(record) });
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use rig::Rig;
-use ringbridge_media::command::{Command, OperationSpec, ParticipantSpec, Target};
+use ringbridge_media::command::{Command, ConferenceSpec, OperationSpec, ParticipantSpec, StopConditions, Target};
 use ringbridge_media::event::Answer;
 use ringbridge_media::id::{ConferenceId, OperationId, ShardId};
 use ringbridge_media::samples::{Playlist, Prompt, RecordQueue};
@@ -72,7 +72,10 @@ fn nothing_is_allocated_on_the_packet_path_once_warm() {
     let mut members: Vec<_> = (20..32).map(|slot| rig.connect(0, slot, 1)).collect();
     for (n, room) in members.chunks(4).enumerate() {
         let id = ConferenceId::new(ShardId(0), n as u32, 1);
-        assert!(matches!(rig.ask(0, Command::CreateConference { id, participants_max: 10 }), Ok(Answer::Done)));
+        assert!(matches!(
+            rig.ask(0, Command::CreateConference { id, spec: ConferenceSpec::default() }),
+            Ok(Answer::Done)
+        ));
         for member in room {
             let participant = ParticipantSpec::default();
             let join = Command::JoinConference { conference: id, connection: member.id, participant };
@@ -80,11 +83,20 @@ fn nothing_is_allocated_on_the_packet_path_once_warm() {
         }
         let target = Target::Conference(id);
         let playlist = Box::new(Playlist { prompts: vec![Prompt::Whole(vec![1000; 8000 * 600].into())] });
-        let play = OperationSpec::Play { playlist, max_time_ms: None };
-        let record = OperationSpec::Record { queue: Arc::new(RecordQueue::new(16)), max_time_ms: None };
+        let play = OperationSpec::Play {
+            playlist,
+            volume: None,
+            speed: None,
+            isolate: false,
+            until: StopConditions::default(),
+        };
+        let record = OperationSpec::Record { queue: Arc::new(RecordQueue::new(16)), until: StopConditions::default() };
         for (kind, operation) in [play, record].into_iter().enumerate() {
             let id = OperationId::new(ShardId(0), (2 * n + kind) as u32, 1);
-            assert!(matches!(rig.ask(0, Command::StartOperation { id, target, operation }), Ok(Answer::Done)));
+            assert!(matches!(
+                rig.ask(0, Command::StartOperation { id, target, operation: Box::new(operation) }),
+                Ok(Answer::Done)
+            ));
         }
     }
     rig.send(0, ShardMessage::Snapshot { token: 1 });

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as WallClock};
 
 use rig::{Rig, start_shard};
-use ringbridge_media::command::{Command, ParticipantSpec};
+use ringbridge_media::command::{Command, ConferenceSpec, ParticipantSpec};
 use ringbridge_media::event::{Answer, CommandError, Event};
 use ringbridge_media::id::{ConferenceId, ShardId};
 use ringbridge_shard::mailbox::{ShardMessage, ShardReport};
@@ -38,7 +38,10 @@ fn relays_both_ways_untouched_and_parks_in_between() {
 fn mixes_three_and_nobody_hears_himself() {
     let mut rig = Rig::start(1);
     let room = ConferenceId::new(ShardId(0), 5, 1);
-    assert!(matches!(rig.ask(0, Command::CreateConference { id: room, participants_max: 10 }), Ok(Answer::Done)));
+    assert!(matches!(
+        rig.ask(0, Command::CreateConference { id: room, spec: ConferenceSpec::default() }),
+        Ok(Answer::Done)
+    ));
     let mut legs: Vec<_> = (0..3).map(|slot| rig.connect(0, slot, 1)).collect();
     for leg in &legs {
         let join =

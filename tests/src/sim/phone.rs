@@ -79,16 +79,11 @@ impl Phone {
         let len = (self.ptime_ms * 8) as usize;
         let pcm: Vec<i16> = (self.samples..).take(len).map(|n| self.sample(n)).collect();
         let mut payload = vec![0; len];
-        let payload_type = match self.codec {
-            CodecKind::Pcmu => {
-                g711::encode_ulaw(&pcm, &mut payload);
-                0
-            }
-            CodecKind::Pcma => {
-                g711::encode_alaw(&pcm, &mut payload);
-                8
-            }
-        };
+        match self.codec {
+            CodecKind::Pcma => g711::encode_alaw(&pcm, &mut payload),
+            CodecKind::Pcmu | CodecKind::G723 | CodecKind::G729 => g711::encode_ulaw(&pcm, &mut payload),
+        }
+        let payload_type = self.codec.payload_type();
         let bytes = self.wrap(payload_type, &payload);
         self.timestamp = self.timestamp.wrapping_add(self.ptime_ms * 8);
         self.samples += len as u64;

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use ringbridge_codec::g711;
 use ringbridge_media::command::{
-    CodecKind, Command, ConnectionChange, ConnectionSpec, Direction, OperationSpec, ParticipantChange, ParticipantSpec,
-    Request, Target,
+    CodecKind, Command, ConferenceSpec, ConnectionChange, ConnectionSpec, Direction, OperationSpec, ParticipantChange,
+    ParticipantSpec, Request, StopConditions, Target,
 };
 use ringbridge_media::engine::{Engine, Totals};
 use ringbridge_media::event::{CommandError, DropReason, Event};
 use ringbridge_media::id::{ConferenceId, ConnectionId, OperationId, ShardId};
-use ringbridge_media::limits::{DATAGRAM_BYTES_MAX, PAYLOAD_TYPES_MAX};
+use ringbridge_media::limits::DATAGRAM_BYTES_MAX;
 use ringbridge_media::port::{DatagramMeta, Disposition, Port, PortAction, Transmit};
 use ringbridge_media::samples::{Playlist, Prompt, RecordQueue};
 use ringbridge_media::time::Instant;
@@ -339,8 +339,9 @@ impl World {
                     Err(_) => self.report.failed += 1,
                 }
             }
-            Event::OperationEnded { id, target, kind, condition, elapsed_ms, playlist } => {
-                let _ = write!(line, "{id} {target:?} {kind:?} {condition:?} {elapsed_ms} {}", playlist.is_some());
+            Event::OperationEnded { id, target, kind, condition, elapsed_ms, digits, playlist } => {
+                let playlist = playlist.is_some();
+                let _ = write!(line, "{id} {target:?} {kind:?} {condition:?} {elapsed_ms} {digits:?} {playlist}");
                 self.ledger.operation_ended(id);
             }
             Event::ConnectionEnded { id, .. } => {
@@ -375,8 +376,12 @@ impl World {
             5 | 6 => self.create_conference(),
             7..12 => {
                 let (conference, connection) = (self.any_conference(), self.any_connection());
-                let participant =
-                    ParticipantSpec { muted: self.dice.one_in(5), deaf: self.dice.one_in(5), gain_db: self.gain() };
+                let participant = ParticipantSpec {
+                    muted: self.dice.one_in(5),
+                    deaf: self.dice.one_in(5),
+                    gain_db: self.gain(),
+                    ..ParticipantSpec::default()
+                };
                 self.command(Command::JoinConference { conference, connection, participant });
             }
             12 | 13 => {
@@ -385,6 +390,7 @@ impl World {
                     muted: self.dice.one_in(2).then(|| self.dice.one_in(2)),
                     deaf: self.dice.one_in(2).then(|| self.dice.one_in(3)),
                     gain_db: self.dice.one_in(2).then(|| self.gain()),
+                    ..ParticipantChange::default()
                 };
                 self.command(Command::SetParticipant { conference, connection, change });
             }
@@ -446,23 +452,17 @@ impl World {
         let id = ConnectionId::new(ShardId(shard), slot, self.generation);
         let address = SocketAddr::from(([10, shard, 0, u8::try_from(slot).expect("few")], 4_000));
         let codec = *self.dice.pick(&[CodecKind::Pcmu, CodecKind::Pcma]);
-        let payload_type = |codec| if codec == CodecKind::Pcmu { 0 } else { 8 };
         let tx_codec = *self.dice.pick(&[CodecKind::Pcmu, CodecKind::Pcma]);
         let spec = ConnectionSpec {
             // An address is always given: without one the first comer is learned, which may be the stranger.
             remote: Some(address),
-            remote_rtcp: None,
             rx_codec: codec,
-            rx_payload_type: payload_type(codec),
+            rx_payload_type: codec.payload_type(),
             tx_codec,
-            tx_payload_type: payload_type(tx_codec),
-            telephone_event_payload_type: 101,
-            payload_types: [None; PAYLOAD_TYPES_MAX],
+            tx_payload_type: tx_codec.payload_type(),
             ptime_ms: *self.dice.pick(&[10, 20, 20, 30, 40]),
-            direction: Direction::SendRecv,
             rtp_timeout_ms: self.dice.one_in(2).then(|| 50 + u32::try_from(self.dice.below(2_000)).expect("small")),
-            barred: None,
-            handover: false,
+            ..ConnectionSpec::default()
         };
         let word = self.dice.next().to_le_bytes();
         let voice = Voice {
@@ -494,7 +494,10 @@ impl World {
         self.conferences.push(id);
         self.ledger.conferences.insert(id);
         let participants_max = 1 + u32::try_from(self.dice.below(8)).expect("small");
-        assert!(self.command(Command::CreateConference { id, participants_max }));
+        assert!(self.command(Command::CreateConference {
+            id,
+            spec: ConferenceSpec { participants_max, ..ConferenceSpec::default() }
+        }));
     }
 
     fn start_operation(&mut self) {
@@ -514,16 +517,22 @@ impl World {
                     Prompt::Whole((0..len).map(|n| if n / 20 % 2 == 0 { 300 } else { -300 }).collect())
                 })
                 .collect();
-            OperationSpec::Play { playlist: Box::new(Playlist { prompts }), max_time_ms }
+            OperationSpec::Play {
+                playlist: Box::new(Playlist { prompts }),
+                volume: None,
+                speed: None,
+                isolate: false,
+                until: StopConditions::after(max_time_ms),
+            }
         } else {
             let queue = Arc::new(RecordQueue::new(8));
             queue.failed.store(self.dice.one_in(10), Ordering::Release);
             self.queues.push(Arc::clone(&queue));
-            OperationSpec::Record { queue, max_time_ms }
+            OperationSpec::Record { queue, until: StopConditions::after(max_time_ms) }
         };
         self.ledger.operations.insert(id);
         self.operations.push((id, target));
-        if !self.command(Command::StartOperation { id, target, operation }) {
+        if !self.command(Command::StartOperation { id, target, operation: Box::new(operation) }) {
             // It never was.
             self.ledger.operation_ended(id);
         }

@@ -26,13 +26,20 @@ enum Machine {
 }
 
 impl Operation {
-    pub(crate) fn new(id: OperationId, spec: OperationSpec) -> Self {
-        let (machine, max_time_ms) = match spec {
-            OperationSpec::Play { playlist, max_time_ms } => (Machine::Play(Play::new(playlist)), max_time_ms),
-            OperationSpec::Record { queue, max_time_ms } => (Machine::Record(Record::new(queue)), max_time_ms),
+    /// `None`: not supported yet.
+    pub(crate) fn new(id: OperationId, spec: OperationSpec) -> Option<Self> {
+        let (machine, until) = match spec {
+            OperationSpec::Play { playlist, until, volume: _, speed: _, isolate: _ } => {
+                (Machine::Play(Play::new(playlist)), until)
+            }
+            OperationSpec::Record { queue, until } => (Machine::Record(Record::new(queue)), until),
+            OperationSpec::Tone { .. }
+            | OperationSpec::GatherDigits { .. }
+            | OperationSpec::DetectSilence { .. }
+            | OperationSpec::DetectNonSilence { .. } => return None,
         };
-        let frames_max = max_time_ms.map(|ms| u64::from(ms.div_ceil(FRAME_MS)));
-        Self { id, machine, frames: 0, frames_max }
+        let frames_max = until.max_time_ms.map(|ms| u64::from(ms.div_ceil(FRAME_MS)));
+        Some(Self { id, machine, frames: 0, frames_max })
     }
 
     /// Fills `frame` with what is played. `Err` is the end, before this frame.
@@ -69,7 +76,7 @@ impl Operation {
                 None
             }
         };
-        Event::OperationEnded { id, target, kind, condition, elapsed_ms, playlist }
+        Event::OperationEnded { id, target, kind, condition, elapsed_ms, digits: None, playlist }
     }
 
     pub(crate) const fn id(&self) -> OperationId {

@@ -10,15 +10,15 @@ use std::time::Duration;
 
 use ringbridge_codec::g711;
 use ringbridge_media::command::{
-    CodecKind, Command, ConnectionChange, ConnectionSpec, Direction, OperationSpec, ParticipantChange, ParticipantSpec,
-    Request, Target,
+    CodecKind, Command, ConferenceSpec, ConnectionChange, ConnectionSpec, OperationSpec, ParticipantChange,
+    ParticipantSpec, Request, StopConditions, Target,
 };
 use ringbridge_media::engine::Engine;
 use ringbridge_media::event::{
     Answer, CommandError, Condition, ConferenceStatus, ConnectionStatus, DropReason, Effect, Event, StreamStamp,
 };
 use ringbridge_media::id::{ConferenceId, ConnectionId, OperationId, ShardId};
-use ringbridge_media::limits::{DATAGRAM_BYTES_MAX, PAYLOAD_TYPES_MAX};
+use ringbridge_media::limits::DATAGRAM_BYTES_MAX;
 use ringbridge_media::port::{DatagramMeta, Disposition, Port, PortAction, Transmit};
 use ringbridge_media::samples::{Playlist, Prompt, RecordQueue};
 use ringbridge_media::time::Instant;
@@ -89,10 +89,10 @@ impl Phone {
                     *byte = stair(self.timestamp.wrapping_add(n as u32));
                 }
             }
-            (_, CodecKind::Pcmu) => g711::encode_ulaw(&pcm, &mut payload),
             (_, CodecKind::Pcma) => g711::encode_alaw(&pcm, &mut payload),
+            (_, CodecKind::Pcmu | CodecKind::G723 | CodecKind::G729) => g711::encode_ulaw(&pcm, &mut payload),
         }
-        let bytes = rtp(self.ssrc, self.sequence, self.timestamp, payload_type(self.codec), &payload);
+        let bytes = rtp(self.ssrc, self.sequence, self.timestamp, self.codec.payload_type(), &payload);
         self.sequence = self.sequence.wrapping_add(1);
         self.timestamp = self.timestamp.wrapping_add(len as u32);
         self.samples += len as u64;
@@ -242,7 +242,10 @@ impl Bench {
     pub(crate) fn room(&mut self) -> ConferenceId {
         let id = ConferenceId::new(SHARD, self.next_room, 1);
         self.next_room += 1;
-        assert!(matches!(self.call(Command::CreateConference { id, participants_max: 64 }), Ok(Answer::Done)));
+        assert!(matches!(
+            self.call(Command::CreateConference { id, spec: ConferenceSpec::default() }),
+            Ok(Answer::Done)
+        ));
         id
     }
 
@@ -288,7 +291,7 @@ impl Bench {
 
     pub(crate) fn start(&mut self, target: Target, operation: OperationSpec) -> OperationId {
         let id = self.operation_id();
-        let answer = self.call(Command::StartOperation { id, target, operation });
+        let answer = self.call(Command::StartOperation { id, target, operation: Box::new(operation) });
         assert!(matches!(answer, Ok(Answer::Done)), "{answer:?}");
         id
     }
@@ -306,7 +309,10 @@ impl Bench {
     /// Starts recording `target`.
     pub(crate) fn record(&mut self, target: Target, max_time_ms: Option<u32>) -> (OperationId, Arc<RecordQueue>) {
         let queue = Arc::new(RecordQueue::new(4096));
-        let id = self.start(target, OperationSpec::Record { queue: Arc::clone(&queue), max_time_ms });
+        let id = self.start(
+            target,
+            OperationSpec::Record { queue: Arc::clone(&queue), until: StopConditions::after(max_time_ms) },
+        );
         (id, queue)
     }
 
@@ -457,28 +463,14 @@ pub(crate) fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-pub(crate) const fn payload_type(codec: CodecKind) -> u8 {
-    match codec {
-        CodecKind::Pcmu => 0,
-        CodecKind::Pcma => 8,
-    }
-}
-
-pub(crate) const fn spec(codec: CodecKind, ptime_ms: u32) -> ConnectionSpec {
+pub(crate) fn spec(codec: CodecKind, ptime_ms: u32) -> ConnectionSpec {
     ConnectionSpec {
-        remote: None,
-        remote_rtcp: None,
         rx_codec: codec,
-        rx_payload_type: payload_type(codec),
+        rx_payload_type: codec.payload_type(),
         tx_codec: codec,
-        tx_payload_type: payload_type(codec),
-        telephone_event_payload_type: 101,
-        payload_types: [None; PAYLOAD_TYPES_MAX],
+        tx_payload_type: codec.payload_type(),
         ptime_ms,
-        direction: Direction::SendRecv,
-        rtp_timeout_ms: None,
-        barred: None,
-        handover: false,
+        ..ConnectionSpec::default()
     }
 }
 
@@ -505,7 +497,8 @@ pub(crate) fn rtcp(ssrc: u32) -> Vec<u8> {
 
 pub(crate) fn play(prompts: Vec<Vec<i16>>, max_time_ms: Option<u32>) -> OperationSpec {
     let prompts = prompts.into_iter().map(|samples| Prompt::Whole(samples.into())).collect();
-    OperationSpec::Play { playlist: Box::new(Playlist { prompts }), max_time_ms }
+    let until = StopConditions::after(max_time_ms);
+    OperationSpec::Play { playlist: Box::new(Playlist { prompts }), volume: None, speed: None, isolate: false, until }
 }
 
 /// What a recording holds; gaps are `None`.
@@ -521,8 +514,8 @@ pub(crate) fn recorded(queue: &RecordQueue) -> Vec<i16> {
 pub(crate) fn decode(payload: &[u8], codec: CodecKind) -> Vec<i16> {
     let mut samples = vec![0; payload.len()];
     match codec {
-        CodecKind::Pcmu => g711::decode_ulaw(payload, &mut samples),
         CodecKind::Pcma => g711::decode_alaw(payload, &mut samples),
+        CodecKind::Pcmu | CodecKind::G723 | CodecKind::G729 => g711::decode_ulaw(payload, &mut samples),
     }
     samples
 }

@@ -1,7 +1,8 @@
 //! Create, modify, inspect, list and delete; what fails has changed nothing.
 
 use ringbridge_media::command::{
-    CodecKind, Command, ConnectionChange, ConnectionSpec, Direction, ParticipantChange, ParticipantSpec, Target,
+    CodecKind, Command, ConferenceSpec, ConnectionChange, ConnectionSpec, Direction, ParticipantChange,
+    ParticipantSpec, Target,
 };
 use ringbridge_media::event::{
     Answer, CommandError, Condition, ConferenceStatus, ConnectionState, ConnectionStatus, EndReason, Event,
@@ -61,7 +62,12 @@ fn a_stale_generation_is_refused_everywhere() {
     let new = ConnectionId::new(SHARD, 0, 2);
     bench.call(Command::CreateConnection { id: new, spec: Box::new(spec(Pcmu, 20)) }).unwrap();
     let (old_room, room) = (ConferenceId::new(SHARD, 0, 1), ConferenceId::new(SHARD, 0, 2));
-    bench.call(Command::CreateConference { id: room, participants_max: 2 }).unwrap();
+    bench
+        .call(Command::CreateConference {
+            id: room,
+            spec: ConferenceSpec { participants_max: 2, ..ConferenceSpec::default() },
+        })
+        .unwrap();
     let participant = ParticipantSpec::default();
     let change = ParticipantChange::default();
     let target = Target::Connection(old);
@@ -74,7 +80,7 @@ fn a_stale_generation_is_refused_everywhere() {
         Command::JoinConference { conference: room, connection: old, participant },
         Command::SetParticipant { conference: room, connection: old, change },
         Command::LeaveConference { conference: room, connection: old },
-        Command::StartOperation { id: OperationId::new(SHARD, 1, 1), target, operation: play(vec![], None) },
+        Command::StartOperation { id: OperationId::new(SHARD, 1, 1), target, operation: Box::new(play(vec![], None)) },
         Command::StopOperation { target, operation: None },
         Command::ListOperations { target },
     ] {
@@ -87,7 +93,7 @@ fn a_stale_generation_is_refused_everywhere() {
         Command::JoinConference { conference: old_room, connection: new, participant },
         Command::SetParticipant { conference: old_room, connection: new, change },
         Command::LeaveConference { conference: old_room, connection: new },
-        Command::StartOperation { id: OperationId::new(SHARD, 1, 1), target, operation: play(vec![], None) },
+        Command::StartOperation { id: OperationId::new(SHARD, 1, 1), target, operation: Box::new(play(vec![], None)) },
         Command::StopOperation { target, operation: None },
         Command::ListOperations { target },
     ] {
@@ -238,7 +244,12 @@ fn a_command_that_fails_has_changed_nothing() {
     let odd = bench.connection(ConnectionSpec { ptime_ms: 25, remote: Some(address(77)), ..spec(Pcmu, 20) });
     let unlearned = bench.connection(spec(Pcmu, 20));
     let full = ConferenceId::new(SHARD, 9, 1);
-    bench.call(Command::CreateConference { id: full, participants_max: 0 }).unwrap();
+    bench
+        .call(Command::CreateConference {
+            id: full,
+            spec: ConferenceSpec { participants_max: 0, ..ConferenceSpec::default() },
+        })
+        .unwrap();
     bench.play(Target::Connection(members[0]), vec![100; 80_000]);
     let (recording, _) = bench.record(Target::Connection(a), None);
     for n in 0..4 {
@@ -288,9 +299,27 @@ fn a_command_that_fails_has_changed_nothing() {
         (Command::StartRelay { a: idle, b: nobody }, E::UnknownConnection(nobody)),
         (Command::StopRelay { a: idle }, E::NotAParticipant(idle)),
         (Command::StopRelay { a: members[0] }, E::NotAParticipant(members[0])),
-        (Command::CreateConference { id: ConferenceId::new(SHARD, 0, 2), participants_max: 2 }, E::LimitReached),
-        (Command::CreateConference { id: ConferenceId::new(ShardId(9), 3, 2), participants_max: 2 }, E::LimitReached),
-        (Command::CreateConference { id: no_room, participants_max: 2 }, E::LimitReached),
+        (
+            Command::CreateConference {
+                id: ConferenceId::new(SHARD, 0, 2),
+                spec: ConferenceSpec { participants_max: 2, ..ConferenceSpec::default() },
+            },
+            E::LimitReached,
+        ),
+        (
+            Command::CreateConference {
+                id: ConferenceId::new(ShardId(9), 3, 2),
+                spec: ConferenceSpec { participants_max: 2, ..ConferenceSpec::default() },
+            },
+            E::LimitReached,
+        ),
+        (
+            Command::CreateConference {
+                id: no_room,
+                spec: ConferenceSpec { participants_max: 2, ..ConferenceSpec::default() },
+            },
+            E::LimitReached,
+        ),
         (
             Command::JoinConference { conference: room, connection: members[1], participant },
             E::AlreadyJoined(members[1]),
@@ -313,22 +342,25 @@ fn a_command_that_fails_has_changed_nothing() {
         (Command::LeaveConference { conference: no_room, connection: members[0] }, E::UnknownConference(no_room)),
         (Command::DeleteConference { id: no_room, keep_connections: false }, E::UnknownConference(no_room)),
         (Command::InspectConference { id: no_room }, E::UnknownConference(no_room)),
-        (Command::StartOperation { id: op, target: Target::Connection(members[0]), operation: silence() }, E::Busy),
-        (Command::StartOperation { id: op, target: Target::Conference(room), operation: silence() }, E::Busy),
         (
-            Command::StartOperation { id: op, target: Target::Connection(unlearned), operation: silence() },
+            Command::StartOperation { id: op, target: Target::Connection(members[0]), operation: Box::new(silence()) },
+            E::Busy,
+        ),
+        (Command::StartOperation { id: op, target: Target::Conference(room), operation: Box::new(silence()) }, E::Busy),
+        (
+            Command::StartOperation { id: op, target: Target::Connection(unlearned), operation: Box::new(silence()) },
             E::NotConnected(unlearned),
         ),
         (
-            Command::StartOperation { id: op, target: Target::Connection(odd), operation: silence() },
+            Command::StartOperation { id: op, target: Target::Connection(odd), operation: Box::new(silence()) },
             E::UnsupportedCodec,
         ),
         (
-            Command::StartOperation { id: op, target: Target::Connection(nobody), operation: silence() },
+            Command::StartOperation { id: op, target: Target::Connection(nobody), operation: Box::new(silence()) },
             E::UnknownConnection(nobody),
         ),
         (
-            Command::StartOperation { id: op, target: Target::Conference(no_room), operation: silence() },
+            Command::StartOperation { id: op, target: Target::Conference(no_room), operation: Box::new(silence()) },
             E::UnknownConference(no_room),
         ),
         (Command::StopOperation { target: Target::Connection(idle), operation: Some(op) }, E::UnknownOperation(op)),
@@ -362,7 +394,7 @@ fn a_modified_codec_never_shares_a_packet_with_the_one_before() {
     bench.say(1, Voice::Constant(8031), 0);
     for (n, codec) in [Pcma, Pcmu, Pcma, Pcmu, Pcma].into_iter().enumerate() {
         bench.run(200 + 13 * n as u64);
-        let tx_codec = Some((codec, crate::bench::payload_type(codec)));
+        let tx_codec = Some((codec, codec.payload_type()));
         bench.modify(ids[0], ConnectionChange { tx_codec, ..ConnectionChange::default() }).unwrap();
     }
     bench.run(100);

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use ringbridge_media::command::{
     CodecKind, Command, ConnectionChange, ConnectionSpec, Direction, OperationKind, OperationSpec, ParticipantChange,
-    Target,
+    StopConditions, Target,
 };
 use ringbridge_media::event::{Answer, Condition, Event};
 use ringbridge_media::samples::{Chunk, Playlist, Prompt, PromptStream, RecordQueue};
@@ -77,8 +77,16 @@ fn every_way_to_end_happens_exactly_once() {
 
         let stream = Arc::new(PromptStream::new(4));
         let prompts = vec![Prompt::Stream(Arc::clone(&stream))];
-        let broken =
-            bench.start(target, OperationSpec::Play { playlist: Box::new(Playlist { prompts }), max_time_ms: None });
+        let broken = bench.start(
+            target,
+            OperationSpec::Play {
+                playlist: Box::new(Playlist { prompts }),
+                volume: None,
+                speed: None,
+                isolate: false,
+                until: StopConditions::default(),
+            },
+        );
         stream.chunks.push(Chunk::new(&[500; 160])).unwrap();
         bench.run(60);
         stream.failed.store(true, Ordering::Release);
@@ -198,7 +206,10 @@ fn a_full_recording_queue_is_a_gap_and_no_stall() {
     let id = bench.phone(Pcmu, 20);
     bench.say(0, Voice::Constant(1_000), 0);
     let queue = Arc::new(RecordQueue::new(2));
-    bench.start(Target::Connection(id), OperationSpec::Record { queue: Arc::clone(&queue), max_time_ms: None });
+    bench.start(
+        Target::Connection(id),
+        OperationSpec::Record { queue: Arc::clone(&queue), until: StopConditions::default() },
+    );
     bench.run(200);
     assert!(queue.lost_samples.load(Ordering::Relaxed) >= 1_200);
     let position = |queue: &RecordQueue| queue.chunks.pop().map(|chunk| chunk.position);

@@ -1,6 +1,8 @@
 //! Effect stamps, to the sample: from the stamp on the change is there, and not one sample before.
 
-use ringbridge_media::command::{CodecKind, Command, OperationSpec, ParticipantChange, ParticipantSpec, Target};
+use ringbridge_media::command::{
+    CodecKind, Command, OperationSpec, ParticipantChange, ParticipantSpec, StopConditions, Target,
+};
 use ringbridge_media::event::{Effect, EffectClock, StreamStamp};
 use ringbridge_media::id::ConnectionId;
 
@@ -315,7 +317,10 @@ fn stop_of_a_recording_names_the_first_incoming_sample_that_is_not_in_it() {
             bench.say(0, Voice::Stairs, 0);
             let queue = std::sync::Arc::new(ringbridge_media::samples::RecordQueue::new(64));
             let target = Target::Connection(ids[0]);
-            bench.start(target, OperationSpec::Record { queue: std::sync::Arc::clone(&queue), max_time_ms: None });
+            bench.start(
+                target,
+                OperationSpec::Record { queue: std::sync::Arc::clone(&queue), until: StopConditions::default() },
+            );
             bench.run(200 + ms);
             let effect = bench.effect(Command::StopOperation { target, operation: None });
             let stamp = stamp(&effect, ids[0], false);

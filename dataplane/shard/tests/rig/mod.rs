@@ -5,7 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant as WallClock};
 
-use ringbridge_media::command::{CodecKind, Command, ConnectionSpec, Direction, Request};
+use ringbridge_media::command::{Command, ConnectionSpec, Request};
 use ringbridge_media::event::{Answer, CommandError, Event};
 use ringbridge_media::id::{ConnectionId, ShardId};
 use ringbridge_shard::clock;
@@ -118,21 +118,7 @@ pub fn start_shard(n: u8, peers: &Arc<Peers>, doorbell: &Arc<Doorbell>) -> Shard
 }
 
 fn spec(remote: SocketAddr) -> ConnectionSpec {
-    ConnectionSpec {
-        remote: Some(remote),
-        remote_rtcp: None,
-        rx_codec: CodecKind::Pcmu,
-        rx_payload_type: 0,
-        tx_codec: CodecKind::Pcmu,
-        tx_payload_type: 0,
-        telephone_event_payload_type: 101,
-        payload_types: [None; 8],
-        ptime_ms: 20,
-        direction: Direction::SendRecv,
-        rtp_timeout_ms: None,
-        barred: None,
-        handover: false,
-    }
+    ConnectionSpec { remote: Some(remote), ..ConnectionSpec::default() }
 }
 
 impl Leg {
