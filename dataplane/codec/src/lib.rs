@@ -12,12 +12,14 @@
 //! | [`mix`] | sums, differences, gain and levels |
 //! | [`mod@dtmf`] | finds in-band digits (ITU-T Q.23, Q.24) |
 //! | [`mod@tone`] | one or two sines |
+//! | [`mod@stretch`] | another speed at the same pitch |
 
 mod dispatch;
 pub mod dtmf;
 pub mod format;
 pub mod g711;
 pub mod mix;
+pub mod stretch;
 pub mod tone;
 
 pub use dispatch::instruction_set;
