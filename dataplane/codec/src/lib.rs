@@ -12,8 +12,10 @@
 //! | [`mix`] | sums, differences, gain and levels |
 //! | [`mod@dtmf`] | finds in-band digits (ITU-T Q.23, Q.24) |
 //! | [`mod@tone`] | one or two sines |
+//! | [`mod@adpcm`] | Dialogic ADPCM, for `.vox` files |
 //! | [`mod@stretch`] | another speed at the same pitch |
 
+pub mod adpcm;
 mod dispatch;
 pub mod dtmf;
 pub mod format;
