@@ -15,7 +15,7 @@
 //!
 //! Levels are in dBm0 as in [`mod@crate::tone`]. A digit begins after 35 to 40 ms of tone and ends after 25 to 30 ms
 //! without. Cost: two blocks a frame of 10 ms, each a loop over 40 x 16 products that the compiler vectorises; below
-//! the lowest level nothing but the energy is computed. No state but the struct, about 600 bytes.
+//! the lowest level nothing but the energy is computed. No state but the struct, about 700 bytes.
 
 use crate::dispatch::kernels;
 use crate::mix;

@@ -12,12 +12,16 @@
 //! | [`mix`] | sums, differences, gain and levels |
 //! | [`mod@dtmf`] | finds in-band digits (ITU-T Q.23, Q.24) |
 //! | [`mod@tone`] | one or two sines |
+//! | [`mod@adpcm`] | Dialogic ADPCM, for `.vox` files |
+//! | [`mod@stretch`] | another speed at the same pitch |
 
+pub mod adpcm;
 mod dispatch;
 pub mod dtmf;
 pub mod format;
 pub mod g711;
 pub mod mix;
+pub mod stretch;
 pub mod tone;
 
 pub use dispatch::instruction_set;

@@ -72,9 +72,12 @@ impl ToneGenerator {
                 Fade::Rising(_) | Fade::Falling(_) => rest.split_at_mut(1),
             };
             let gain = self.fade.next_gain();
-            for sample in part {
-                *sample = saturate((self.first.next() + self.second.next()) * gain);
+            let (first, second) = (self.first, self.second);
+            for (n, sample) in (0..).zip(part.iter_mut()) {
+                *sample = saturate((first.at(n) + second.at(n)) * gain);
             }
+            self.first.advance(part.len());
+            self.second.advance(part.len());
             rest = tail;
         }
     }
@@ -101,11 +104,15 @@ impl Sine {
         Self { phase: 0, step: step as u32, amplitude: amplitude as f32 }
     }
 
+    /// The sample `n` samples from here.
     #[inline]
-    fn next(&mut self) -> f32 {
-        let sample = sine(self.phase) * self.amplitude;
-        self.phase = self.phase.wrapping_add(self.step);
-        sample
+    fn at(&self, n: u32) -> f32 {
+        sine(self.phase.wrapping_add(self.step.wrapping_mul(n))) * self.amplitude
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "whole turns do not matter")]
+    fn advance(&mut self, samples: usize) {
+        self.phase = self.phase.wrapping_add(self.step.wrapping_mul(samples as u32));
     }
 }
 
@@ -139,13 +146,7 @@ impl Fade {
 fn sine(phase: u32) -> f32 {
     // Signed, a phase is -1 ..= 1 half turns; the outer quarters mirror the inner ones.
     let half_turns = phase.cast_signed() as f32 / HALF_TURN;
-    let folded = if half_turns > 0.5 {
-        1.0 - half_turns
-    } else if half_turns < -0.5 {
-        -1.0 - half_turns
-    } else {
-        half_turns
-    };
+    let folded = half_turns.min(1.0 - half_turns).max(-1.0 - half_turns);
     let x = folded * core::f32::consts::PI;
     let square = x * x;
     x * (1.0 + square * (-1.0 / 6.0 + square * (1.0 / 120.0 + square * (-1.0 / 5040.0 + square / 362_880.0))))
@@ -153,14 +154,17 @@ fn sine(phase: u32) -> f32 {
 
 /// The nearest 16-bit sample.
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "a float saturates when cast")]
+#[expect(clippy::cast_possible_truncation, reason = "clamped to the range of an i16 before")]
 fn saturate(value: f32) -> i16 {
-    value.round() as i16
+    let clamped = value.clamp(f32::from(i16::MIN), f32::from(i16::MAX));
+    // Added to 1.5 times 2²³, a number has no bits left after the point; a call of `round` would not vectorise.
+    ((clamped + ROUNDING) - ROUNDING) as i16
 }
 
 const SAMPLE_RATE: u64 = 8000;
 const HZ_MAX: u16 = 4000;
 const HALF_TURN: f32 = 2_147_483_648.0;
+const ROUNDING: f32 = 12_582_912.0;
 
 #[cfg(test)]
 mod tests {
