@@ -228,6 +228,7 @@ impl From<CommandError> for RpcError {
             CommandError::UnknownConnection(id) => Self::unknown_connection(id),
             CommandError::UnknownConference(id) => Self::unknown_conference(id),
             CommandError::UnknownOperation(id) => Self::unknown_operation(id),
+            CommandError::NothingPlaying => new(ErrorKind::UnknownOperation),
             CommandError::NotAParticipant(id) => new(ErrorKind::NotAParticipant).about("connection_id", id),
             CommandError::AlreadyJoined(id) => new(ErrorKind::AlreadyJoined).about("connection_id", id),
             CommandError::Busy => new(ErrorKind::Busy),

@@ -583,6 +583,11 @@ impl OperationKind {
         matches!(self, Self::Play | Self::Tone)
     }
 
+    /// Whether it waits for silence or sound: one such operation at a time on a connection.
+    pub const fn is_detection(self) -> bool {
+        matches!(self, Self::DetectSilence | Self::DetectNonSilence)
+    }
+
     /// The name outside.
     pub const fn name(self) -> &'static str {
         match self {

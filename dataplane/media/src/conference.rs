@@ -8,15 +8,17 @@ use core::time::Duration;
 
 use ringbridge_codec::mix;
 
-use crate::command::{CodecKind, OperationKind, Target};
+use crate::adjust::Adjustment;
+use crate::command::{CodecKind, Target};
 use crate::connection::{Connection, Media};
-use crate::event::{Condition, ConnectionCounters, Event};
+use crate::digits::DigitBuffer;
+use crate::event::{ConnectionCounters, Event};
 use crate::id::ConferenceId;
 use crate::limits::{CONFERENCE_OPERATIONS_MAX, FRAME_MS, FRAME_SAMPLES, PHASES};
-use crate::op::Operation;
+use crate::op::{Operation, run_each};
 use crate::outputs::Outputs;
 use crate::sender::{encode, silence};
-use crate::talk::{SILENCE_DBOV, TalkChange};
+use crate::talk::{SILENCE_DBOV, TalkChange, is_loud};
 use crate::time::Instant;
 
 /// A conference.
@@ -33,6 +35,8 @@ pub(crate) struct Conference {
     pub(crate) participants: Vec<u32>,
     pub(crate) participants_max: u32,
     pub(crate) operations: [Option<Box<Operation>>; CONFERENCE_OPERATIONS_MAX],
+    /// Volume and speed of what is played to it.
+    pub(crate) adjustment: Adjustment,
 }
 
 impl Conference {
@@ -50,6 +54,7 @@ impl Conference {
             participants: Vec::with_capacity(4),
             participants_max,
             operations: [const { None }; CONFERENCE_OPERATIONS_MAX],
+            adjustment: Adjustment::default(),
         }
     }
 
@@ -67,17 +72,15 @@ impl Conference {
     /// Whether there is anything to mix.
     pub(crate) fn wants_to_run(&self, connections: &[Option<Connection>]) -> bool {
         match self.participants.len() {
-            0 => self.runs(OperationKind::Record),
+            0 => self.operations.iter().flatten().any(|operation| operation.ends_unheard()),
             1 => {
                 self.operations.iter().any(Option::is_some)
-                    || self.members(connections).any(|(_, connection)| connection.runs_any())
+                    || self
+                        .members(connections)
+                        .any(|(_, connection)| connection.runs_any() || connection.wants_digits())
             }
             _ => true,
         }
-    }
-
-    fn runs(&self, kind: OperationKind) -> bool {
-        self.operations.iter().flatten().any(|operation| operation.kind() == kind)
     }
 
     /// Slot and connection of each participant.
@@ -108,33 +111,30 @@ impl Conference {
     }
 
     fn run_operations(&mut self, sum: &mut [i32; FRAME_SAMPLES], out: &mut Outputs) {
-        let target = Target::Conference(self.id);
-        let mut frame = [0; FRAME_SAMPLES];
-        // Prompts first, so that recordings hold the full mix.
-        run_kind(&mut self.operations, OperationKind::Play, target, out, |operation| {
-            operation.play(&mut frame).inspect(|()| mix::accumulate(sum, &frame))
-        });
-        if self.runs(OperationKind::Record) {
-            mix::narrow(sum, &mut frame);
-            run_kind(&mut self.operations, OperationKind::Record, target, out, |operation| operation.record(&frame));
+        if self.operations.iter().all(Option::is_none) {
+            return;
         }
-    }
-}
-
-/// Runs every operation of `kind`; one that ends leaves its place and its final event.
-pub(crate) fn run_kind(
-    operations: &mut [Option<Box<Operation>>],
-    kind: OperationKind,
-    target: Target,
-    out: &mut Outputs,
-    mut run: impl FnMut(&mut Operation) -> Result<(), Condition>,
-) {
-    for place in operations {
-        let Some(operation) = place.as_mut().filter(|operation| operation.kind() == kind) else { continue };
-        if let Err(condition) = run(operation)
-            && let Some(operation) = place.take()
-        {
-            out.end_operation(operation, target, condition);
+        let target = Target::Conference(self.id);
+        // Nobody gathers digits on a conference.
+        let mut buffer = DigitBuffer::default();
+        let mut frame = [0; FRAME_SAMPLES];
+        let mut loud = false;
+        if self.operations.iter().flatten().any(|operation| operation.needs_level()) {
+            // What the members say, without what is played to them.
+            mix::narrow(sum, &mut frame);
+            loud = is_loud(&frame);
+        }
+        // Prompts first, so that recordings hold the full mix.
+        run_each(&mut self.operations, true, target, &mut buffer, out, |operation| {
+            let fills = operation.play(loud, &mut frame)?;
+            if fills {
+                mix::accumulate(sum, &frame);
+            }
+            Ok(())
+        });
+        if self.operations.iter().flatten().any(|operation| !operation.kind().is_heard()) {
+            mix::narrow(sum, &mut frame);
+            run_each(&mut self.operations, false, target, &mut buffer, out, |operation| operation.listen(loud, &frame));
         }
     }
 }
@@ -148,13 +148,14 @@ fn collect(
     out: &mut Outputs,
 ) {
     let target = connection.target();
-    let Connection { id, participant, counters, media: Some(media), .. } = connection else { return };
-    let heard = pull(media, due, counters);
-    if media.runs(OperationKind::Record) {
-        let Media { operations, frame, .. } = media.as_mut();
-        run_kind(operations, OperationKind::Record, target, out, |operation| operation.record(frame));
-    }
-    if let Some(change) = participant.talk.look(heard.then_some(&media.frame)) {
+    let heard = connection.hear(due, out);
+    let keeps_tones_out = connection.wants_digits();
+    let Connection { id, participant, digits, media: Some(media), .. } = connection else { return };
+    let change = participant.talk.look(heard.then_some(&media.frame));
+    let Media { operations, frame, .. } = media.as_mut();
+    let loud = participant.talk.is_loud();
+    run_each(operations, false, target, digits, out, |operation| operation.listen(loud, frame));
+    if let Some(change) = change {
         let (conference, connection) = (conference, *id);
         out.push_event(match change {
             TalkChange::Started => Event::TalkStarted { conference, connection },
@@ -162,7 +163,10 @@ fn collect(
         });
     }
     // Digital silence adds nothing: its sender hears what the silent ones hear.
-    media.in_mix = heard && !participant.muted && participant.talk.level_dbov() > SILENCE_DBOV;
+    media.in_mix = heard
+        && !participant.muted
+        && participant.talk.level_dbov() > SILENCE_DBOV
+        && !media.is_kept_out(keeps_tones_out);
     if media.in_mix {
         mix::apply_gain(&mut media.frame, participant.gain_q12);
         mix::accumulate(sum, &media.frame);
@@ -172,15 +176,17 @@ fn collect(
 /// Gives one listener his frame.
 fn deliver(connection: &mut Connection, slot: u32, due: Instant, shared: &mut SharedEncodes<'_>, out: &mut Outputs) {
     let target = connection.target();
-    let Connection { spec, participant, media: Some(media), .. } = connection else { return };
+    let Connection { spec, participant, digits, media: Some(media), .. } = connection else { return };
     let codec = spec.tx_codec;
     let mut payload = [0; FRAME_SAMPLES];
     let mut frame = [0; FRAME_SAMPLES];
     let mut prompted = false;
-    if media.runs(OperationKind::Play) {
+    if media.is_played_to() {
         // A prompt to one participant takes the place of the mix for him alone.
-        run_kind(&mut media.operations, OperationKind::Play, target, out, |operation| {
-            operation.play(&mut frame).inspect(|()| prompted = true)
+        let loud = participant.talk.is_loud();
+        run_each(&mut media.operations, true, target, digits, out, |operation| {
+            prompted = operation.play(loud, &mut frame)?;
+            Ok(())
         });
     }
     if !spec.direction.sends() {

@@ -4,11 +4,12 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use ringbridge_codec::mix;
-use ringbridge_wire::seq::SeqNumber;
+use ringbridge_wire::seq::{RtpTimestamp, SeqNumber};
 
+use crate::adjust::Adjustment;
 use crate::bucket::TokenBucket;
 use crate::command::{ConnectionSpec, OperationKind, ParticipantChange, ParticipantSpec, Target};
-use crate::digits::Digits;
+use crate::digits::DigitBuffer;
 use crate::event::{ConnectionCounters, ConnectionState, ConnectionStatus, StreamStamp};
 use crate::id::{ConnectionId, OperationId};
 use crate::jitter_buffer::JitterBuffer;
@@ -16,6 +17,7 @@ use crate::latch::Latch;
 use crate::limits::{
     CONNECTION_OPERATIONS_MAX, FRAME_MS, FRAME_SAMPLES, PTIME_MS_MAX, RELAY_PTIME_MS_MAX, SAMPLE_RATE_HZ,
 };
+use crate::listen::InBand;
 use crate::op::Operation;
 use crate::receiver::Receiver;
 use crate::rng::SplitMix64;
@@ -54,6 +56,8 @@ pub(crate) struct Media {
     pub(crate) frame: [i16; FRAME_SAMPLES],
     /// Whether `frame` is in the mix.
     pub(crate) in_mix: bool,
+    /// Finds digits in what it says, if they may come that way.
+    pub(crate) in_band: Option<Box<InBand>>,
 }
 
 impl Media {
@@ -66,6 +70,7 @@ impl Media {
             operations: [const { None }; CONNECTION_OPERATIONS_MAX],
             frame: [0; FRAME_SAMPLES],
             in_mix: false,
+            in_band: None,
         })
     }
 
@@ -76,10 +81,7 @@ impl Media {
         self.owns_stream = false;
         self.relay_map = None;
         self.in_mix = false;
-    }
-
-    pub(crate) fn runs(&self, kind: OperationKind) -> bool {
-        self.operations.iter().flatten().any(|operation| operation.kind() == kind)
+        self.in_band = None;
     }
 
     pub(crate) fn runs_any(&self) -> bool {
@@ -136,8 +138,17 @@ pub(crate) struct Connection {
     pub(crate) timed_out: bool,
     /// When the connection's own media clock ticks next.
     pub(crate) solo_due: Option<Instant>,
-    /// Timestamp of the last telephone-event reported.
-    pub(crate) digit_timestamp: Option<u32>,
+    /// Timestamp of the last telephone-event whose beginning was seen, and of the last whose end was.
+    pub(crate) event_begun: Option<RtpTimestamp>,
+    pub(crate) event_ended: Option<RtpTimestamp>,
+    /// The endpoint has sent a telephone-event.
+    pub(crate) sends_events: bool,
+    /// Audio arrives, and is listened to for digits.
+    pub(crate) listens: bool,
+    /// Digits that wait to be gathered.
+    pub(crate) digits: DigitBuffer,
+    /// Volume and speed of what is played to it.
+    pub(crate) adjustment: Adjustment,
     pub(crate) media: Option<Box<Media>>,
 }
 
@@ -160,7 +171,12 @@ impl Connection {
             silence_due: None,
             timed_out: false,
             solo_due: None,
-            digit_timestamp: None,
+            event_begun: None,
+            event_ended: None,
+            sends_events: false,
+            listens: false,
+            digits: DigitBuffer::default(),
+            adjustment: Adjustment::default(),
             media: None,
         }
     }
@@ -197,8 +213,9 @@ impl Connection {
         self.spec.ptime_ms * (SAMPLE_RATE_HZ / 1000)
     }
 
-    pub(crate) fn runs(&self, kind: OperationKind) -> bool {
-        self.media.as_ref().is_some_and(|media| media.runs(kind))
+    /// Whether its endpoint is played to.
+    pub(crate) fn is_played_to(&self) -> bool {
+        self.media.as_ref().is_some_and(|media| media.is_played_to())
     }
 
     /// The kinds of its operations, or of the one that is named.
@@ -282,7 +299,7 @@ impl Connection {
                 .flat_map(|media| media.operations.iter().flatten().map(|operation| operation.id()))
                 .collect(),
             reserved: false,
-            digits: Digits::default(),
+            digits: *self.digits.waiting(),
         }
     }
 

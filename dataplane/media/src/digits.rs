@@ -61,6 +61,11 @@ impl Digits {
         self.len == 0
     }
 
+    /// Whether so many more find room.
+    pub const fn has_room_for(&self, count: usize) -> bool {
+        self.len() + count <= DIGITS_MAX
+    }
+
     /// Removes the first `count` and returns them.
     pub fn take(&mut self, count: usize) -> Self {
         let count = count.min(self.len());
@@ -84,6 +89,46 @@ impl FromIterator<u8> for Digits {
 impl fmt::Debug for Digits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.as_str())
+    }
+}
+
+/// Digits that wait to be gathered. Each has a number, one more than the one before, so that several who gather at once
+/// agree on what has been taken.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct DigitBuffer {
+    waiting: Digits,
+    /// Number of the first that waits.
+    first: u32,
+}
+
+impl DigitBuffer {
+    /// Appends a digit; `false` if there is no room for it.
+    pub(crate) fn push(&mut self, digit: u8) -> bool {
+        self.waiting.push(digit)
+    }
+
+    pub(crate) const fn waiting(&self) -> &Digits {
+        &self.waiting
+    }
+
+    pub(crate) const fn first(&self) -> u32 {
+        self.first
+    }
+
+    /// Removes every digit whose number is before `end`.
+    pub(crate) fn take_before(&mut self, end: u32) {
+        // Zero if others have been that far already.
+        let count = u32::try_from(end.wrapping_sub(self.first).cast_signed()).unwrap_or(0);
+        self.remove(count as usize);
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.remove(DIGITS_MAX);
+    }
+
+    fn remove(&mut self, count: usize) {
+        let taken = self.waiting.take(count).len;
+        self.first = self.first.wrapping_add(u32::from(taken));
     }
 }
 
@@ -117,6 +162,19 @@ mod tests {
         let mut digits = Digits::parse("1234").unwrap();
         assert_eq!((digits.take(3).as_str(), digits.as_str()), ("123", "4"));
         assert_eq!((digits.take(9).as_str(), digits.is_empty()), ("4", true));
+    }
+
+    #[test]
+    fn what_was_taken_is_taken_once() {
+        let mut buffer = DigitBuffer { first: u32::MAX - 1, ..DigitBuffer::default() };
+        assert!(b"12345".iter().all(|&digit| buffer.push(digit)));
+        let first = buffer.first();
+        buffer.take_before(first.wrapping_add(3));
+        buffer.take_before(first.wrapping_add(2));
+        assert_eq!((buffer.waiting().as_str(), buffer.first()), ("45", 1));
+        buffer.clear();
+        assert_eq!((buffer.waiting().as_str(), buffer.first()), ("", 3));
+        assert!((0..31).all(|_| buffer.push(b'7')) && !buffer.push(b'8'));
     }
 
     #[test]

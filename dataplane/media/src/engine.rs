@@ -6,12 +6,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::command::{OperationKind, Request};
-use crate::conference::{Conference, pull, run_kind};
+use crate::command::Request;
+use crate::conference::Conference;
 use crate::connection::{Connection, Link, Media};
 use crate::event::{Condition, DropReason, EndReason, Event};
 use crate::id::{ConferenceId, ConnectionId, ShardId};
 use crate::limits::{CONFERENCES_MAX, CONNECTIONS_MAX, FRAME_MS, FRAME_SAMPLES};
+use crate::op::run_each;
 use crate::outputs::Outputs;
 pub use crate::outputs::Totals;
 use crate::port::{DatagramMeta, Disposition, Port, PortAction, Transmit};
@@ -309,12 +310,13 @@ impl Engine {
         }
     }
 
-    /// Starts or stops a connection's own clock, as it has operations outside a conference or not.
+    /// Starts or stops a connection's own clock, as it has operations outside a conference, or digits to listen for, or
+    /// not.
     pub(crate) fn review_solo(&mut self, slot: u32, first_due: Option<Instant>) {
         let Some(connection) = self.connections[slot as usize].as_mut() else { return };
         let in_conference = matches!(connection.link, Link::Conference(_));
-        let wants = connection.runs_any() && !in_conference;
-        if !in_conference && !connection.runs(OperationKind::Play) {
+        let wants = (connection.runs_any() || connection.wants_digits()) && !in_conference;
+        if !in_conference && !connection.is_played_to() {
             finish_packet(connection, slot, &mut self.out);
         }
         match (wants, connection.solo_due) {
@@ -361,22 +363,25 @@ impl Engine {
         connection.solo_due = Some(next);
         self.wheel.arm(next, TimerKey::Solo(slot));
         let target = connection.target();
-        let Connection { spec, counters, participant, media: Some(media), .. } = connection else { return };
-        if media.runs(OperationKind::Record) {
-            let heard = pull(media, due, counters);
-            participant.talk.look(heard.then_some(&media.frame));
-            let Media { operations, frame, .. } = media.as_mut();
-            run_kind(operations, OperationKind::Record, target, &mut self.out, |operation| operation.record(frame));
+        if connection.needs_audio() {
+            let heard = connection.hear(due, &mut self.out);
+            let frame = connection.media.as_ref().map(|media| &media.frame);
+            connection.participant.talk.look(frame.filter(|_| heard));
         }
-        if media.runs(OperationKind::Play) {
+        let Connection { spec, participant, digits, media: Some(media), .. } = connection else { return };
+        let loud = participant.talk.is_loud();
+        let Media { operations, frame, .. } = media.as_mut();
+        run_each(operations, false, target, digits, &mut self.out, |operation| operation.listen(loud, frame));
+        if media.is_played_to() {
             let mut samples = [0; FRAME_SAMPLES];
             let mut prompted = false;
-            run_kind(&mut media.operations, OperationKind::Play, target, &mut self.out, |operation| {
-                operation.play(&mut samples).inspect(|()| prompted = true)
+            run_each(&mut media.operations, true, target, digits, &mut self.out, |operation| {
+                prompted = operation.play(loud, &mut samples)?;
+                Ok(())
             });
-            let mut payload = [0; FRAME_SAMPLES];
-            encode(spec.tx_codec, &samples, &mut payload);
             if prompted && spec.direction.sends() {
+                let mut payload = [0; FRAME_SAMPLES];
+                encode(spec.tx_codec, &samples, &mut payload);
                 self.out.send_frame(media, slot, due, &payload, spec);
             }
         }

@@ -158,6 +158,9 @@ pub enum CommandError {
     /// A concurrency rule: try again when what is running has ended.
     #[error("busy")]
     Busy,
+    /// Nothing plays whose volume or speed could be adjusted.
+    #[error("nothing plays")]
+    NothingPlaying,
     /// A table or quota is full.
     #[error("limit reached")]
     LimitReached,

@@ -1,11 +1,13 @@
 //! Carries out commands. Each checks everything first: a command that fails has changed nothing.
 
+use crate::adjust::Adjustment;
 use crate::command::{
-    Command, ConferenceSpec, ConnectionChange, ConnectionSpec, OperationKind, OperationSpec, ParticipantChange,
-    ParticipantSpec, Role, Target,
+    Command, ConferenceSpec, ConnectionChange, ConnectionSpec, DigitSource, OperationKind, OperationSpec,
+    ParticipantChange, ParticipantSpec, PlayChange, Role, Target,
 };
 use crate::conference::Conference;
 use crate::connection::{Connection, Link, Media, Participant};
+use crate::digits::{DigitBuffer, Digits};
 use crate::engine::{Engine, arm_silence, fall_silent};
 use crate::event::{
     Answer, CommandError, Condition, ConferenceStatus, ConnectionState, ConnectionStatus, Effect, EffectClock,
@@ -13,6 +15,7 @@ use crate::event::{
 };
 use crate::id::{ConferenceId, ConnectionId, OperationId};
 use crate::limits::{MEDIA_POOL_MAX, PARTICIPANTS_MAX};
+use crate::listen::InBand;
 use crate::op::Operation;
 use crate::port::{Port, PortAction};
 use crate::time::Instant;
@@ -30,9 +33,7 @@ impl Engine {
             Command::StartRelay { a, b } => self.start_relay(received, a, b),
             Command::StopRelay { a } => self.stop_relay(received, a),
             Command::CreateConference { id, spec } => self.create_conference(id, spec),
-            Command::PromoteConference { .. } | Command::AdjustPlay { .. } | Command::SendDigits { .. } => {
-                Err(CommandError::Unsupported)
-            }
+            Command::PromoteConference { .. } => Err(CommandError::Unsupported),
             Command::JoinConference { conference, connection, participant } => {
                 self.join(received, conference, connection, participant)
             }
@@ -47,6 +48,8 @@ impl Engine {
             Command::ListConferences { from, limit } => Ok(self.list_conferences(from, limit)),
             Command::StartOperation { id, target, operation } => self.start_operation(id, target, *operation),
             Command::StopOperation { target, operation } => self.stop_operation(received, target, operation),
+            Command::AdjustPlay { target, change } => self.adjust_play(received, target, change),
+            Command::SendDigits { target, digits } => self.send_digits(target, &digits),
             Command::ListOperations { target } => self.list_operations(target),
         }
     }
@@ -65,6 +68,7 @@ impl Engine {
         arm_silence(&mut connection, id.slot_number(), &mut self.wheel);
         self.connections[slot] = Some(connection);
         self.out.totals.connections += 1;
+        self.review_listening(id.slot_number());
         Ok(Answer::Done)
     }
 
@@ -112,6 +116,7 @@ impl Engine {
             }
         }
         arm_silence(connection, slot, &mut self.wheel);
+        self.review_listening(slot);
         Ok(Answer::Done)
     }
 
@@ -223,7 +228,7 @@ impl Engine {
             if let Some(media) = &mut member.media {
                 media.in_mix = false;
                 // A recording goes on with what has arrived.
-                if !media.runs(OperationKind::Record) {
+                if !media.needs_audio() && !member.listens {
                     media.jitter.reset();
                 }
             }
@@ -343,10 +348,10 @@ impl Engine {
         fall_silent(connection, conference, &mut self.out);
         if let Some(media) = &mut connection.media {
             media.in_mix = false;
-            if !media.runs(OperationKind::Record) {
+            if !media.needs_audio() && !connection.listens {
                 media.jitter.reset();
             }
-            if !media.runs(OperationKind::Play) {
+            if !media.is_played_to() {
                 media.sender.discard_partial();
             }
         }
@@ -358,44 +363,103 @@ impl Engine {
 
     fn start_operation(&mut self, id: OperationId, target: Target, spec: OperationSpec) -> Outcome {
         match target {
-            Target::Connection(connection) => {
-                let slot = self.find(connection)?;
-                let kind = spec.kind();
-                let member =
-                    self.connections[slot as usize].as_ref().ok_or(CommandError::UnknownConnection(connection))?;
-                if !member.is_mixable() {
-                    return Err(CommandError::UnsupportedCodec);
-                }
-                if kind == OperationKind::Play && member.latch.target().is_none() {
-                    return Err(CommandError::NotConnected(connection));
-                }
-                if member.runs(kind) {
-                    return Err(CommandError::Busy);
-                }
-                self.ensure_media(slot);
-                let media = self.connections[slot as usize].as_mut().and_then(|member| member.media.as_mut());
-                let place = media
-                    .and_then(|media| media.operations.iter_mut().find(|place| place.is_none()))
-                    .ok_or(CommandError::Busy)?;
-                *place = Some(Box::new(Operation::new(id, spec).ok_or(CommandError::Unsupported)?));
-                self.out.totals.operations += 1;
-                if kind == OperationKind::Play {
-                    self.start_stream(slot);
-                }
-                match self.link_of(slot) {
-                    Some(Link::Conference(room)) => self.review_conference(room),
-                    Some(Link::Relay(_) | Link::None) | None => self.review_solo(slot, None),
-                }
+            Target::Connection(connection) => self.start_on_connection(id, connection, spec),
+            Target::Conference(conference) => self.start_on_conference(id, conference, spec),
+        }
+    }
+
+    fn start_on_connection(&mut self, id: OperationId, connection: ConnectionId, spec: OperationSpec) -> Outcome {
+        let slot = self.find(connection)?;
+        let kind = spec.kind();
+        let unknown = CommandError::UnknownConnection(connection);
+        let member = self.connections[slot as usize].as_ref().ok_or(unknown)?;
+        if !member.is_mixable() {
+            return Err(CommandError::UnsupportedCodec);
+        }
+        if kind.is_heard() && member.latch.target().is_none() {
+            return Err(CommandError::NotConnected(connection));
+        }
+        let operations = member.media.as_ref().map(|media| &media.operations);
+        if operations.is_some_and(|operations| operations.iter().all(Option::is_some)) {
+            return Err(CommandError::LimitReached);
+        }
+        if member.media.as_ref().is_some_and(|media| media.excludes(kind)) {
+            return Err(CommandError::Busy);
+        }
+        self.ensure_media(slot);
+        let member = self.connections[slot as usize].as_mut().ok_or(unknown)?;
+        let hears = member.needs_audio() || matches!(member.link, Link::Conference(_));
+        let Connection { media: Some(media), digits, adjustment, .. } = member else { return Err(unknown) };
+        if !hears {
+            // What an earlier operation has left behind was said long ago.
+            media.jitter.reset();
+        }
+        begin(&mut media.operations, id, spec, adjustment, digits)?;
+        self.out.totals.operations += 1;
+        if kind.is_heard() {
+            self.start_stream(slot);
+        }
+        self.review_clock(slot);
+        Ok(Answer::Done)
+    }
+
+    fn start_on_conference(&mut self, id: OperationId, conference: ConferenceId, spec: OperationSpec) -> Outcome {
+        if spec.kind() == OperationKind::GatherDigits {
+            // A conference has no digits of its own.
+            return Err(CommandError::Unsupported);
+        }
+        let room = self.find_conference(conference)?;
+        let Some(place) = self.conferences[room as usize].as_mut() else {
+            return Err(CommandError::UnknownConference(conference));
+        };
+        begin(&mut place.operations, id, spec, &mut place.adjustment, &mut DigitBuffer::default())?;
+        self.out.totals.operations += 1;
+        self.review_conference(room);
+        Ok(Answer::Done)
+    }
+
+    fn adjust_play(&mut self, received: Instant, target: Target, change: PlayChange) -> Outcome {
+        let mut streams = Vec::new();
+        let effect = match target {
+            Target::Connection(id) => {
+                let slot = self.find(id)?;
+                let due = self.due_of(slot).unwrap_or(self.now);
+                let epoch = self.epoch_of(slot);
+                let connection = self.connections[slot as usize].as_mut().ok_or(CommandError::UnknownConnection(id))?;
+                let operations = connection.media.as_deref_mut().map(|media| media.operations.as_mut_slice());
+                let plays = adjust(operations.unwrap_or_default(), &mut connection.adjustment, change)?;
+                streams.extend(connection.stamp_out(due).filter(|_| plays));
+                effect(EffectClock::Connection, epoch, received, due, streams)
             }
-            Target::Conference(conference) => {
-                let room = self.find_conference(conference)?;
-                let place = self.conferences[room as usize]
-                    .as_mut()
-                    .and_then(|room| room.operations.iter_mut().find(|place| place.is_none()))
-                    .ok_or(CommandError::Busy)?;
-                *place = Some(Box::new(Operation::new(id, spec).ok_or(CommandError::Unsupported)?));
-                self.out.totals.operations += 1;
-                self.review_conference(room);
+            Target::Conference(id) => {
+                let room = self.find_conference(id)?;
+                let place = self.conferences[room as usize].as_mut().ok_or(CommandError::UnknownConference(id))?;
+                if adjust(&mut place.operations, &mut place.adjustment, change)? {
+                    self.stamp_all(room, &mut streams);
+                }
+                self.conference_effect(room, received, streams)
+            }
+        };
+        Ok(Answer::Effect(effect))
+    }
+
+    fn send_digits(&mut self, target: Target, digits: &Digits) -> Outcome {
+        match target {
+            Target::Connection(id) => {
+                let slot = self.find(id)?;
+                let connection = self.connections[slot as usize].as_mut().ok_or(CommandError::UnknownConnection(id))?;
+                if !connection.digits.waiting().has_room_for(digits.len()) {
+                    return Err(CommandError::LimitReached);
+                }
+                digits.as_bytes().iter().for_each(|&digit| connection.press(digit));
+            }
+            Target::Conference(id) => {
+                let room = self.find_conference(id)?;
+                // They are not kept: nobody gathers them.
+                let operations = self.conferences[room as usize].iter_mut().flat_map(|room| room.operations.iter_mut());
+                for operation in operations.flatten() {
+                    digits.as_bytes().iter().for_each(|&digit| operation.press(digit, false));
+                }
             }
         }
         Ok(Answer::Done)
@@ -431,10 +495,8 @@ impl Engine {
         }
         match target {
             Target::Connection(id) => {
-                match self.find(id).ok().and_then(|slot| self.link_of(slot).map(|link| (slot, link))) {
-                    Some((_, Link::Conference(room))) => self.review_conference(room),
-                    Some((slot, Link::Relay(_) | Link::None)) => self.review_solo(slot, None),
-                    None => {}
+                if let Ok(slot) = self.find(id) {
+                    self.review_clock(slot);
                 }
             }
             Target::Conference(id) => {
@@ -465,19 +527,22 @@ impl Engine {
 
     /// Ends one or all operations of a target; which.
     fn end_operations(&mut self, target: Target, only: Option<OperationId>, condition: Condition) -> Vec<OperationId> {
-        let places: &mut [Option<Box<Operation>>] = match target {
+        // Operations on a conference gather no digits.
+        let mut none = DigitBuffer::default();
+        let (places, buffer): (&mut [Option<Box<Operation>>], _) = match target {
             Target::Connection(id) => {
                 let Some(slot) = self.slot_of(id) else { return Vec::new() };
-                let Some(media) = self.connections[slot as usize].as_mut().and_then(|c| c.media.as_mut()) else {
+                let Some(Connection { media: Some(media), digits, .. }) = self.connections[slot as usize].as_mut()
+                else {
                     return Vec::new();
                 };
-                &mut media.operations
+                (&mut media.operations, digits)
             }
             Target::Conference(id) => {
                 let Some(room) = self.conferences.get_mut(id.slot()).and_then(Option::as_mut) else {
                     return Vec::new();
                 };
-                &mut room.operations
+                (&mut room.operations, &mut none)
             }
         };
         let mut ended = Vec::new();
@@ -486,6 +551,7 @@ impl Engine {
                 continue;
             };
             ended.push(operation.id());
+            operation.settle(condition, buffer);
             self.out.end_operation(operation, target, condition);
         }
         ended
@@ -524,6 +590,34 @@ impl Engine {
         if connection.media.is_none() {
             let pooled = self.media_pool.pop();
             connection.media = Some(pooled.unwrap_or_else(|| Media::new(&mut self.rng)));
+        }
+    }
+
+    /// Gives a connection what it takes to find digits in its audio, or takes it away.
+    fn review_listening(&mut self, slot: u32) {
+        let Some(connection) = self.connections[slot as usize].as_mut() else { return };
+        if connection.spec.digit_source == DigitSource::Auto && connection.is_mixable() {
+            self.ensure_media(slot);
+            let media = self.connections[slot as usize].as_mut().and_then(|connection| connection.media.as_mut());
+            if let Some(media) = media {
+                media.in_band.get_or_insert_with(InBand::new);
+            }
+            return;
+        }
+        if let Some(media) = &mut connection.media {
+            media.in_band = None;
+        }
+        if core::mem::take(&mut connection.listens) {
+            self.review_clock(slot);
+        }
+    }
+
+    /// Starts or stops the clock that drives a connection, as it is needed or not.
+    fn review_clock(&mut self, slot: u32) {
+        match self.link_of(slot) {
+            Some(Link::Conference(room)) => self.review_conference(room),
+            Some(Link::Relay(_) | Link::None) => self.review_solo(slot, None),
+            None => {}
         }
     }
 
@@ -610,7 +704,7 @@ impl Engine {
 
     /// What a participant who goes is not sent any more; a prompt of his own goes on.
     fn stamp_leaving(&self, room: u32, slot: u32) -> Option<StreamStamp> {
-        let prompted = self.connections[slot as usize].as_ref().is_some_and(|member| member.runs(OperationKind::Play));
+        let prompted = self.connections[slot as usize].as_ref().is_some_and(Connection::is_played_to);
         if prompted { self.stamp_hearing(room, slot) } else { self.stamp_end(slot) }
     }
 
@@ -680,6 +774,39 @@ impl Engine {
             media_time_ms: self.now.millis_since(conference.epoch),
         }
     }
+}
+
+/// Begins an operation in a free place.
+fn begin(
+    places: &mut [Option<Box<Operation>>],
+    id: OperationId,
+    spec: OperationSpec,
+    adjustment: &mut Adjustment,
+    buffer: &mut DigitBuffer,
+) -> Result<(), CommandError> {
+    let place = places.iter_mut().find(|place| place.is_none()).ok_or(CommandError::LimitReached)?;
+    if let OperationSpec::Play { volume, speed, .. } = &spec {
+        adjustment.begin(*volume, *speed);
+    }
+    let mut operation = Box::new(Operation::new(id, spec, buffer));
+    operation.adjust(*adjustment);
+    *place = Some(operation);
+    Ok(())
+}
+
+/// Changes volume or speed of every play among `operations` and of those to come; whether there is one.
+fn adjust(
+    operations: &mut [Option<Box<Operation>>],
+    adjustment: &mut Adjustment,
+    change: PlayChange,
+) -> Result<bool, CommandError> {
+    let plays = operations.iter().flatten().any(|operation| operation.kind() == OperationKind::Play);
+    if change.only_if_playing && !plays {
+        return Err(CommandError::NothingPlaying);
+    }
+    adjustment.apply(change.adjust);
+    operations.iter_mut().flatten().for_each(|operation| operation.adjust(*adjustment));
+    Ok(plays)
 }
 
 fn effect(

@@ -6,7 +6,6 @@ use ringbridge_wire::rtp::{self, RtpPacket};
 use ringbridge_wire::seq::{RtpTimestamp, SeqNumber};
 use ringbridge_wire::telephone_event::{self, TelephoneEvent};
 
-use crate::command::OperationKind;
 use crate::connection::{Connection, Link, Media, RelayMap};
 use crate::engine::{Engine, arm_silence};
 use crate::event::{DropReason, Event};
@@ -37,7 +36,9 @@ impl Engine {
 
     fn take_rtp(&mut self, now: Instant, meta: &DatagramMeta, datagram: &mut [u8]) -> Result<Disposition, DropReason> {
         let slot = meta.port.slot;
-        let Some(connection) = self.connections[slot as usize].as_mut() else { return Err(DropReason::ClosedPort) };
+        let Some(mut connection) = self.connections[slot as usize].as_mut() else {
+            return Err(DropReason::ClosedPort);
+        };
         // Media alone: RTCP goes both ways whatever the direction (RFC 3264 section 5.1).
         if !connection.spec.direction.receives() {
             return Err(DropReason::Direction);
@@ -65,7 +66,7 @@ impl Engine {
         connection.timed_out = false;
         if connection.receiver.ssrc().is_some_and(|known| known != packet.ssrc().0) {
             // Another stream, another timeline.
-            connection.digit_timestamp = None;
+            (connection.event_begun, connection.event_ended) = (None, None);
             if let Some(media) = &mut connection.media {
                 media.jitter.reset();
             }
@@ -79,8 +80,12 @@ impl Engine {
         }
 
         let payload_type = packet.payload_type();
+        if connection.may_begin_to_listen(payload_type) {
+            self.begin_to_listen(slot);
+            connection = self.connections[slot as usize].as_mut().ok_or(DropReason::ClosedPort)?;
+        }
         if payload_type == connection.spec.telephone_event_payload_type {
-            if let Some(event) = take_digit(connection, &packet) {
+            if let Some(event) = take_digit(now, connection, &packet) {
                 self.out.push_event(event);
             }
         } else if wants_samples(connection, &self.conferences) {
@@ -93,8 +98,21 @@ impl Engine {
         match connection.link {
             Link::Relay(peer) => self.relay_rtp(now, slot, peer, datagram),
             Link::Conference(_) => Ok(Disposition::Consumed),
-            Link::None if connection.runs(OperationKind::Record) => Ok(Disposition::Consumed),
+            Link::None if connection.needs_audio() => Ok(Disposition::Consumed),
             Link::None => Err(DropReason::Unrouted),
+        }
+    }
+
+    /// Audio arrives where digits may be in it: has a clock run that looks for them.
+    #[cold]
+    fn begin_to_listen(&mut self, slot: u32) {
+        let Some(connection) = self.connections[slot as usize].as_mut() else { return };
+        let Some(in_band) = connection.media.as_mut().and_then(|media| media.in_band.as_mut()) else { return };
+        in_band.restart();
+        connection.listens = true;
+        match connection.link {
+            Link::Conference(room) => self.review_conference(room),
+            Link::Relay(_) | Link::None => self.review_solo(slot, None),
         }
     }
 
@@ -106,7 +124,7 @@ impl Engine {
         }
         let target = if peer.connected { None } else { Some(peer.latch.target().ok_or(DropReason::NoTarget)?) };
         if let Some(media) = peer.media.as_mut().filter(|media| media.owns_stream) {
-            if media.runs(OperationKind::Play) {
+            if media.is_played_to() {
                 return Err(DropReason::Replaced);
             }
             continue_as_own(now, media, peer.spec.ptime_ms, datagram)?;
@@ -156,7 +174,7 @@ impl Engine {
 fn wants_samples(connection: &Connection, conferences: &[Option<crate::conference::Conference>]) -> bool {
     match connection.link {
         Link::Conference(conference) => conferences[conference as usize].as_ref().is_some_and(|room| room.running),
-        Link::Relay(_) | Link::None => connection.solo_due.is_some() && connection.runs(OperationKind::Record),
+        Link::Relay(_) | Link::None => connection.solo_due.is_some() && connection.needs_audio(),
     }
 }
 
@@ -171,20 +189,35 @@ fn decode(now: Instant, connection: &mut Connection, packet: &RtpPacket<'_>) -> 
     })
 }
 
-/// Reports a digit once, at the first packet with the end bit (RFC 4733 section 2.5.1.3 sends it three times).
-fn take_digit(connection: &mut Connection, packet: &RtpPacket<'_>) -> Option<Event> {
+/// Takes a digit at the first packet of its event, whichever that is, and reports it at the first with the end bit (RFC
+/// 4733 section 2.5.1.4 sends it three times).
+fn take_digit(now: Instant, connection: &mut Connection, packet: &RtpPacket<'_>) -> Option<Event> {
     let event = TelephoneEvent::parse(packet.payload()).ok()?;
-    let timestamp = Some(packet.timestamp().0);
-    if !event.end || connection.digit_timestamp == timestamp {
+    let timestamp = packet.timestamp();
+    let digit = telephone_event::digit(event.event);
+    if is_next_event(connection.event_begun, timestamp) {
+        connection.event_begun = Some(timestamp);
+        connection.press_event(now, digit);
+    }
+    if !event.end || !is_next_event(connection.event_ended, timestamp) {
         return None;
     }
-    connection.digit_timestamp = timestamp;
+    connection.event_ended = Some(timestamp);
     Some(Event::Digit {
         connection: connection.id,
-        digit: telephone_event::digit(event.event)?,
+        digit: digit?,
         duration_ms: u32::from(event.duration) * 1000 / SAMPLE_RATE_HZ,
     })
 }
+
+/// Whether `timestamp` is not that of the last event, nor of one shortly before it whose packets were overtaken.
+fn is_next_event(last: Option<RtpTimestamp>, timestamp: RtpTimestamp) -> bool {
+    last.is_none_or(|last| !(-EVENT_OVERTAKEN_MAX..=0).contains(&timestamp.distance_from(last)))
+}
+
+/// How far back, in units of the timestamp, a packet belongs to an earlier event: two seconds. What is further back is
+/// another timeline.
+const EVENT_OVERTAKEN_MAX: i32 = 2 * SAMPLE_RATE_HZ.cast_signed();
 
 /// Rewrites a relayed packet so that it continues the stream of our own that a prompt began.
 ///

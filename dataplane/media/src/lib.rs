@@ -7,6 +7,7 @@
 //! One [`engine::Engine`] belongs to one shard. The shard calls `handle_*`, then drains every `poll_*`, then waits.
 #![forbid(unsafe_code)]
 
+mod adjust;
 mod bucket;
 pub mod command;
 mod conference;
@@ -20,6 +21,7 @@ mod ingress;
 mod jitter_buffer;
 mod latch;
 pub mod limits;
+mod listen;
 mod op;
 mod outputs;
 pub mod port;

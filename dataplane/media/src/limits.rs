@@ -39,6 +39,8 @@ pub const DIGITS_MAX: usize = 31;
 pub const DIGIT_PATTERN_MAX: usize = 15;
 /// Digits of a pattern that are pressed further apart don't belong together.
 pub const DIGIT_SEQUENCE_INTERVAL: Duration = Duration::from_secs(2);
+/// Without a packet for this long a connection is no longer listened to for tones.
+pub const LISTENING_MAX: Duration = Duration::from_secs(1);
 /// Steps of volume and speed.
 pub const PLAY_STEPS_MIN: i8 = -10;
 /// Steps of volume and speed.

@@ -7,11 +7,16 @@ use crate::limits::FRAME_SAMPLES;
 /// Level above which a frame counts as speech, dBov.
 const THRESHOLD_DBOV: i8 = -45;
 /// Loud frames in a row that start talk: 30 ms, longer than a click.
-const START_FRAMES: u8 = 3;
+pub(crate) const START_FRAMES: u8 = 3;
 /// Quiet frames in a row that stop talk: 500 ms, longer than a pause for breath.
 const STOP_FRAMES: u8 = 50;
 /// The lowest level there is.
 pub(crate) const SILENCE_DBOV: i8 = -127;
+
+/// Whether a frame counts as sound.
+pub(crate) fn is_loud(frame: &[i16; FRAME_SAMPLES]) -> bool {
+    mix::level_dbov(mix::energy(frame), FRAME_SAMPLES) > THRESHOLD_DBOV
+}
 
 /// What changed with a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,7 +41,7 @@ impl TalkDetector {
     /// Looks at one frame; `None` is a frame that was not heard.
     pub(crate) fn look(&mut self, frame: Option<&[i16; FRAME_SAMPLES]>) -> Option<TalkChange> {
         self.level_dbov = frame.map_or(SILENCE_DBOV, |frame| mix::level_dbov(mix::energy(frame), FRAME_SAMPLES));
-        let loud = self.level_dbov > THRESHOLD_DBOV;
+        let loud = self.is_loud();
         if loud == self.talking {
             self.run = 0;
             return None;
@@ -52,6 +57,11 @@ impl TalkDetector {
 
     pub(crate) const fn is_talking(self) -> bool {
         self.talking
+    }
+
+    /// Whether the last frame counted as sound.
+    pub(crate) const fn is_loud(self) -> bool {
+        self.level_dbov > THRESHOLD_DBOV
     }
 
     pub(crate) const fn level_dbov(self) -> i8 {

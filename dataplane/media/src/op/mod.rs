@@ -1,82 +1,195 @@
-//! Media operations: small machines that turn frames into prompts and recordings. Each ends exactly once.
+//! Media operations: small machines on the media clock, one step a frame. Each ends exactly once, with one condition.
+//!
+//! Whether an operation ends is asked before each frame. If a condition holds in the middle of a step of 20 ms (counted
+//! from its beginning) and one that comes before it in the order of [`Condition`] may still hold by the end of that
+//! step, the operation waits for the rest of it, neither heard nor recording, and ends with the first in order of all
+//! that held.
 
+mod gather;
+mod level;
 mod play;
 mod record;
+mod tone;
 
-use crate::command::{OperationKind, OperationSpec, Target};
+use crate::adjust::Adjustment;
+use crate::command::{OperationKind, OperationSpec, StopConditions, Target};
+use crate::digits::DigitBuffer;
 use crate::event::{Condition, Event, OperationStatus};
 use crate::id::OperationId;
-use crate::limits::{FRAME_MS, FRAME_SAMPLES};
+use crate::limits::FRAME_SAMPLES;
+use crate::outputs::Outputs;
+use gather::{Gather, millis};
+use level::LevelRuns;
 use play::Play;
 use record::Record;
+use tone::Tone;
+
+/// Frames of a step within which conditions have an order of precedence.
+const STEP_FRAMES: u64 = 2;
 
 /// A running operation.
 #[derive(Debug)]
 pub(crate) struct Operation {
     id: OperationId,
     machine: Machine,
+    /// Only what its kind can end with.
+    until: StopConditions,
+    /// Whether nobody else hears the participant it plays to.
+    isolates: bool,
     frames: u64,
-    frames_max: Option<u64>,
+    runs: LevelRuns,
+    pressed: Pressed,
+    /// A condition that held before the end of the present step, and after how many frames.
+    held: Option<(Condition, u64)>,
 }
 
 #[derive(Debug)]
 enum Machine {
     Play(Play),
+    Tone(Tone),
     Record(Record),
+    Gather(Gather),
+    DetectSilence,
+    DetectNonSilence,
+}
+
+/// What was pressed since it began, as far as its conditions ask.
+#[derive(Clone, Copy, Default, Debug)]
+struct Pressed {
+    count: u8,
+    digit: bool,
+    digit_list: bool,
 }
 
 impl Operation {
-    /// `None`: not supported yet.
-    pub(crate) fn new(id: OperationId, spec: OperationSpec) -> Option<Self> {
-        let (machine, until) = match spec {
-            OperationSpec::Play { playlist, until, volume: _, speed: _, isolate: _ } => {
-                (Machine::Play(Play::new(playlist)), until)
+    /// A new operation. `buffer` are the digits that wait to be gathered on its target.
+    pub(crate) fn new(id: OperationId, spec: OperationSpec, buffer: &mut DigitBuffer) -> Self {
+        let kind = spec.kind();
+        let (machine, until, isolates) = match spec {
+            OperationSpec::Play { playlist, until, volume: _, speed: _, isolate } => {
+                (Machine::Play(Play::new(playlist)), until, isolate)
             }
-            OperationSpec::Record { queue, until } => (Machine::Record(Record::new(queue)), until),
-            OperationSpec::Tone { .. }
-            | OperationSpec::GatherDigits { .. }
-            | OperationSpec::DetectSilence { .. }
-            | OperationSpec::DetectNonSilence { .. } => return None,
+            OperationSpec::Tone { tone, duration_ms, isolate, until } => {
+                (Machine::Tone(Tone::new(tone, duration_ms)), until, isolate)
+            }
+            OperationSpec::Record { queue, until } => (Machine::Record(Record::new(queue)), until, false),
+            OperationSpec::GatherDigits { flush, until } => {
+                if flush {
+                    buffer.clear();
+                }
+                (Machine::Gather(Gather::new(buffer)), until, false)
+            }
+            OperationSpec::DetectSilence { until } => (Machine::DetectSilence, until, false),
+            OperationSpec::DetectNonSilence { until } => (Machine::DetectNonSilence, until, false),
         };
-        let frames_max = until.max_time_ms.map(|ms| u64::from(ms.div_ceil(FRAME_MS)));
-        Some(Self { id, machine, frames: 0, frames_max })
+        if kind.forgets_digits() {
+            buffer.clear();
+        }
+        Self {
+            id,
+            machine,
+            until: kind.conditions(until),
+            isolates,
+            frames: 0,
+            runs: LevelRuns::default(),
+            pressed: Pressed::default(),
+            held: None,
+        }
     }
 
-    /// Fills `frame` with what is played. `Err` is the end, before this frame.
-    pub(crate) fn play(&mut self, frame: &mut [i16; FRAME_SAMPLES]) -> Result<(), Condition> {
-        if self.time_is_up() {
-            return Err(Condition::MaxTime);
+    /// Takes in a digit that is pressed now. `kept`: it is in the buffer.
+    pub(crate) fn press(&mut self, digit: u8, kept: bool) {
+        let now_ms = self.elapsed_ms();
+        match &mut self.machine {
+            Machine::Gather(gather) if kept => gather.press(digit, now_ms),
+            Machine::Gather(_) => {}
+            Machine::Play(_)
+            | Machine::Tone(_)
+            | Machine::Record(_)
+            | Machine::DetectSilence
+            | Machine::DetectNonSilence => {
+                self.pressed.count = self.pressed.count.saturating_add(1);
+                self.pressed.digit |= self.until.digit.is_some_and(|set| set.contains(digit));
+                self.pressed.digit_list |= self.until.digit_list.is_some_and(|set| set.contains(digit));
+            }
         }
+    }
+
+    /// Plays with this volume and speed from now on, if it is a play.
+    pub(crate) fn adjust(&mut self, adjustment: Adjustment) {
         if let Machine::Play(play) = &mut self.machine {
-            play.fill(frame)?;
+            play.adjust(adjustment);
         }
-        self.frames += 1;
-        Ok(())
     }
 
-    /// Records `frame`. `Err` is the end, before this frame.
-    pub(crate) fn record(&mut self, frame: &[i16; FRAME_SAMPLES]) -> Result<(), Condition> {
-        if self.time_is_up() {
-            return Err(Condition::MaxTime);
+    /// Fills `frame` with what is heard; `false` if there is nothing left to hear. `loud`: what its target says in this
+    /// frame is sound. `Err` is the end, before this frame.
+    pub(crate) fn play(&mut self, loud: bool, frame: &mut [i16; FRAME_SAMPLES]) -> Result<bool, Condition> {
+        let met = self.met();
+        // What was played to its end has ended first, even if the limit of the command is reached as well.
+        if met.is_some_and(|condition| condition < Condition::Eod) {
+            self.judge(met)?;
         }
-        if let Machine::Record(record) = &mut self.machine {
+        let filled = match &mut self.machine {
+            Machine::Play(play) => play.fill(frame),
+            Machine::Tone(tone) => tone.fill(frame),
+            Machine::Record(_) | Machine::Gather(_) | Machine::DetectSilence | Machine::DetectNonSilence => Ok(()),
+        };
+        match filled {
+            Ok(()) => self.judge(met)?,
+            Err(Condition::Error) => return Err(Condition::Error),
+            Err(condition) => self.judge(met.map_or(Some(condition), |met| Some(met.min(condition))))?,
+        }
+        self.go_on(loud);
+        Ok(filled.is_ok() && self.held.is_none())
+    }
+
+    /// Takes in a frame of what its target says. `Err` is the end, before this frame.
+    pub(crate) fn listen(&mut self, loud: bool, frame: &[i16; FRAME_SAMPLES]) -> Result<(), Condition> {
+        self.judge(self.met())?;
+        if let (Machine::Record(record), None) = (&mut self.machine, self.held) {
             record.write(frame)?;
         }
-        self.frames += 1;
+        self.go_on(loud);
         Ok(())
+    }
+
+    /// Takes out of the buffer what it has gathered, if it ends with `condition`.
+    pub(crate) fn settle(&self, condition: Condition, buffer: &mut DigitBuffer) {
+        if let Machine::Gather(gather) = &self.machine {
+            gather.settle(&self.until, self.outcome(condition).0, buffer);
+        }
     }
 
     /// The final event. Consumes the operation, so there can be only one.
     pub(crate) fn end(self, target: Target, condition: Condition) -> Event {
-        let (id, kind, elapsed_ms) = (self.id, self.kind(), self.elapsed_ms());
-        let playlist = match self.machine {
-            Machine::Play(play) => Some(play.into_playlist()),
+        let (id, kind) = (self.id, self.kind());
+        let (condition, frames) = self.outcome(condition);
+        let elapsed_ms = millis(frames).max(match condition {
+            // Stopped before its first frame it has run all the same.
+            Condition::UserStop | Condition::AutoStop => 1,
+            Condition::DigitPattern
+            | Condition::Digit
+            | Condition::DigitList
+            | Condition::MaxDigits
+            | Condition::InterDigitDelay
+            | Condition::MaxTime
+            | Condition::Silence
+            | Condition::NonSilence
+            | Condition::Eod
+            | Condition::Timeout
+            | Condition::Error => 0,
+        });
+        let (digits, playlist) = match self.machine {
+            Machine::Play(play) => (None, Some(play.into_playlist())),
             Machine::Record(record) => {
                 record.finish();
-                None
+                (None, None)
             }
+            Machine::Gather(gather) => (Some(gather.gathered(&self.until, condition)), None),
+            Machine::Tone(_) | Machine::DetectSilence | Machine::DetectNonSilence => (None, None),
         };
-        Event::OperationEnded { id, target, kind, condition, elapsed_ms, digits: None, playlist }
+        Event::OperationEnded { id, target, kind, condition, elapsed_ms, digits, playlist }
     }
 
     pub(crate) const fn id(&self) -> OperationId {
@@ -86,19 +199,156 @@ impl Operation {
     pub(crate) const fn kind(&self) -> OperationKind {
         match self.machine {
             Machine::Play(_) => OperationKind::Play,
+            Machine::Tone(_) => OperationKind::Tone,
             Machine::Record(_) => OperationKind::Record,
+            Machine::Gather(_) => OperationKind::GatherDigits,
+            Machine::DetectSilence => OperationKind::DetectSilence,
+            Machine::DetectNonSilence => OperationKind::DetectNonSilence,
         }
     }
 
-    pub(crate) const fn elapsed_ms(&self) -> u64 {
-        self.frames * FRAME_MS as u64
+    /// Whether it keeps the participant it plays to from being heard.
+    pub(crate) const fn isolates(&self) -> bool {
+        self.isolates && self.held.is_none()
+    }
+
+    /// Whether it listens to what its target says.
+    pub(crate) const fn needs_audio(&self) -> bool {
+        matches!(self.machine, Machine::Record(_)) || self.needs_level()
+    }
+
+    /// Whether it has to know if what its target says is sound.
+    pub(crate) const fn needs_level(&self) -> bool {
+        self.until.silence_ms.is_some() || self.until.nonsilence_ms.is_some()
+    }
+
+    /// Whether it ends by itself although nobody is there to hear it or to be heard.
+    pub(crate) const fn ends_unheard(&self) -> bool {
+        !self.kind().is_heard() || self.until.max_time_ms.is_some() || self.until.timeout_ms.is_some()
     }
 
     pub(crate) const fn status(&self, target: Target) -> OperationStatus {
         OperationStatus { id: self.id, target, kind: self.kind(), elapsed_ms: self.elapsed_ms() }
     }
 
-    fn time_is_up(&self) -> bool {
-        self.frames_max.is_some_and(|frames_max| self.frames >= frames_max)
+    const fn elapsed_ms(&self) -> u64 {
+        millis(self.frames)
+    }
+
+    fn go_on(&mut self, loud: bool) {
+        self.frames += 1;
+        self.runs.note(loud);
+    }
+
+    /// The first of its conditions that holds now, its own end apart.
+    fn met(&self) -> Option<Condition> {
+        let Self { until, pressed, runs, .. } = self;
+        let now_ms = self.elapsed_ms();
+        let passed = |limit_ms: Option<u32>| limit_ms.is_some_and(|limit_ms| now_ms >= u64::from(limit_ms));
+        let pressed = match &self.machine {
+            Machine::Gather(gather) => gather.met(until).map(|(condition, _)| condition).or_else(|| {
+                let paused = until.inter_digit_ms.is_some_and(|ms| gather.is_paused_for(ms, now_ms));
+                paused.then_some(Condition::InterDigitDelay)
+            }),
+            Machine::Play(_)
+            | Machine::Tone(_)
+            | Machine::Record(_)
+            | Machine::DetectSilence
+            | Machine::DetectNonSilence => {
+                if pressed.digit {
+                    Some(Condition::Digit)
+                } else if pressed.digit_list {
+                    Some(Condition::DigitList)
+                } else {
+                    until.digits_max.is_some_and(|max| pressed.count >= max).then_some(Condition::MaxDigits)
+                }
+            }
+        };
+        let timed = [
+            (Condition::MaxTime, passed(until.max_time_ms)),
+            (Condition::Silence, until.silence_ms.is_some_and(|ms| runs.is_silent_for(ms))),
+            (Condition::NonSilence, until.nonsilence_ms.is_some_and(|ms| runs.is_sounding_for(ms))),
+            (Condition::Timeout, passed(until.timeout_ms)),
+        ];
+        pressed.or_else(|| timed.into_iter().find(|&(_, holds)| holds).map(|(condition, _)| condition))
+    }
+
+    /// Whether it ends now, given the first condition that holds.
+    ///
+    /// # Errors
+    /// The condition with which it ends.
+    fn judge(&mut self, met: Option<Condition>) -> Result<(), Condition> {
+        let held = self.held.map(|(condition, _)| condition);
+        let Some(first) = met.into_iter().chain(held).min() else { return Ok(()) };
+        if held != Some(first) {
+            self.held = Some((first, self.frames));
+        }
+        let step_is_over = self.frames.is_multiple_of(STEP_FRAMES);
+        if step_is_over || !self.may_be_preceded(first) { Err(first) } else { Ok(()) }
+    }
+
+    /// Whether a condition that comes before `met` may hold by the end of the present step.
+    fn may_be_preceded(&self, met: Condition) -> bool {
+        let until = &self.until;
+        let step_ends_ms = millis(self.frames.next_multiple_of(STEP_FRAMES));
+        let possible = [
+            (Condition::DigitPattern, until.digit_pattern.is_some()),
+            (Condition::Digit, until.digit.is_some()),
+            (Condition::DigitList, until.digit_list.is_some()),
+            (Condition::MaxDigits, until.digits_max.is_some()),
+            (Condition::InterDigitDelay, until.inter_digit_ms.is_some()),
+            (Condition::MaxTime, until.max_time_ms.is_some_and(|ms| u64::from(ms) <= step_ends_ms)),
+            (Condition::Silence, until.silence_ms.is_some()),
+            (Condition::NonSilence, until.nonsilence_ms.is_some()),
+            (Condition::Eod, self.kind().is_heard()),
+        ];
+        possible.into_iter().any(|(condition, possible)| possible && condition < met)
+    }
+
+    /// Condition and length, if `condition` ends it now: what held before a stop or a fault came is what it ended with.
+    fn outcome(&self, condition: Condition) -> (Condition, u64) {
+        self.held.filter(|&(held, _)| held <= condition).unwrap_or((condition, self.frames))
+    }
+}
+
+impl OperationKind {
+    /// Whether digits that were pressed before it began are forgotten.
+    const fn forgets_digits(self) -> bool {
+        matches!(self, Self::Play | Self::Tone | Self::Record)
+    }
+
+    /// Those of `until` that this kind can end with.
+    fn conditions(self, until: StopConditions) -> StopConditions {
+        let StopConditions { max_time_ms, digit, silence_ms, nonsilence_ms, timeout_ms, .. } = until;
+        let none = StopConditions { timeout_ms, ..StopConditions::default() };
+        match self {
+            Self::Play | Self::Tone => StopConditions { digit_pattern: None, inter_digit_ms: None, ..until },
+            Self::Record => StopConditions { max_time_ms, digit, silence_ms, nonsilence_ms, ..none },
+            Self::GatherDigits => StopConditions { silence_ms: None, nonsilence_ms: None, ..until },
+            Self::DetectSilence => StopConditions { silence_ms, ..none },
+            Self::DetectNonSilence => StopConditions { nonsilence_ms, ..none },
+        }
+    }
+}
+
+/// Runs the operations that are heard, or those that are not. One that ends leaves its place and its final event.
+pub(crate) fn run_each(
+    operations: &mut [Option<Box<Operation>>],
+    are_heard: bool,
+    target: Target,
+    buffer: &mut DigitBuffer,
+    out: &mut Outputs,
+    mut run: impl FnMut(&mut Operation) -> Result<(), Condition>,
+) {
+    for place in operations {
+        let Some(operation) = place.as_mut().filter(|operation| operation.kind().is_heard() == are_heard) else {
+            continue;
+        };
+        if let Err(condition) = run(operation)
+            && let Some(operation) = place.take()
+        {
+            operation.settle(condition, buffer);
+            out.end_operation(operation, target, condition);
+        }
     }
 }

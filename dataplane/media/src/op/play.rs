@@ -1,7 +1,11 @@
-//! Plays prompts one after the other, without a gap between them.
+//! Plays prompts one after the other, without a gap between them, at the volume and speed that are asked for.
 
 use core::sync::atomic::Ordering;
 
+use ringbridge_codec::mix;
+use ringbridge_codec::stretch::TimeStretch;
+
+use crate::adjust::Adjustment;
 use crate::event::Condition;
 use crate::limits::FRAME_SAMPLES;
 use crate::samples::{Chunk, Playlist, Prompt};
@@ -9,17 +13,38 @@ use crate::samples::{Chunk, Playlist, Prompt};
 /// State of a play.
 #[derive(Debug)]
 pub(super) struct Play {
+    source: Source,
+    gain_q12: i32,
+    /// There once another speed than the prompts' own was asked for.
+    stretch: Option<Box<TimeStretch>>,
+}
+
+/// The samples of the prompts.
+#[derive(Debug)]
+struct Source {
     playlist: Box<Playlist>,
     /// Prompt being played.
     index: usize,
     /// Sample inside a prompt held whole, or inside `chunk` of a streamed one.
     position: usize,
     chunk: Chunk,
+    /// `Eod` when nothing is left, `Error` when a streamed file broke off.
+    ended: Option<Condition>,
 }
 
 impl Play {
     pub(super) fn new(playlist: Box<Playlist>) -> Self {
-        Self { playlist, index: 0, position: 0, chunk: Chunk::new(&[]) }
+        let source = Source { playlist, index: 0, position: 0, chunk: Chunk::new(&[]), ended: None };
+        Self { source, gain_q12: mix::GAIN_Q12_UNITY, stretch: None }
+    }
+
+    /// Plays with this volume and speed from now on.
+    pub(super) fn adjust(&mut self, adjustment: Adjustment) {
+        self.gain_q12 = adjustment.gain_q12();
+        let percent = adjustment.speed_percent();
+        if self.stretch.is_some() || percent != OWN_SPEED {
+            self.stretch.get_or_insert_with(|| Box::new(TimeStretch::new())).set_percent(percent);
+        }
     }
 
     /// Fills a frame; what follows the last sample is silence.
@@ -27,11 +52,40 @@ impl Play {
     /// # Errors
     /// `Eod` when nothing was left, `Error` when a streamed file broke off.
     pub(super) fn fill(&mut self, frame: &mut [i16; FRAME_SAMPLES]) -> Result<(), Condition> {
-        frame.fill(0);
+        let Self { source, gain_q12, stretch } = self;
+        let filled = match stretch {
+            None => source.read(frame),
+            Some(stretch) => stretch.fill(frame, &mut |samples| source.read(samples)),
+        };
+        match source.ended {
+            Some(condition) if filled == 0 || condition == Condition::Error => return Err(condition),
+            // The file's thread may be behind: silence now, the samples later.
+            Some(_) | None => frame[filled..].fill(0),
+        }
+        if *gain_q12 != mix::GAIN_Q12_UNITY {
+            mix::apply_gain(frame, *gain_q12);
+        }
+        Ok(())
+    }
+
+    pub(super) fn into_playlist(self) -> Box<Playlist> {
+        for prompt in &self.source.playlist.prompts {
+            if let Prompt::Stream(stream) = prompt {
+                stream.abandoned.store(true, Ordering::Release);
+            }
+        }
+        self.source.playlist
+    }
+}
+
+impl Source {
+    /// Reads samples; how many. Fewer than there is room for: for now that was all.
+    fn read(&mut self, samples: &mut [i16]) -> usize {
         let mut filled = 0;
-        while filled < FRAME_SAMPLES {
+        while filled < samples.len() {
             let Some(prompt) = self.playlist.prompts.get(self.index) else {
-                return if filled == 0 { Err(Condition::Eod) } else { Ok(()) };
+                self.ended = Some(Condition::Eod);
+                break;
             };
             let source = match prompt {
                 Prompt::Whole(samples) => samples.get(self.position..).unwrap_or_default(),
@@ -41,10 +95,12 @@ impl Play {
                         let finished = stream.finished.load(Ordering::Acquire);
                         match stream.chunks.pop() {
                             Some(chunk) => (self.chunk, self.position) = (chunk, 0),
-                            None if stream.failed.load(Ordering::Acquire) => return Err(Condition::Error),
+                            None if stream.failed.load(Ordering::Acquire) => {
+                                self.ended = Some(Condition::Error);
+                                break;
+                            }
                             None if finished => self.chunk.len = 0,
-                            // The file's thread is behind: silence now, the samples later.
-                            None => return Ok(()),
+                            None => break,
                         }
                     }
                     self.chunk.as_slice().get(self.position..).unwrap_or_default()
@@ -55,23 +111,17 @@ impl Play {
                 self.chunk.len = 0;
                 continue;
             }
-            let run = source.len().min(FRAME_SAMPLES - filled);
-            frame[filled..filled + run].copy_from_slice(&source[..run]);
+            let run = source.len().min(samples.len() - filled);
+            samples[filled..filled + run].copy_from_slice(&source[..run]);
             filled += run;
             self.position += run;
         }
-        Ok(())
-    }
-
-    pub(super) fn into_playlist(self) -> Box<Playlist> {
-        for prompt in &self.playlist.prompts {
-            if let Prompt::Stream(stream) = prompt {
-                stream.abandoned.store(true, Ordering::Release);
-            }
-        }
-        self.playlist
+        filled
     }
 }
+
+/// The prompts' own speed in per cent.
+const OWN_SPEED: u16 = 100;
 
 #[cfg(test)]
 mod tests {

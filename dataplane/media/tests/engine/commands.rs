@@ -1,9 +1,10 @@
 //! Create, modify, inspect, list and delete; what fails has changed nothing.
 
 use ringbridge_media::command::{
-    CodecKind, Command, ConferenceSpec, ConnectionChange, ConnectionSpec, Direction, ParticipantChange,
-    ParticipantSpec, Target,
+    CodecKind, Command, ConferenceSpec, ConnectionChange, ConnectionSpec, Direction, OperationSpec, ParticipantChange,
+    ParticipantSpec, PlayAdjust, PlayChange, StopConditions, Target,
 };
+use ringbridge_media::digits::Digits;
 use ringbridge_media::event::{
     Answer, CommandError, Condition, ConferenceStatus, ConnectionState, ConnectionStatus, EndReason, Event,
     OperationStatus,
@@ -14,6 +15,12 @@ use ringbridge_media::port::PortAction;
 
 use crate::bench::{Bench, SHARD, Voice, addr, address, check_stream, play, spec};
 use CodecKind::{Pcma, Pcmu};
+
+const LOUDER: PlayChange = PlayChange { adjust: PlayAdjust::VolumeBy(2), only_if_playing: true };
+
+fn gather() -> OperationSpec {
+    OperationSpec::GatherDigits { flush: true, until: StopConditions::default() }
+}
 
 #[test]
 fn a_connection_is_created_modified_inspected_and_deleted() {
@@ -346,7 +353,25 @@ fn a_command_that_fails_has_changed_nothing() {
             Command::StartOperation { id: op, target: Target::Connection(members[0]), operation: Box::new(silence()) },
             E::Busy,
         ),
-        (Command::StartOperation { id: op, target: Target::Conference(room), operation: Box::new(silence()) }, E::Busy),
+        (
+            Command::StartOperation { id: op, target: Target::Conference(room), operation: Box::new(silence()) },
+            E::LimitReached,
+        ),
+        (
+            Command::StartOperation { id: op, target: Target::Conference(room), operation: Box::new(gather()) },
+            E::Unsupported,
+        ),
+        (Command::AdjustPlay { target: Target::Connection(idle), change: LOUDER }, E::NothingPlaying),
+        (Command::AdjustPlay { target: Target::Connection(nobody), change: LOUDER }, E::UnknownConnection(nobody)),
+        (Command::AdjustPlay { target: Target::Conference(no_room), change: LOUDER }, E::UnknownConference(no_room)),
+        (
+            Command::SendDigits { target: Target::Connection(nobody), digits: Digits::default() },
+            E::UnknownConnection(nobody),
+        ),
+        (
+            Command::SendDigits { target: Target::Conference(no_room), digits: Digits::default() },
+            E::UnknownConference(no_room),
+        ),
         (
             Command::StartOperation { id: op, target: Target::Connection(unlearned), operation: Box::new(silence()) },
             E::NotConnected(unlearned),
