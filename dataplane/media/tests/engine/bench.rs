@@ -11,8 +11,9 @@ use std::time::Duration;
 use ringbridge_codec::g711;
 use ringbridge_media::command::{
     CodecKind, Command, ConferenceSpec, ConnectionChange, ConnectionSpec, OperationSpec, ParticipantChange,
-    ParticipantSpec, Request, StopConditions, Target,
+    ParticipantSpec, Request, StopConditions, Target, ToneSpec,
 };
+use ringbridge_media::digits::{DigitSet, Digits};
 use ringbridge_media::engine::Engine;
 use ringbridge_media::event::{
     Answer, CommandError, Condition, ConferenceStatus, ConnectionStatus, DropReason, Effect, Event, StreamStamp,
@@ -24,6 +25,7 @@ use ringbridge_media::samples::{Playlist, Prompt, RecordQueue};
 use ringbridge_media::time::Instant;
 use ringbridge_wire::rtp::{RTP_HEADER_BYTES, RtpHeader, RtpPacket};
 use ringbridge_wire::seq::{RtpTimestamp, SeqNumber, Ssrc};
+use ringbridge_wire::telephone_event::TelephoneEvent;
 
 /// When every bench begins: not at zero, and not on a frame border.
 pub(crate) const START: Instant = Instant::from_millis(1_003);
@@ -55,6 +57,8 @@ pub(crate) enum Voice {
     Constant(i16),
     /// A sine of this frequency and amplitude.
     Tone(f64, f64),
+    /// The two tones of a digit.
+    Digit(u8),
     /// Loud payload bytes that tell their own timestamp modulo 64 (µ-law).
     Stairs,
 }
@@ -103,8 +107,11 @@ impl Phone {
         match self.voice {
             Voice::Silence | Voice::Stairs => 0,
             Voice::Constant(value) => value,
-            Voice::Tone(hz, amplitude) => {
-                ((n as f64 * hz * std::f64::consts::TAU / 8000.0).sin() * amplitude).round() as i16
+            Voice::Tone(hz, amplitude) => sine(n, hz, amplitude),
+            Voice::Digit(digit) => {
+                let place = b"123A456B789C*0#D".iter().position(|&other| other == digit).unwrap();
+                let row = sine(n, [697.0, 770.0, 852.0, 941.0][place / 4], 4_000.0);
+                row + sine(n, [1209.0, 1336.0, 1477.0, 1633.0][place % 4], 4_000.0)
             }
         }
     }
@@ -113,6 +120,11 @@ impl Phone {
         let nanos = i64::from(self.ptime_ms) * 1_000_000;
         Duration::from_nanos((nanos - nanos * self.drift_ppm / 1_000_000) as u64)
     }
+}
+
+/// Sample `n` of a sine.
+pub(crate) fn sine(n: u64, hz: f64, amplitude: f64) -> i16 {
+    ((n as f64 * hz * std::f64::consts::TAU / 8000.0).sin() * amplitude).round() as i16
 }
 
 /// The payload byte of [`Voice::Stairs`] at `timestamp`.
@@ -233,6 +245,40 @@ impl Bench {
     pub(crate) fn say(&mut self, index: usize, voice: Voice, after_ms: u64) {
         self.phones[index].voice = voice;
         self.phones[index].next_at = Some(self.now + Duration::from_millis(after_ms));
+    }
+
+    /// The phone at `index` sends a digit as a telephone-event of 60 ms, all packets at once.
+    pub(crate) fn press(&mut self, index: usize, digit: u8) {
+        for (end, duration) in [(false, 160), (false, 320), (true, 480), (true, 480), (true, 480)] {
+            self.send_event(index, digit, end, duration);
+        }
+        self.phones[index].timestamp = self.phones[index].timestamp.wrapping_add(480);
+    }
+
+    /// Sends one packet of a telephone-event that begins at the phone's present timestamp.
+    pub(crate) fn send_event(&mut self, index: usize, digit: u8, end: bool, duration: u16) {
+        let phone = &mut self.phones[index];
+        let event = b"0123456789*#ABCD".iter().position(|&other| other == digit).unwrap() as u8;
+        let mut payload = [0; 4];
+        TelephoneEvent { event, end, volume: 10, duration }.emit(&mut payload);
+        let bytes = rtp(phone.ssrc, phone.sequence, phone.timestamp, 101, &payload);
+        phone.sequence = phone.sequence.wrapping_add(1);
+        let (slot, source) = (phone.slot, phone.address);
+        self.deliver(Port::rtp(slot), source, &bytes);
+    }
+
+    pub(crate) fn send_digits(&mut self, target: Target, digits: &str) -> Result<Answer, CommandError> {
+        self.call(Command::SendDigits { target, digits: Digits::parse(digits).unwrap() })
+    }
+
+    /// Starts gathering digits.
+    pub(crate) fn gather(&mut self, id: ConnectionId, until: StopConditions) -> OperationId {
+        self.start(Target::Connection(id), OperationSpec::GatherDigits { flush: false, until })
+    }
+
+    /// What is in the digit buffer.
+    pub(crate) fn digits(&mut self, id: ConnectionId) -> String {
+        self.status(id).digits.as_str().to_owned()
     }
 
     pub(crate) fn hush(&mut self, index: usize) {
@@ -450,6 +496,31 @@ impl Bench {
         ended.collect()
     }
 
+    /// What was gathered, in the order of the ends.
+    pub(crate) fn gathered(&self) -> Vec<(OperationId, Condition, String)> {
+        let gathered = self.events.iter().filter_map(|event| match event {
+            Event::OperationEnded { id, condition, digits: Some(digits), .. } => {
+                Some((*id, *condition, digits.as_str().to_owned()))
+            }
+            _ => None,
+        });
+        gathered.collect()
+    }
+
+    /// Every digit that was reported.
+    pub(crate) fn reported(&self) -> String {
+        let digits = self.events.iter().filter_map(|event| match event {
+            Event::Digit { digit, .. } => Some(char::from(*digit)),
+            _ => None,
+        });
+        digits.collect()
+    }
+
+    /// Every sample sent to the phone in `slot`.
+    pub(crate) fn samples_to(&self, slot: u32, codec: CodecKind) -> Vec<i16> {
+        self.heard_by(slot).iter().flat_map(|packet| decode(&packet.payload, codec)).collect()
+    }
+
     pub(crate) fn count(&self, wanted: impl Fn(&Event) -> bool) -> usize {
         self.events.iter().filter(|event| wanted(event)).count()
     }
@@ -499,6 +570,26 @@ pub(crate) fn play(prompts: Vec<Vec<i16>>, max_time_ms: Option<u32>) -> Operatio
     let prompts = prompts.into_iter().map(|samples| Prompt::Whole(samples.into())).collect();
     let until = StopConditions::after(max_time_ms);
     OperationSpec::Play { playlist: Box::new(Playlist { prompts }), volume: None, speed: None, isolate: false, until }
+}
+
+/// A tone of one sine.
+pub(crate) fn tone(hz: u16, duration_ms: Option<u32>, until: StopConditions) -> OperationSpec {
+    OperationSpec::Tone { tone: ToneSpec { first: (hz, -10), second: None }, duration_ms, isolate: false, until }
+}
+
+/// A play of `ms` milliseconds.
+pub(crate) fn play_for(ms: usize, until: StopConditions) -> OperationSpec {
+    let prompts = vec![Prompt::Whole(vec![9_000; 8 * ms].into())];
+    OperationSpec::Play { playlist: Box::new(Playlist { prompts }), volume: None, speed: None, isolate: false, until }
+}
+
+/// A recording that nobody reads.
+pub(crate) fn recording(until: StopConditions) -> OperationSpec {
+    OperationSpec::Record { queue: Arc::new(RecordQueue::new(4096)), until }
+}
+
+pub(crate) fn set(digits: &str) -> Option<DigitSet> {
+    DigitSet::parse(digits)
 }
 
 /// What a recording holds; gaps are `None`.

@@ -6,10 +6,15 @@
     reason = "small numbers of our own; a test names the cases it looks for and what it expects to be there"
 )]
 
+mod adjust;
 mod attacks;
 mod bench;
 mod commands;
+mod concurrency;
+mod conditions;
 mod conference;
+mod detect;
+mod digits;
 mod drops;
 mod moving;
 mod operations;
