@@ -299,8 +299,9 @@ pub struct ConnectionSpec {
     pub handover: bool,
     /// Where its digits come from.
     pub digit_source: DigitSource,
-    /// Reserved only: it ends with `expired` if no remote address is given within this many milliseconds, and until
-    /// then nothing can be done with it but that.
+    /// Reserved only: it ends with `expired` if `ModifyConnection` gives no remote address within this many
+    /// milliseconds. Until then it can be modified, inspected and deleted, and nothing else; what arrives is dropped as
+    /// `reserved`, so that nobody is learned whom the remote address could still exclude.
     pub reserve_ms: Option<u32>,
 }
 

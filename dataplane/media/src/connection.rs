@@ -134,6 +134,8 @@ pub(crate) struct Connection {
     pub(crate) silence_due: Option<Instant>,
     /// The present silence has been told.
     pub(crate) timed_out: bool,
+    /// When it ends, as it is reserved only: no remote address was given so far.
+    pub(crate) reserved_until: Option<Instant>,
     /// When the connection's own media clock ticks next.
     pub(crate) solo_due: Option<Instant>,
     /// Timestamp of the last telephone-event reported.
@@ -159,6 +161,7 @@ impl Connection {
             last_heard: now,
             silence_due: None,
             timed_out: false,
+            reserved_until: spec.reserve_ms.map(|ms| (now + Duration::from_millis(u64::from(ms))).ceil_to_millis()),
             solo_due: None,
             digit_timestamp: None,
             media: None,
@@ -281,14 +284,14 @@ impl Connection {
                 .iter()
                 .flat_map(|media| media.operations.iter().flatten().map(|operation| operation.id()))
                 .collect(),
-            reserved: false,
+            reserved: self.reserved_until.is_some(),
             digits: Digits::default(),
         }
     }
 
     /// When the present silence will have lasted too long, unless that has been told.
     pub(crate) fn silence_deadline(&self) -> Option<Instant> {
-        let timeout = self.spec.rtp_timeout_ms.filter(|_| !self.timed_out)?;
+        let timeout = self.spec.rtp_timeout_ms.filter(|_| !self.timed_out && self.reserved_until.is_none())?;
         Some((self.last_heard + Duration::from_millis(u64::from(timeout))).ceil_to_millis())
     }
 }

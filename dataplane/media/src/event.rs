@@ -458,6 +458,8 @@ drop_reasons! {
     RateLimited = "rate_limited",
     /// The connection's direction does not let it in.
     Direction = "direction",
+    /// The connection is reserved only: its remote address is not given yet.
+    Reserved = "reserved",
     /// Nothing is wired to the connection.
     Unrouted = "unrouted",
     /// No address to send to yet.

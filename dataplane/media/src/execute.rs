@@ -6,7 +6,7 @@ use crate::command::{
 };
 use crate::conference::Conference;
 use crate::connection::{Connection, Link, Media, Participant};
-use crate::engine::{Engine, arm_silence, fall_silent};
+use crate::engine::{Engine, TimerKey, arm_silence, fall_silent};
 use crate::event::{
     Answer, CommandError, Condition, ConferenceStatus, ConnectionState, ConnectionStatus, Effect, EffectClock,
     EndReason, Event, OperationStatus, ParticipantStatus, StreamStamp,
@@ -21,6 +21,7 @@ type Outcome = Result<Answer, CommandError>;
 
 impl Engine {
     pub(crate) fn execute(&mut self, received: Instant, command: Command) -> Outcome {
+        self.admit(&command)?;
         match command {
             Command::CreateConnection { id, spec } => self.create_connection(id, *spec),
             Command::ModifyConnection { id, change } => self.modify_connection(id, &change),
@@ -51,6 +52,25 @@ impl Engine {
         }
     }
 
+    /// Refuses what can't be done with a connection that is reserved only.
+    fn admit(&self, command: &Command) -> Result<(), CommandError> {
+        let needs_endpoint = matches!(
+            command,
+            Command::JoinConference { .. }
+                | Command::StartRelay { .. }
+                | Command::StartOperation { .. }
+                | Command::StopOperation { .. }
+                | Command::SendDigits { .. }
+        );
+        let peer = if let Command::StartRelay { b, .. } = command { Some(*b) } else { None };
+        let mut named = command.connection().into_iter().chain(peer).filter(|_| needs_endpoint);
+        let reserved = |id: &ConnectionId| {
+            let connection = self.slot_of(*id).and_then(|slot| self.connections[slot as usize].as_ref());
+            connection.is_some_and(|connection| connection.reserved_until.is_some())
+        };
+        named.find(reserved).map_or(Ok(()), |id| Err(CommandError::NotConnected(id)))
+    }
+
     // Connections
 
     fn create_connection(&mut self, id: ConnectionId, spec: ConnectionSpec) -> Outcome {
@@ -63,6 +83,9 @@ impl Engine {
         }
         let mut connection = Connection::new(self.now, id, spec);
         arm_silence(&mut connection, id.slot_number(), &mut self.wheel);
+        if let Some(due) = connection.reserved_until {
+            self.wheel.arm(due, TimerKey::Reservation(id.slot_number()));
+        }
         self.connections[slot] = Some(connection);
         self.out.totals.connections += 1;
         Ok(Answer::Done)
@@ -96,6 +119,10 @@ impl Engine {
                 // One packet never holds two codecs: what was begun leaves as a short packet.
                 self.out.ready.push_back(slot);
             }
+        }
+        if change.remote.is_some() && connection.reserved_until.take().is_some() {
+            // Silence counts from here on.
+            connection.last_heard = self.now;
         }
         if before.remote_rtcp != spec.remote_rtcp {
             connection.rtcp_learned = None;

@@ -23,8 +23,11 @@ impl Engine {
         meta: &DatagramMeta,
         datagram: &mut [u8],
     ) -> Result<Disposition, DropReason> {
-        if self.connections.get(meta.port.slot as usize).is_none_or(Option::is_none) {
+        let Some(connection) = self.connections.get(meta.port.slot as usize).and_then(Option::as_ref) else {
             return Err(DropReason::ClosedPort);
+        };
+        if connection.reserved_until.is_some() {
+            return Err(DropReason::Reserved);
         }
         if datagram.is_empty() {
             return Err(DropReason::Empty);

@@ -14,5 +14,6 @@ mod drops;
 mod moving;
 mod operations;
 mod relay;
+mod reservation;
 mod stamps;
 mod timers;
