@@ -1,14 +1,22 @@
-//! A conference: everybody hears the sum of all others.
+//! A conference: everybody hears the sum of all others, and some hear or are heard as their role says.
 //!
 //! The mix runs in frames of 10 ms on the conference's own clock. Each frame: pull every participant's samples, sum
 //! them in i32, then give each listener the sum less his own share, narrowed once with saturation. Listeners whose own
 //! share is nothing hear the same samples; they share one encode per codec.
+//!
+//! ```text
+//!              in the sum          hears
+//!  party       unless muted        the sum less its own share
+//!  pupil       always              the sum less its own share, and the coach
+//!  coach       no                  the sum
+//!  monitor     no, not decoded     the sum
+//! ```
 
 use core::time::Duration;
 
 use ringbridge_codec::mix;
 
-use crate::command::{CodecKind, OperationKind, Target};
+use crate::command::{CodecKind, OperationKind, Role, Target};
 use crate::connection::{Connection, Media};
 use crate::event::{Condition, ConnectionCounters, Event};
 use crate::id::ConferenceId;
@@ -18,6 +26,35 @@ use crate::outputs::Outputs;
 use crate::sender::{encode, silence};
 use crate::talk::{SILENCE_DBOV, TalkChange};
 use crate::time::Instant;
+
+/// Who has a role that only one can have, by slot.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Cast {
+    pub(crate) coach: Option<u32>,
+    pub(crate) pupil: Option<u32>,
+}
+
+impl Cast {
+    /// Gives `slot` a role, and takes from it the one it had. Returns who loses the role to it.
+    pub(crate) fn assign(&mut self, slot: u32, role: Role) -> Option<u32> {
+        self.remove(slot);
+        match role {
+            Role::Coach => self.coach.replace(slot),
+            Role::Pupil => self.pupil.replace(slot),
+            Role::Party | Role::Monitor => None,
+        }
+    }
+
+    pub(crate) fn remove(&mut self, slot: u32) {
+        self.coach = self.coach.filter(|&coach| coach != slot);
+        self.pupil = self.pupil.filter(|&pupil| pupil != slot);
+    }
+
+    /// Whether `listener` hears `speaker`, if he can be heard at all.
+    pub(crate) fn hears(self, listener: u32, speaker: u32) -> bool {
+        listener != speaker && (self.coach != Some(speaker) || self.pupil == Some(listener))
+    }
+}
 
 /// A conference.
 #[derive(Debug)]
@@ -32,6 +69,7 @@ pub(crate) struct Conference {
     /// Slots of the connections in it, in order of joining.
     pub(crate) participants: Vec<u32>,
     pub(crate) participants_max: u32,
+    pub(crate) cast: Cast,
     pub(crate) operations: [Option<Box<Operation>>; CONFERENCE_OPERATIONS_MAX],
 }
 
@@ -49,6 +87,7 @@ impl Conference {
             running: false,
             participants: Vec::with_capacity(4),
             participants_max,
+            cast: Cast::default(),
             operations: [const { None }; CONFERENCE_OPERATIONS_MAX],
         }
     }
@@ -93,13 +132,14 @@ impl Conference {
         let due = self.next_due();
         self.frame += 1;
         let mut sum = [0i32; FRAME_SAMPLES];
+        let mut coach = None;
         for &slot in &self.participants {
             if let Some(connection) = connections.get_mut(slot as usize).and_then(Option::as_mut) {
-                collect(connection, due, self.id, &mut sum, out);
+                collect(connection, due, self.id, &mut sum, &mut coach, out);
             }
         }
         self.run_operations(&mut sum, out);
-        let mut shared = SharedEncodes::new(&sum);
+        let mut shared = SharedEncodes::new(&sum, coach.as_ref());
         for &slot in &self.participants {
             if let Some(connection) = connections.get_mut(slot as usize).and_then(Option::as_mut) {
                 deliver(connection, slot, due, &mut shared, out);
@@ -139,20 +179,33 @@ pub(crate) fn run_kind(
     }
 }
 
-/// Takes one participant's share of a frame: pulls it, records it, judges it, and adds it to the sum.
+/// Takes one participant's share of a frame: pulls it, records it, judges it, and adds it to the sum; that of the coach
+/// is kept for the pupil.
 fn collect(
     connection: &mut Connection,
     due: Instant,
     conference: ConferenceId,
     sum: &mut [i32; FRAME_SAMPLES],
+    coach: &mut Option<[i16; FRAME_SAMPLES]>,
     out: &mut Outputs,
 ) {
+    let listens = connection.listens();
     let target = connection.target();
     let Connection { id, participant, counters, media: Some(media), .. } = connection else { return };
+    if !listens {
+        // What is left of the last recording.
+        if media.jitter.next_timestamp().is_some() {
+            media.jitter.reset();
+        }
+        return;
+    }
     let heard = pull(media, due, counters);
     if media.runs(OperationKind::Record) {
         let Media { operations, frame, .. } = media.as_mut();
         run_kind(operations, OperationKind::Record, target, out, |operation| operation.record(frame));
+    }
+    if participant.role == Role::Monitor {
+        return;
     }
     if let Some(change) = participant.talk.look(heard.then_some(&media.frame)) {
         let (conference, connection) = (conference, *id);
@@ -162,10 +215,15 @@ fn collect(
         });
     }
     // Digital silence adds nothing: its sender hears what the silent ones hear.
-    media.in_mix = heard && !participant.muted && participant.talk.level_dbov() > SILENCE_DBOV;
-    if media.in_mix {
+    let speaks = heard && !participant.muted && participant.talk.level_dbov() > SILENCE_DBOV;
+    media.in_mix = speaks && participant.role != Role::Coach;
+    if speaks {
         mix::apply_gain(&mut media.frame, participant.gain_q12);
-        mix::accumulate(sum, &media.frame);
+        if media.in_mix {
+            mix::accumulate(sum, &media.frame);
+        } else {
+            *coach = Some(media.frame);
+        }
     }
 }
 
@@ -191,13 +249,27 @@ fn deliver(connection: &mut Connection, slot: u32, due: Instant, shared: &mut Sh
         encode(codec, &frame, &mut payload);
     } else if participant.deaf {
         payload = silence(codec);
+    } else if let Some(coach) = shared.coach.filter(|_| participant.role == Role::Pupil) {
+        let mut sum = *shared.sum;
+        mix::accumulate(&mut sum, coach);
+        narrow_for(media, &sum, &mut frame);
+        encode(codec, &frame, &mut payload);
     } else if media.in_mix {
-        mix::subtract_narrow(shared.sum, &media.frame, &mut frame);
+        narrow_for(media, shared.sum, &mut frame);
         encode(codec, &frame, &mut payload);
     } else {
         payload = *shared.get(codec);
     }
     out.send_frame(media, slot, due, &payload, spec);
+}
+
+/// Writes what is left of `sum` without the listener's own share.
+fn narrow_for(media: &Media, sum: &[i32; FRAME_SAMPLES], frame: &mut [i16; FRAME_SAMPLES]) {
+    if media.in_mix {
+        mix::subtract_narrow(sum, &media.frame, frame);
+    } else {
+        mix::narrow(sum, frame);
+    }
 }
 
 /// Moves one frame out of the jitter buffer into `media.frame`; whether anything of it was heard.
@@ -210,13 +282,15 @@ pub(crate) fn pull(media: &mut Media, due: Instant, counters: &mut ConnectionCou
 /// What everybody hears who is not in the mix himself, encoded at most once per codec.
 struct SharedEncodes<'a> {
     sum: &'a [i32; FRAME_SAMPLES],
+    /// What the coach says to the pupil.
+    coach: Option<&'a [i16; FRAME_SAMPLES]>,
     pcmu: Option<[u8; FRAME_SAMPLES]>,
     pcma: Option<[u8; FRAME_SAMPLES]>,
 }
 
 impl<'a> SharedEncodes<'a> {
-    const fn new(sum: &'a [i32; FRAME_SAMPLES]) -> Self {
-        Self { sum, pcmu: None, pcma: None }
+    const fn new(sum: &'a [i32; FRAME_SAMPLES], coach: Option<&'a [i16; FRAME_SAMPLES]>) -> Self {
+        Self { sum, coach, pcmu: None, pcma: None }
     }
 
     fn get(&mut self, codec: CodecKind) -> &[u8; FRAME_SAMPLES] {

@@ -7,7 +7,7 @@ use ringbridge_codec::mix;
 use ringbridge_wire::seq::SeqNumber;
 
 use crate::bucket::TokenBucket;
-use crate::command::{ConnectionSpec, OperationKind, ParticipantChange, ParticipantSpec, Target};
+use crate::command::{ConnectionSpec, OperationKind, ParticipantChange, ParticipantSpec, Role, Target};
 use crate::digits::Digits;
 use crate::event::{ConnectionCounters, ConnectionState, ConnectionStatus, StreamStamp};
 use crate::id::{ConnectionId, OperationId};
@@ -92,24 +92,80 @@ impl Media {
 pub(crate) struct Participant {
     pub(crate) muted: bool,
     pub(crate) deaf: bool,
+    /// The conference's cast says the same of coach and pupil.
+    pub(crate) role: Role,
+    pub(crate) tariff_tone: bool,
     pub(crate) gain_db: i16,
     pub(crate) gain_q12: i32,
     pub(crate) talk: TalkDetector,
 }
 
 impl Participant {
-    pub(crate) fn new(spec: ParticipantSpec) -> Self {
-        let ParticipantSpec { muted, deaf, gain_db, role: _, tariff_tone: _ } = spec;
-        Self { muted, deaf, gain_db, gain_q12: mix::gain_q12_from_db(gain_db), talk: TalkDetector::new() }
+    /// A party as good as any.
+    pub(crate) const fn party() -> Self {
+        Self {
+            muted: false,
+            deaf: false,
+            role: Role::Party,
+            tariff_tone: false,
+            gain_db: 0,
+            gain_q12: mix::GAIN_Q12_UNITY,
+            talk: TalkDetector::new(),
+        }
     }
 
-    pub(crate) fn apply(&mut self, change: ParticipantChange) {
-        self.muted = change.muted.unwrap_or(self.muted);
-        self.deaf = change.deaf.unwrap_or(self.deaf);
-        if let Some(gain_db) = change.gain_db {
+    /// As it joins; `None`: its role does not go with the rest.
+    pub(crate) fn new(spec: ParticipantSpec) -> Option<Self> {
+        let ParticipantSpec { muted, deaf, gain_db, role, tariff_tone } = spec;
+        let (joined, role) =
+            if role == Role::Monitor { (Self { role, ..Self::party() }, None) } else { (Self::party(), Some(role)) };
+        joined.changed(ParticipantChange {
+            muted: Some(muted),
+            deaf: Some(deaf),
+            gain_db: Some(gain_db),
+            role,
+            tariff_tone: Some(tariff_tone),
+        })
+    }
+
+    /// What a change makes of it, in the order mute, tariff tone, role; `None`: its role does not go with that.
+    ///
+    /// Who is a monitor can't be heard anyway: to mute it changes nothing.
+    pub(crate) fn changed(mut self, change: ParticipantChange) -> Option<Self> {
+        let ParticipantChange { muted, deaf, gain_db, role, tariff_tone } = change;
+        let must_be_heard = |role| matches!(role, Role::Coach | Role::Pupil);
+        if let Some(muted) = muted.filter(|_| self.role != Role::Monitor) {
+            if muted && must_be_heard(self.role) {
+                return None;
+            }
+            self.muted = muted;
+        }
+        if let Some(tariff_tone) = tariff_tone {
+            if tariff_tone && self.role == Role::Coach {
+                return None;
+            }
+            self.tariff_tone = tariff_tone;
+        }
+        if let Some(role) = role.filter(|&role| role != self.role) {
+            if [role, self.role].contains(&Role::Monitor)
+                || (must_be_heard(role) && self.muted)
+                || (role == Role::Coach && self.tariff_tone)
+            {
+                return None;
+            }
+            self.role = role;
+        }
+        self.deaf = deaf.unwrap_or(self.deaf);
+        if let Some(gain_db) = gain_db {
             self.gain_db = gain_db;
             self.gain_q12 = mix::gain_q12_from_db(gain_db);
         }
+        Some(self)
+    }
+
+    /// Whether anybody can hear it.
+    pub(crate) fn can_be_heard(&self) -> bool {
+        !self.muted && self.role != Role::Monitor
     }
 }
 
@@ -156,7 +212,7 @@ impl Connection {
             rtcp_learned: None,
             connected: false,
             link: Link::None,
-            participant: Participant::new(ParticipantSpec::default()),
+            participant: Participant::party(),
             counters: ConnectionCounters::default(),
             last_heard: now,
             silence_due: None,
@@ -194,6 +250,11 @@ impl Connection {
             && self.spec.tx_codec.is_decodable()
             && self.spec.ptime_ms.is_multiple_of(FRAME_MS)
             && self.spec.ptime_ms <= PTIME_MS_MAX
+    }
+
+    /// Whether its conference decodes what it sends: a monitor's audio is for operations of its own alone.
+    pub(crate) fn listens(&self) -> bool {
+        self.participant.role != Role::Monitor || self.runs_any()
     }
 
     pub(crate) const fn ptime_samples(&self) -> u32 {
@@ -261,7 +322,8 @@ impl Connection {
     }
 
     pub(crate) fn status(&self, state: ConnectionState) -> ConnectionStatus {
-        let decodes = self.solo_due.is_some() || matches!(self.link, Link::Conference(_));
+        let decodes = self.solo_due.is_some()
+            || (matches!(self.link, Link::Conference(_)) && self.participant.role != Role::Monitor);
         ConnectionStatus {
             id: self.id,
             state,

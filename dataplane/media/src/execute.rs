@@ -4,7 +4,7 @@ use crate::command::{
     Command, ConferenceSpec, ConnectionChange, ConnectionSpec, OperationKind, OperationSpec, ParticipantChange,
     ParticipantSpec, Role, Target,
 };
-use crate::conference::Conference;
+use crate::conference::{Cast, Conference};
 use crate::connection::{Connection, Link, Media, Participant};
 use crate::engine::{Engine, TimerKey, arm_silence, fall_silent};
 use crate::event::{
@@ -162,7 +162,7 @@ impl Engine {
         let at = self.due_of(slot).unwrap_or(self.now);
         let mut streams = self.stamp_release(slot);
         if let Some(Link::Conference(room)) = self.link_of(slot) {
-            self.stamp_others(room, slot, &mut streams);
+            self.stamp_without(room, slot, &mut streams);
         }
         self.release_wherever(slot, EndReason::Deleted);
         let effect = effect(EffectClock::Connection, epoch, received, at, streams);
@@ -234,6 +234,7 @@ impl Engine {
         }
         let room = self.find_conference(conference)?;
         let place = self.conferences[room as usize].as_ref().ok_or(CommandError::UnknownConference(conference))?;
+        let before = Before { cast: place.cast, heard: false };
         if place.participants.len() >= place.participants_max as usize {
             return Err(CommandError::LimitReached);
         }
@@ -241,10 +242,11 @@ impl Engine {
         if !member.is_mixable() {
             return Err(CommandError::UnsupportedCodec);
         }
+        let participant = Participant::new(spec).ok_or(CommandError::RoleConflict(connection))?;
         self.ensure_media(slot);
         if let Some(member) = self.connections[slot as usize].as_mut() {
             member.link = Link::Conference(room);
-            member.participant = Participant::new(spec);
+            member.participant = participant;
             // From here on the conference's clock drives it.
             member.solo_due = None;
             if let Some(media) = &mut member.media {
@@ -258,13 +260,12 @@ impl Engine {
         if let Some(place) = self.conferences[room as usize].as_mut() {
             place.participants.push(slot);
         }
+        let mut streams = Vec::new();
+        self.assign_role(room, slot, spec.role, &mut streams);
         self.review_conference(room);
         self.start_stream(slot);
-        let mut streams = Vec::new();
-        streams.extend(self.stamp_hearing(room, slot));
-        if !spec.muted {
-            self.stamp_others(room, slot, &mut streams);
-        }
+        let change = ParticipantChange { deaf: Some(spec.deaf), ..ParticipantChange::default() };
+        self.stamp_change(room, slot, before, change, &mut streams);
         Ok(Answer::Effect(self.conference_effect(room, received, streams)))
     }
 
@@ -276,26 +277,26 @@ impl Engine {
         change: ParticipantChange,
     ) -> Outcome {
         let (room, slot) = self.find_participant(conference, connection)?;
+        let member = self.connections[slot as usize].as_mut().ok_or(CommandError::UnknownConnection(connection))?;
+        let was = member.participant;
+        let participant = was.changed(change).ok_or(CommandError::RoleConflict(connection))?;
+        member.participant = participant;
         let mut streams = Vec::new();
-        let heard_differently = change.muted.is_some() || change.gain_db.is_some();
-        if heard_differently {
-            let member = self.connections[slot as usize].as_ref();
-            streams.extend(member.and_then(Connection::stamp_in));
-            self.stamp_others(room, slot, &mut streams);
+        if participant.role != Role::Monitor
+            && (change.muted.is_some() || change.gain_db.is_some() || participant.role != was.role)
+        {
+            streams.extend(member.stamp_in());
         }
-        if change.deaf.is_some() {
-            streams.extend(self.stamp_hearing(room, slot));
-        }
-        if let Some(member) = self.connections[slot as usize].as_mut() {
-            member.participant.apply(change);
-        }
+        let cast = self.conferences[room as usize].as_ref().map_or_else(Cast::default, |conference| conference.cast);
+        self.assign_role(room, slot, participant.role, &mut streams);
+        self.stamp_change(room, slot, Before { cast, heard: was.can_be_heard() }, change, &mut streams);
         Ok(Answer::Effect(self.conference_effect(room, received, streams)))
     }
 
     fn leave(&mut self, received: Instant, conference: ConferenceId, connection: ConnectionId) -> Outcome {
         let (room, slot) = self.find_participant(conference, connection)?;
         let mut streams: Vec<_> = self.stamp_leaving(room, slot).into_iter().collect();
-        self.stamp_others(room, slot, &mut streams);
+        self.stamp_without(room, slot, &mut streams);
         let effect = self.conference_effect(room, received, streams);
         self.unseat(room, slot, EndReason::LastLeft);
         Ok(Answer::Effect(effect))
@@ -334,15 +335,36 @@ impl Engine {
         Answer::Conferences { page, next }
     }
 
-    /// Takes a connection out of its conference; the last one out ends it.
+    /// Gives a participant a role; whoever had it is a party from then on, and may be heard by others.
+    fn assign_role(&mut self, room: u32, slot: u32, role: Role, streams: &mut Vec<StreamStamp>) {
+        let Some(conference) = self.conferences[room as usize].as_mut() else { return };
+        let Some(former) = conference.cast.assign(slot, role) else { return };
+        let Some(member) = self.connections[former as usize].as_mut() else { return };
+        member.participant.role = Role::Party;
+        if role == Role::Coach {
+            streams.extend(member.stamp_in());
+        }
+    }
+
+    /// Whether a conference ends if one participant leaves: monitors alone don't keep it.
+    fn ends_without(&self, room: u32, slot: u32) -> bool {
+        let Some(conference) = self.conferences[room as usize].as_ref() else { return true };
+        let is_monitor = |member: &Connection| member.participant.role == Role::Monitor;
+        let leaves_monitors = self.connections[slot as usize].as_ref().is_some_and(is_monitor);
+        let mut others = conference.members(&self.connections).filter(|&(other, _)| other != slot);
+        if leaves_monitors { others.next().is_none() } else { others.all(|(_, other)| is_monitor(other)) }
+    }
+
+    /// Takes a connection out of its conference; the last party out ends it.
     fn unseat(&mut self, room: u32, slot: u32, reason: EndReason) {
         let due = self.due_of(slot);
+        let over = self.ends_without(room, slot);
         let Some(conference) = self.conferences[room as usize].as_mut() else { return };
         let id = conference.id;
         conference.participants.retain(|&member| member != slot);
-        let empty = conference.participants.is_empty();
+        conference.cast.remove(slot);
         self.unlink(slot, id, due);
-        if empty {
+        if over {
             self.close_conference(room, reason);
         } else {
             self.review_conference(room);
@@ -626,13 +648,50 @@ impl Engine {
         streams.extend(conference.members(&self.connections).filter_map(|(_, member)| member.stamp_out(due)));
     }
 
-    /// What all others hear from the next frame on.
-    fn stamp_others(&self, room: u32, slot: u32, streams: &mut Vec<StreamStamp>) {
+    /// What participants hear from the next frame on who hear a participant's change.
+    fn stamp_change(
+        &self,
+        room: u32,
+        slot: u32,
+        before: Before,
+        change: ParticipantChange,
+        streams: &mut Vec<StreamStamp>,
+    ) {
         let Some(conference) = self.conferences[room as usize].as_ref() else { return };
+        let Some(changed) = self.connections[slot as usize].as_ref().map(|member| member.participant) else { return };
         let due = self.frame_due(room);
-        let others =
-            conference.members(&self.connections).filter(|&(member, other)| member != slot && !other.participant.deaf);
-        streams.extend(others.filter_map(|(_, other)| other.stamp_out(due)));
+        let (was, is) = (before.cast, conference.cast);
+        let differs = |listener: u32| {
+            // Others than the one that changes begin or cease to be heard only as coach, and a coach is never muted.
+            let others = [was.coach, is.coach].into_iter().flatten().filter(|&speaker| speaker != slot);
+            (before.heard && was.hears(listener, slot)) != (changed.can_be_heard() && is.hears(listener, slot))
+                || others.into_iter().any(|speaker| was.hears(listener, speaker) != is.hears(listener, speaker))
+        };
+        let revoiced = (change.muted.is_some() || change.gain_db.is_some()) && changed.role != Role::Monitor;
+        let hears =
+            |listener: u32| differs(listener) || (revoiced && (was.hears(listener, slot) || is.hears(listener, slot)));
+        let touched = |listener: u32, member: &Connection| {
+            (listener == slot && (change.deaf.is_some() || change.tariff_tone.is_some()))
+                || (!member.participant.deaf && hears(listener))
+        };
+        let members = conference.members(&self.connections).filter(|&(listener, member)| touched(listener, member));
+        streams.extend(members.filter_map(|(_, member)| member.stamp_out(due)));
+    }
+
+    /// What all others hear from the next frame on if a participant leaves; nothing more, if that ends the conference.
+    fn stamp_without(&self, room: u32, slot: u32, streams: &mut Vec<StreamStamp>) {
+        let Some(conference) = self.conferences[room as usize].as_ref() else { return };
+        let Some(leaver) = self.connections[slot as usize].as_ref() else { return };
+        let mut others = conference.members(&self.connections).filter(|&(listener, _)| listener != slot);
+        if self.ends_without(room, slot) {
+            streams.extend(others.filter_map(|(monitor, _)| self.stamp_leaving(room, monitor)));
+        } else if leaver.participant.role != Role::Monitor {
+            let due = self.frame_due(room);
+            let hear = others
+                .by_ref()
+                .filter(|&(listener, other)| !other.participant.deaf && conference.cast.hears(listener, slot));
+            streams.extend(hear.filter_map(|(_, other)| other.stamp_out(due)));
+        }
     }
 
     /// What a participant who goes is not sent any more; a prompt of his own goes on.
@@ -694,8 +753,8 @@ impl Engine {
             muted: member.participant.muted,
             deaf: member.participant.deaf,
             gain_db: member.participant.gain_db,
-            role: Role::Party,
-            tariff_tone: false,
+            role: member.participant.role,
+            tariff_tone: member.participant.tariff_tone,
             talking: member.participant.talk.is_talking(),
             level_db: member.participant.talk.level_dbov(),
         });
@@ -707,6 +766,14 @@ impl Engine {
             media_time_ms: self.now.millis_since(conference.epoch),
         }
     }
+}
+
+/// What was before a participant changed.
+#[derive(Clone, Copy)]
+struct Before {
+    cast: Cast,
+    /// It could be heard.
+    heard: bool,
 }
 
 fn effect(

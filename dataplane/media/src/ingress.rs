@@ -158,7 +158,9 @@ impl Engine {
 /// Whether somebody is there to use the samples.
 fn wants_samples(connection: &Connection, conferences: &[Option<crate::conference::Conference>]) -> bool {
     match connection.link {
-        Link::Conference(conference) => conferences[conference as usize].as_ref().is_some_and(|room| room.running),
+        Link::Conference(conference) => {
+            connection.listens() && conferences[conference as usize].as_ref().is_some_and(|room| room.running)
+        }
         Link::Relay(_) | Link::None => connection.solo_due.is_some() && connection.runs(OperationKind::Record),
     }
 }

@@ -15,5 +15,6 @@ mod moving;
 mod operations;
 mod relay;
 mod reservation;
+mod roles;
 mod stamps;
 mod timers;
