@@ -358,8 +358,9 @@ pub struct ConnectionChange {
 pub struct ConferenceSpec {
     /// How many may join.
     pub participants_max: u32,
-    /// Two parties patched to each other, without tones, until it is promoted. Who joins as a third, and who starts an
-    /// operation on it, has to promote it first.
+    /// Two parties patched to each other, without tones, until it is promoted: `Busy` for a third, for an operation on
+    /// it, and for a coach or pupil. Parties whose codec can't be decoded may join if both have the same codecs, payload
+    /// types and packet time: their packets are passed on as in a relay, and it can't be promoted.
     pub hairpin: bool,
     /// A tone to all when somebody who can be heard joins or leaves.
     pub tones: bool,
@@ -399,6 +400,13 @@ pub enum Role {
     Coach,
     /// Hears the conference and the coach. At most one, likewise.
     Pupil,
+}
+
+impl Role {
+    /// Whether it means nothing between two: a hairpin has to be promoted before.
+    pub const fn needs_promotion(self) -> bool {
+        matches!(self, Self::Coach | Self::Pupil)
+    }
 }
 
 /// What changes in a participant.

@@ -16,7 +16,7 @@ use core::time::Duration;
 
 use ringbridge_codec::mix;
 
-use crate::command::{CodecKind, OperationKind, Role, Target};
+use crate::command::{CodecKind, ConferenceSpec, OperationKind, Role, Target};
 use crate::connection::{Connection, Media};
 use crate::event::{Condition, ConnectionCounters, Event};
 use crate::id::ConferenceId;
@@ -69,13 +69,17 @@ pub(crate) struct Conference {
     /// Slots of the connections in it, in order of joining.
     pub(crate) participants: Vec<u32>,
     pub(crate) participants_max: u32,
+    /// Two parties at most, without tones and operations, until it is promoted.
+    pub(crate) hairpin: bool,
+    /// A hairpin of parties whose codec can't be decoded: packets are passed on as in a relay, and nothing is mixed.
+    pub(crate) passes_on: bool,
     pub(crate) cast: Cast,
     pub(crate) operations: [Option<Box<Operation>>; CONFERENCE_OPERATIONS_MAX],
 }
 
 impl Conference {
     /// A new conference. `phase` spreads the clocks of many over a frame.
-    pub(crate) fn new(now: Instant, id: ConferenceId, participants_max: u32, phase: u32) -> Self {
+    pub(crate) fn new(now: Instant, id: ConferenceId, spec: ConferenceSpec, phase: u32) -> Self {
         let step = u64::from(FRAME_MS);
         let now_ms = now.as_nanos() / 1_000_000;
         // In the first milliseconds of a process the phase may lie before time began.
@@ -86,7 +90,9 @@ impl Conference {
             frame: 0,
             running: false,
             participants: Vec::with_capacity(4),
-            participants_max,
+            participants_max: spec.participants_max,
+            hairpin: spec.hairpin,
+            passes_on: false,
             cast: Cast::default(),
             operations: [const { None }; CONFERENCE_OPERATIONS_MAX],
         }
@@ -105,6 +111,9 @@ impl Conference {
 
     /// Whether there is anything to mix.
     pub(crate) fn wants_to_run(&self, connections: &[Option<Connection>]) -> bool {
+        if self.passes_on {
+            return false;
+        }
         match self.participants.len() {
             0 => self.runs(OperationKind::Record),
             1 => {
@@ -113,6 +122,11 @@ impl Conference {
             }
             _ => true,
         }
+    }
+
+    /// The other one of two.
+    pub(crate) fn peer_of(&self, slot: u32) -> Option<u32> {
+        self.participants.iter().copied().find(|&other| other != slot)
     }
 
     fn runs(&self, kind: OperationKind) -> bool {

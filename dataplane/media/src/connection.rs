@@ -246,10 +246,22 @@ impl Connection {
 
     /// Whether its packets can be mixed, played and recorded.
     pub(crate) const fn is_mixable(&self) -> bool {
-        self.spec.rx_codec.is_decodable()
-            && self.spec.tx_codec.is_decodable()
-            && self.spec.ptime_ms.is_multiple_of(FRAME_MS)
-            && self.spec.ptime_ms <= PTIME_MS_MAX
+        Self::can_mix(&self.spec)
+    }
+
+    /// Whether packets of a connection like this can be mixed, played and recorded.
+    pub(crate) const fn can_mix(spec: &ConnectionSpec) -> bool {
+        spec.rx_codec.is_decodable()
+            && spec.tx_codec.is_decodable()
+            && spec.ptime_ms.is_multiple_of(FRAME_MS)
+            && spec.ptime_ms <= PTIME_MS_MAX
+    }
+
+    /// Whether packets between connections like these can be passed on as they are.
+    pub(crate) fn can_pass_on(a: &ConnectionSpec, b: &ConnectionSpec) -> bool {
+        (a.rx_codec, a.rx_payload_type) == (b.tx_codec, b.tx_payload_type)
+            && (b.rx_codec, b.rx_payload_type) == (a.tx_codec, a.tx_payload_type)
+            && a.ptime_ms == b.ptime_ms
     }
 
     /// Whether its conference decodes what it sends: a monitor's audio is for operations of its own alone.
@@ -323,7 +335,9 @@ impl Connection {
 
     pub(crate) fn status(&self, state: ConnectionState) -> ConnectionStatus {
         let decodes = self.solo_due.is_some()
-            || (matches!(self.link, Link::Conference(_)) && self.participant.role != Role::Monitor);
+            || (matches!(self.link, Link::Conference(_))
+                && self.participant.role != Role::Monitor
+                && self.is_mixable());
         ConnectionStatus {
             id: self.id,
             state,

@@ -474,6 +474,8 @@ drop_reasons! {
     PayloadType = "payload_type",
     /// A payload longer than a packet that is mixed can be.
     PayloadSize = "payload_size",
+    /// In a hairpin that passes packets on: its sender is muted or a monitor, or its receiver deaf.
+    Muted = "muted",
     /// Replaced by a prompt played in its direction.
     Replaced = "replaced",
     /// The socket's send buffer was full.

@@ -12,7 +12,7 @@ use crate::event::{
     EndReason, Event, OperationStatus, ParticipantStatus, StreamStamp,
 };
 use crate::id::{ConferenceId, ConnectionId, OperationId};
-use crate::limits::{MEDIA_POOL_MAX, PARTICIPANTS_MAX};
+use crate::limits::{HAIRPIN_MAX, MEDIA_POOL_MAX, PARTICIPANTS_MAX};
 use crate::op::Operation;
 use crate::port::{Port, PortAction};
 use crate::time::Instant;
@@ -31,9 +31,8 @@ impl Engine {
             Command::StartRelay { a, b } => self.start_relay(received, a, b),
             Command::StopRelay { a } => self.stop_relay(received, a),
             Command::CreateConference { id, spec } => self.create_conference(id, spec),
-            Command::PromoteConference { .. } | Command::AdjustPlay { .. } | Command::SendDigits { .. } => {
-                Err(CommandError::Unsupported)
-            }
+            Command::PromoteConference { id } => self.promote_conference(id),
+            Command::AdjustPlay { .. } | Command::SendDigits { .. } => Err(CommandError::Unsupported),
             Command::JoinConference { conference, connection, participant } => {
                 self.join(received, conference, connection, participant)
             }
@@ -52,7 +51,7 @@ impl Engine {
         }
     }
 
-    /// Refuses what can't be done with a connection that is reserved only.
+    /// Refuses what can't be done with a connection that is reserved only, or with a hairpin.
     fn admit(&self, command: &Command) -> Result<(), CommandError> {
         let needs_endpoint = matches!(
             command,
@@ -68,7 +67,16 @@ impl Engine {
             let connection = self.slot_of(*id).and_then(|slot| self.connections[slot as usize].as_ref());
             connection.is_some_and(|connection| connection.reserved_until.is_some())
         };
-        named.find(reserved).map_or(Ok(()), |id| Err(CommandError::NotConnected(id)))
+        if let Some(id) = named.find(reserved) {
+            return Err(CommandError::NotConnected(id));
+        }
+        if let Command::StartOperation { target: Target::Conference(id), .. } = command {
+            let room = self.find_conference(*id)?;
+            if self.conferences[room as usize].as_ref().is_some_and(|conference| conference.hairpin) {
+                return Err(CommandError::Busy);
+            }
+        }
+        Ok(())
     }
 
     // Connections
@@ -93,7 +101,7 @@ impl Engine {
 
     fn modify_connection(&mut self, id: ConnectionId, change: &ConnectionChange) -> Outcome {
         let slot = self.find(id)?;
-        let connection = self.connections[slot as usize].as_mut().ok_or(CommandError::UnknownConnection(id))?;
+        let connection = self.connections[slot as usize].as_ref().ok_or(CommandError::UnknownConnection(id))?;
         let mut spec = connection.spec;
         spec.remote = change.remote.or(spec.remote);
         spec.remote_rtcp = change.remote_rtcp.or(spec.remote_rtcp);
@@ -106,12 +114,11 @@ impl Engine {
         spec.direction = change.direction.unwrap_or(spec.direction);
         spec.digit_source = change.digit_source.unwrap_or(spec.digit_source);
         spec.rtp_timeout_ms = change.rtp_timeout_ms.unwrap_or(spec.rtp_timeout_ms);
-        let before = core::mem::replace(&mut connection.spec, spec);
-        let in_use = matches!(connection.link, Link::Conference(_)) || connection.runs_any();
-        if !Connection::has_valid_ptime(&spec) || (in_use && !connection.is_mixable()) {
-            connection.spec = before;
+        if !self.may_become(slot, &spec) {
             return Err(CommandError::UnsupportedCodec);
         }
+        let connection = self.connections[slot as usize].as_mut().ok_or(CommandError::UnknownConnection(id))?;
+        let before = core::mem::replace(&mut connection.spec, spec);
         if let Some(media) = connection.media.as_mut().filter(|media| media.sender.is_partial()) {
             if !spec.direction.sends() {
                 media.sender.discard_partial();
@@ -139,7 +146,47 @@ impl Engine {
             }
         }
         arm_silence(connection, slot, &mut self.wheel);
+        if let Link::Conference(room) = connection.link {
+            self.review_hairpin(room);
+        }
         Ok(Answer::Done)
+    }
+
+    /// Whether what a connection is wired to, and what runs on it, allows it to be so.
+    fn may_become(&self, slot: u32, spec: &ConnectionSpec) -> bool {
+        let Some(connection) = self.connections[slot as usize].as_ref() else { return false };
+        let can_mix = Connection::can_mix(spec);
+        if !Connection::has_valid_ptime(spec) || (connection.runs_any() && !can_mix) {
+            return false;
+        }
+        match connection.link {
+            Link::Conference(room) => self.conferences[room as usize].as_ref().is_some_and(|conference| {
+                let mut others = conference.members(&self.connections).filter(|&(other, _)| other != slot);
+                if can_mix && !conference.passes_on {
+                    true
+                } else {
+                    conference.hairpin && others.all(|(_, other)| Connection::can_pass_on(spec, &other.spec))
+                }
+            }),
+            Link::Relay(_) | Link::None => true,
+        }
+    }
+
+    /// Has a hairpin pass packets on, or mix, as its parties' codecs demand. They differ only while there is one party.
+    fn review_hairpin(&mut self, room: u32) {
+        let Some(conference) = self.conferences[room as usize].as_ref().filter(|room| room.hairpin) else { return };
+        let passes_on = conference.members(&self.connections).any(|(_, member)| !member.is_mixable());
+        if passes_on == conference.passes_on {
+            return;
+        }
+        let member = conference.participants.first().copied();
+        if let Some(conference) = self.conferences[room as usize].as_mut() {
+            conference.passes_on = passes_on;
+        }
+        if let Some(slot) = member.filter(|_| !passes_on) {
+            self.ensure_media(slot);
+            self.start_stream(slot);
+        }
     }
 
     fn inspect_connection(&self, id: ConnectionId) -> Outcome {
@@ -161,7 +208,7 @@ impl Engine {
         let epoch = self.epoch_of(slot);
         let at = self.due_of(slot).unwrap_or(self.now);
         let mut streams = self.stamp_release(slot);
-        if let Some(Link::Conference(room)) = self.link_of(slot) {
+        if let (Some(Link::Conference(room)), None) = (self.link_of(slot), self.relayed_to(slot)) {
             self.stamp_without(room, slot, &mut streams);
         }
         self.release_wherever(slot, EndReason::Deleted);
@@ -215,9 +262,21 @@ impl Engine {
             return Err(CommandError::LimitReached);
         }
         let participants_max = spec.participants_max.min(u32::try_from(PARTICIPANTS_MAX).unwrap_or(u32::MAX));
-        self.conferences[slot] = Some(Conference::new(self.now, id, participants_max, self.phase_next));
+        let spec = ConferenceSpec { participants_max, ..spec };
+        self.conferences[slot] = Some(Conference::new(self.now, id, spec, self.phase_next));
         self.phase_next = self.phase_next.wrapping_add(1);
         self.out.totals.conferences += 1;
+        Ok(Answer::Done)
+    }
+
+    fn promote_conference(&mut self, id: ConferenceId) -> Outcome {
+        let room = self.find_conference(id)?;
+        let conference = self.conferences[room as usize].as_mut().ok_or(CommandError::UnknownConference(id))?;
+        if conference.passes_on {
+            return Err(CommandError::UnsupportedCodec);
+        }
+        // It is mixed already: nobody hears a difference.
+        conference.hairpin = false;
         Ok(Answer::Done)
     }
 
@@ -239,11 +298,23 @@ impl Engine {
             return Err(CommandError::LimitReached);
         }
         let member = self.connections[slot as usize].as_ref().ok_or(CommandError::UnknownConnection(connection))?;
-        if !member.is_mixable() {
+        let mixable = member.is_mixable();
+        if place.hairpin && place.participants.len() >= HAIRPIN_MAX {
+            return Err(CommandError::Busy);
+        }
+        let fits = |other: &Connection| Connection::can_pass_on(&member.spec, &other.spec);
+        if (!mixable || place.passes_on)
+            && !(place.hairpin && place.members(&self.connections).all(|(_, other)| fits(other)))
+        {
             return Err(CommandError::UnsupportedCodec);
         }
         let participant = Participant::new(spec).ok_or(CommandError::RoleConflict(connection))?;
-        self.ensure_media(slot);
+        if place.hairpin && spec.role.needs_promotion() {
+            return Err(CommandError::Busy);
+        }
+        if mixable {
+            self.ensure_media(slot);
+        }
         if let Some(member) = self.connections[slot as usize].as_mut() {
             member.link = Link::Conference(room);
             member.participant = participant;
@@ -259,8 +330,15 @@ impl Engine {
         }
         if let Some(place) = self.conferences[room as usize].as_mut() {
             place.participants.push(slot);
+            place.passes_on = !mixable;
         }
         let mut streams = Vec::new();
+        if !mixable {
+            if let Some(peer) = self.relayed_to(slot) {
+                streams = self.stamp_relay(slot, peer);
+            }
+            return Ok(Answer::Effect(self.conference_effect(room, received, streams)));
+        }
         self.assign_role(room, slot, spec.role, &mut streams);
         self.review_conference(room);
         self.start_stream(slot);
@@ -277,15 +355,25 @@ impl Engine {
         change: ParticipantChange,
     ) -> Outcome {
         let (room, slot) = self.find_participant(conference, connection)?;
+        let relayed_to = self.relayed_to(slot);
         let member = self.connections[slot as usize].as_mut().ok_or(CommandError::UnknownConnection(connection))?;
         let was = member.participant;
         let participant = was.changed(change).ok_or(CommandError::RoleConflict(connection))?;
+        let hairpin = self.conferences[room as usize].as_ref().is_some_and(|conference| conference.hairpin);
+        if hairpin && participant.role.needs_promotion() {
+            return Err(CommandError::Busy);
+        }
         member.participant = participant;
         let mut streams = Vec::new();
         if participant.role != Role::Monitor
             && (change.muted.is_some() || change.gain_db.is_some() || participant.role != was.role)
         {
             streams.extend(member.stamp_in());
+        }
+        if let Some(peer) = relayed_to {
+            streams.extend(change.muted.and_then(|_| self.stamp_relayed(slot, peer)));
+            streams.extend(change.deaf.and_then(|_| self.stamp_relayed(peer, slot)));
+            return Ok(Answer::Effect(self.conference_effect(room, received, streams)));
         }
         let cast = self.conferences[room as usize].as_ref().map_or_else(Cast::default, |conference| conference.cast);
         self.assign_role(room, slot, participant.role, &mut streams);
@@ -296,7 +384,11 @@ impl Engine {
     fn leave(&mut self, received: Instant, conference: ConferenceId, connection: ConnectionId) -> Outcome {
         let (room, slot) = self.find_participant(conference, connection)?;
         let mut streams: Vec<_> = self.stamp_leaving(room, slot).into_iter().collect();
-        self.stamp_without(room, slot, &mut streams);
+        if let Some(peer) = self.relayed_to(slot) {
+            streams.extend(self.stamp_relayed(slot, peer));
+        } else {
+            self.stamp_without(room, slot, &mut streams);
+        }
         let effect = self.conference_effect(room, received, streams);
         self.unseat(room, slot, EndReason::LastLeft);
         Ok(Answer::Effect(effect))
@@ -367,6 +459,7 @@ impl Engine {
         if over {
             self.close_conference(room, reason);
         } else {
+            self.review_hairpin(room);
             self.review_conference(room);
         }
     }
@@ -702,15 +795,18 @@ impl Engine {
 
     /// The first timestamp that a connection's own stream does not send if it ends now.
     fn stamp_end(&self, slot: u32) -> Option<StreamStamp> {
+        if let Some(peer) = self.relayed_to(slot) {
+            return self.stamp_relayed(peer, slot);
+        }
         self.connections[slot as usize].as_ref().and_then(Connection::stamp_unsent)
     }
 
     /// What ends with a connection: its own stream, what it relayed, what it sent us.
     fn stamp_release(&self, slot: u32) -> Vec<StreamStamp> {
         let Some(connection) = self.connections[slot as usize].as_ref() else { return Vec::new() };
-        let mut streams: Vec<_> = match connection.link {
-            Link::Relay(peer) => self.stamp_relay(peer, slot),
-            Link::Conference(_) | Link::None => connection.stamp_unsent().into_iter().collect(),
+        let mut streams: Vec<_> = match self.relayed_to(slot) {
+            Some(peer) => self.stamp_relay(peer, slot),
+            None => connection.stamp_unsent().into_iter().collect(),
         };
         streams.extend(connection.stamp_in());
         streams
@@ -762,7 +858,7 @@ impl Engine {
             id: conference.id,
             participants: participants.collect(),
             operations: conference.operations.iter().flatten().map(|operation| operation.id()).collect(),
-            hairpin: false,
+            hairpin: conference.hairpin,
             media_time_ms: self.now.millis_since(conference.epoch),
         }
     }

@@ -95,15 +95,36 @@ impl Engine {
         }
         match connection.link {
             Link::Relay(peer) => self.relay_rtp(now, slot, peer, datagram),
-            Link::Conference(_) => Ok(Disposition::Consumed),
+            Link::Conference(room) => {
+                let conference = self.conferences[room as usize].as_ref();
+                let Some(conference) = conference.filter(|conference| conference.passes_on) else {
+                    return Ok(Disposition::Consumed);
+                };
+                let peer = conference.peer_of(slot).ok_or(DropReason::Unrouted)?;
+                let heard = connection.participant.can_be_heard();
+                let hears = self.connections[peer as usize].as_ref().is_some_and(|peer| !peer.participant.deaf);
+                if heard && hears { self.relay_rtp(now, slot, peer, datagram) } else { Err(DropReason::Muted) }
+            }
             Link::None if connection.runs(OperationKind::Record) => Ok(Disposition::Consumed),
             Link::None => Err(DropReason::Unrouted),
         }
     }
 
+    /// The other end of the relay, or of the hairpin that passes packets on.
+    pub(crate) fn relayed_to(&self, slot: u32) -> Option<u32> {
+        match self.connections[slot as usize].as_ref()?.link {
+            Link::Relay(peer) => Some(peer),
+            Link::Conference(room) => {
+                let conference = self.conferences[room as usize].as_ref().filter(|conference| conference.passes_on)?;
+                conference.peer_of(slot)
+            }
+            Link::None => None,
+        }
+    }
+
     fn relay_rtp(&mut self, now: Instant, from: u32, to: u32, datagram: &mut [u8]) -> Result<Disposition, DropReason> {
+        debug_assert_eq!(self.relayed_to(to), Some(from), "both sides of a relay know each other");
         let Some(peer) = self.connections[to as usize].as_mut() else { return Err(DropReason::Unrouted) };
-        debug_assert_eq!(peer.link, Link::Relay(from), "both sides of a relay know each other");
         if !peer.spec.direction.sends() {
             return Err(DropReason::Direction);
         }
@@ -146,7 +167,7 @@ impl Engine {
         }
         connection.counters.rtcp_in += 1;
         self.out.totals.packets_in += 1;
-        let Link::Relay(to) = connection.link else { return Ok(Disposition::Consumed) };
+        let Some(to) = self.relayed_to(meta.port.slot) else { return Ok(Disposition::Consumed) };
         let Some(peer) = self.connections[to as usize].as_mut() else { return Ok(Disposition::Consumed) };
         let target = Some(peer.rtcp_target().ok_or(DropReason::NoTarget)?);
         peer.counters.rtcp_out += 1;

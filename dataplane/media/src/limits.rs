@@ -29,6 +29,8 @@ pub const CONNECTIONS_MAX: usize = 16_384;
 pub const CONFERENCES_MAX: usize = 8_192;
 /// Participants of one conference.
 pub const PARTICIPANTS_MAX: usize = 4_096;
+/// Participants of a hairpin.
+pub const HAIRPIN_MAX: usize = 2;
 /// Operations that run at once on one connection (Metreos.MediaControl: three).
 pub const CONNECTION_OPERATIONS_MAX: usize = 3;
 /// Operations that run at once on one conference.

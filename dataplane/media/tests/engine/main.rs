@@ -11,6 +11,7 @@ mod bench;
 mod commands;
 mod conference;
 mod drops;
+mod hairpin;
 mod moving;
 mod operations;
 mod relay;
