@@ -362,7 +362,8 @@ pub struct ConferenceSpec {
     /// it, and for a coach or pupil. Parties whose codec can't be decoded may join if both have the same codecs, payload
     /// types and packet time: their packets are passed on as in a relay, and it can't be promoted.
     pub hairpin: bool,
-    /// A tone to all when somebody who can be heard joins or leaves.
+    /// A tone to all when somebody joins who can be heard (not muted, no monitor, no coach, not receive-only), if others
+    /// are there already, and when one leaves who could be heard at any time. Recordings of the conference hold it.
     pub tones: bool,
 }
 
@@ -384,7 +385,8 @@ pub struct ParticipantSpec {
     pub gain_db: i16,
     /// Who hears it, and what it hears.
     pub role: Role,
-    /// A short beep to it alone, again and again.
+    /// A short beep to it alone, again and again: the first one `TARIFF_PERIOD` after it was switched on, or after the
+    /// conference was promoted, counted in time that is mixed.
     pub tariff_tone: bool,
 }
 

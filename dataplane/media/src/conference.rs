@@ -17,7 +17,7 @@ use core::time::Duration;
 use ringbridge_codec::mix;
 
 use crate::command::{CodecKind, ConferenceSpec, OperationKind, Role, Target};
-use crate::connection::{Connection, Media};
+use crate::connection::{Connection, Media, Participant};
 use crate::event::{Condition, ConnectionCounters, Event};
 use crate::id::ConferenceId;
 use crate::limits::{CONFERENCE_OPERATIONS_MAX, FRAME_MS, FRAME_SAMPLES, PHASES};
@@ -26,6 +26,7 @@ use crate::outputs::Outputs;
 use crate::sender::{encode, silence};
 use crate::talk::{SILENCE_DBOV, TalkChange};
 use crate::time::Instant;
+use crate::tones::{Notice, Tone, Tones};
 
 /// Who has a role that only one can have, by slot.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -74,6 +75,10 @@ pub(crate) struct Conference {
     /// A hairpin of parties whose codec can't be decoded: packets are passed on as in a relay, and nothing is mixed.
     pub(crate) passes_on: bool,
     pub(crate) cast: Cast,
+    /// Whether joining and leaving is told by a tone.
+    tones: bool,
+    /// The tone that sounds, and its first frame.
+    notice: Option<(Notice, u64)>,
     pub(crate) operations: [Option<Box<Operation>>; CONFERENCE_OPERATIONS_MAX],
 }
 
@@ -94,6 +99,8 @@ impl Conference {
             hairpin: spec.hairpin,
             passes_on: false,
             cast: Cast::default(),
+            tones: spec.tones,
+            notice: None,
             operations: [const { None }; CONFERENCE_OPERATIONS_MAX],
         }
     }
@@ -124,6 +131,18 @@ impl Conference {
         }
     }
 
+    /// Has a tone begin with the next frame, in place of one that sounds.
+    pub(crate) fn announce(&mut self, notice: Notice) {
+        if self.announces() && self.running {
+            self.notice = Some((notice, self.frame));
+        }
+    }
+
+    /// Whether joining and leaving is told by a tone now.
+    pub(crate) const fn announces(&self) -> bool {
+        self.tones && !self.hairpin
+    }
+
     /// The other one of two.
     pub(crate) fn peer_of(&self, slot: u32) -> Option<u32> {
         self.participants.iter().copied().find(|&other| other != slot)
@@ -142,7 +161,7 @@ impl Conference {
     }
 
     /// Mixes the frame that is due and moves on to the next.
-    pub(crate) fn mix(&mut self, connections: &mut [Option<Connection>], out: &mut Outputs) {
+    pub(crate) fn mix(&mut self, connections: &mut [Option<Connection>], tones: &Tones, out: &mut Outputs) {
         let due = self.next_due();
         self.frame += 1;
         let mut sum = [0i32; FRAME_SAMPLES];
@@ -152,8 +171,16 @@ impl Conference {
                 collect(connection, due, self.id, &mut sum, &mut coach, out);
             }
         }
+        if let Some((notice, first)) = self.notice {
+            // The frame that is mixed is the one before the next.
+            match tones.notice(notice, self.frame - 1 - first) {
+                Some(samples) => mix::accumulate(&mut sum, samples),
+                None => self.notice = None,
+            }
+        }
         self.run_operations(&mut sum, out);
-        let mut shared = SharedEncodes::new(&sum, coach.as_ref());
+        let tariff_tone = if self.hairpin { None } else { Some(tones.tariff()) };
+        let mut shared = SharedEncodes::new(&sum, coach.as_ref(), tariff_tone);
         for &slot in &self.participants {
             if let Some(connection) = connections.get_mut(slot as usize).and_then(Option::as_mut) {
                 deliver(connection, slot, due, &mut shared, out);
@@ -246,6 +273,7 @@ fn deliver(connection: &mut Connection, slot: u32, due: Instant, shared: &mut Sh
     let target = connection.target();
     let Connection { spec, participant, media: Some(media), .. } = connection else { return };
     let codec = spec.tx_codec;
+    let beep = if participant.tariff_tone { shared.beep_for(participant) } else { None };
     let mut payload = [0; FRAME_SAMPLES];
     let mut frame = [0; FRAME_SAMPLES];
     let mut prompted = false;
@@ -260,12 +288,21 @@ fn deliver(connection: &mut Connection, slot: u32, due: Instant, shared: &mut Sh
         return;
     }
     if prompted {
+        if let Some(beep) = beep {
+            let mut sum = [0; FRAME_SAMPLES];
+            mix::accumulate(&mut sum, &frame);
+            mix::accumulate(&mut sum, beep);
+            mix::narrow(&sum, &mut frame);
+        }
         encode(codec, &frame, &mut payload);
     } else if participant.deaf {
         payload = silence(codec);
-    } else if let Some(coach) = shared.coach.filter(|_| participant.role == Role::Pupil) {
+    } else if beep.is_some() || (participant.role == Role::Pupil && shared.coach.is_some()) {
+        let coach = shared.coach.filter(|_| participant.role == Role::Pupil);
         let mut sum = *shared.sum;
-        mix::accumulate(&mut sum, coach);
+        for samples in [beep, coach].into_iter().flatten() {
+            mix::accumulate(&mut sum, samples);
+        }
         narrow_for(media, &sum, &mut frame);
         encode(codec, &frame, &mut payload);
     } else if media.in_mix {
@@ -298,13 +335,25 @@ struct SharedEncodes<'a> {
     sum: &'a [i32; FRAME_SAMPLES],
     /// What the coach says to the pupil.
     coach: Option<&'a [i16; FRAME_SAMPLES]>,
+    /// To those who get one.
+    tariff_tone: Option<&'a Tone>,
     pcmu: Option<[u8; FRAME_SAMPLES]>,
     pcma: Option<[u8; FRAME_SAMPLES]>,
 }
 
 impl<'a> SharedEncodes<'a> {
-    const fn new(sum: &'a [i32; FRAME_SAMPLES], coach: Option<&'a [i16; FRAME_SAMPLES]>) -> Self {
-        Self { sum, coach, pcmu: None, pcma: None }
+    const fn new(
+        sum: &'a [i32; FRAME_SAMPLES],
+        coach: Option<&'a [i16; FRAME_SAMPLES]>,
+        tariff_tone: Option<&'a Tone>,
+    ) -> Self {
+        Self { sum, coach, tariff_tone, pcmu: None, pcma: None }
+    }
+
+    /// What is due of a participant's tariff tone.
+    fn beep_for(&self, participant: &mut Participant) -> Option<&'a [i16; FRAME_SAMPLES]> {
+        let tone = self.tariff_tone?;
+        tone.get(participant.next_tariff_frame()?)
     }
 
     fn get(&mut self, codec: CodecKind) -> &[u8; FRAME_SAMPLES] {

@@ -14,7 +14,7 @@ use crate::id::{ConnectionId, OperationId};
 use crate::jitter_buffer::JitterBuffer;
 use crate::latch::Latch;
 use crate::limits::{
-    CONNECTION_OPERATIONS_MAX, FRAME_MS, FRAME_SAMPLES, PTIME_MS_MAX, RELAY_PTIME_MS_MAX, SAMPLE_RATE_HZ,
+    CONNECTION_OPERATIONS_MAX, FRAME_MS, FRAME_SAMPLES, PTIME_MS_MAX, RELAY_PTIME_MS_MAX, SAMPLE_RATE_HZ, TARIFF_PERIOD,
 };
 use crate::op::Operation;
 use crate::receiver::Receiver;
@@ -22,6 +22,11 @@ use crate::rng::SplitMix64;
 use crate::sender::Sender;
 use crate::talk::TalkDetector;
 use crate::time::Instant;
+use crate::tones::TONE_FRAMES;
+
+/// Frames from one tariff tone to the next.
+#[expect(clippy::cast_possible_truncation, reason = "at most a minute")]
+const TARIFF_FRAMES: u16 = (TARIFF_PERIOD.as_millis() / FRAME_MS as u128) as u16;
 
 /// What a connection is wired to, by slots of this shard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -95,6 +100,10 @@ pub(crate) struct Participant {
     /// The conference's cast says the same of coach and pupil.
     pub(crate) role: Role,
     pub(crate) tariff_tone: bool,
+    /// Everybody could hear it at some time: its leave is told by a tone.
+    pub(crate) was_audible: bool,
+    /// Frames since the tariff tone was switched on; once it has begun, since the last one began and one period.
+    tariff_frames: u16,
     pub(crate) gain_db: i16,
     pub(crate) gain_q12: i32,
     pub(crate) talk: TalkDetector,
@@ -108,6 +117,8 @@ impl Participant {
             deaf: false,
             role: Role::Party,
             tariff_tone: false,
+            was_audible: false,
+            tariff_frames: 0,
             gain_db: 0,
             gain_q12: mix::GAIN_Q12_UNITY,
             talk: TalkDetector::new(),
@@ -144,6 +155,9 @@ impl Participant {
             if tariff_tone && self.role == Role::Coach {
                 return None;
             }
+            if !self.tariff_tone {
+                self.tariff_frames = 0;
+            }
             self.tariff_tone = tariff_tone;
         }
         if let Some(role) = role.filter(|&role| role != self.role) {
@@ -161,6 +175,21 @@ impl Participant {
             self.gain_q12 = mix::gain_q12_from_db(gain_db);
         }
         Some(self)
+    }
+
+    /// Whether everybody can hear it.
+    pub(crate) fn is_audible(&self) -> bool {
+        !self.muted && matches!(self.role, Role::Party | Role::Pupil)
+    }
+
+    /// Moves its tariff tone on by a frame; the frame of the tone that is due, if one is.
+    pub(crate) fn next_tariff_frame(&mut self) -> Option<usize> {
+        let frame = self.tariff_frames.checked_sub(TARIFF_FRAMES);
+        self.tariff_frames += 1;
+        if usize::from(self.tariff_frames) >= usize::from(TARIFF_FRAMES) + TONE_FRAMES {
+            self.tariff_frames -= TARIFF_FRAMES;
+        }
+        frame.map(usize::from)
     }
 
     /// Whether anybody can hear it.

@@ -19,6 +19,7 @@ use crate::rng::SplitMix64;
 use crate::sender::{encode, silence};
 use crate::talk::TalkDetector;
 use crate::time::Instant;
+use crate::tones::Tones;
 use crate::wheel::Wheel;
 use core::time::Duration;
 
@@ -61,6 +62,7 @@ pub struct Engine {
     #[expect(clippy::vec_box, reason = "a connection takes the box as it is")]
     pub(crate) media_pool: Vec<Box<Media>>,
     pub(crate) phase_next: u32,
+    tones: Box<Tones>,
     fired: Vec<(Instant, TimerKey)>,
 }
 
@@ -91,6 +93,7 @@ impl Engine {
             out: Outputs::new(),
             media_pool: Vec::new(),
             phase_next: 0,
+            tones: Tones::new(),
             fired: Vec::with_capacity(DEADLINES),
         }
     }
@@ -350,7 +353,7 @@ impl Engine {
         if late > CATCH_UP_MAX {
             conference.skip_to(self.now);
         } else {
-            conference.mix(&mut self.connections, &mut self.out);
+            conference.mix(&mut self.connections, &self.tones, &mut self.out);
         }
         self.wheel.arm(conference.next_due(), TimerKey::Conference(slot));
         // Operations may have ended.

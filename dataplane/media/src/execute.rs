@@ -16,6 +16,7 @@ use crate::limits::{HAIRPIN_MAX, MEDIA_POOL_MAX, PARTICIPANTS_MAX};
 use crate::op::Operation;
 use crate::port::{Port, PortAction};
 use crate::time::Instant;
+use crate::tones::Notice;
 
 type Outcome = Result<Answer, CommandError>;
 
@@ -308,7 +309,8 @@ impl Engine {
         {
             return Err(CommandError::UnsupportedCodec);
         }
-        let participant = Participant::new(spec).ok_or(CommandError::RoleConflict(connection))?;
+        let mut participant = Participant::new(spec).ok_or(CommandError::RoleConflict(connection))?;
+        participant.was_audible = participant.is_audible() && member.spec.direction.receives();
         if place.hairpin && spec.role.needs_promotion() {
             return Err(CommandError::Busy);
         }
@@ -341,6 +343,11 @@ impl Engine {
         }
         self.assign_role(room, slot, spec.role, &mut streams);
         self.review_conference(room);
+        if let Some(place) = self.conferences[room as usize].as_mut().filter(|place| place.participants.len() > 1)
+            && participant.was_audible
+        {
+            place.announce(Notice::Joined);
+        }
         self.start_stream(slot);
         let change = ParticipantChange { deaf: Some(spec.deaf), ..ParticipantChange::default() };
         self.stamp_change(room, slot, before, change, &mut streams);
@@ -358,7 +365,8 @@ impl Engine {
         let relayed_to = self.relayed_to(slot);
         let member = self.connections[slot as usize].as_mut().ok_or(CommandError::UnknownConnection(connection))?;
         let was = member.participant;
-        let participant = was.changed(change).ok_or(CommandError::RoleConflict(connection))?;
+        let mut participant = was.changed(change).ok_or(CommandError::RoleConflict(connection))?;
+        participant.was_audible |= participant.is_audible() && member.spec.direction.receives();
         let hairpin = self.conferences[room as usize].as_ref().is_some_and(|conference| conference.hairpin);
         if hairpin && participant.role.needs_promotion() {
             return Err(CommandError::Busy);
@@ -451,6 +459,7 @@ impl Engine {
     fn unseat(&mut self, room: u32, slot: u32, reason: EndReason) {
         let due = self.due_of(slot);
         let over = self.ends_without(room, slot);
+        let was_audible = self.connections[slot as usize].as_ref().is_some_and(|member| member.participant.was_audible);
         let Some(conference) = self.conferences[room as usize].as_mut() else { return };
         let id = conference.id;
         conference.participants.retain(|&member| member != slot);
@@ -461,6 +470,9 @@ impl Engine {
         } else {
             self.review_hairpin(room);
             self.review_conference(room);
+            if let Some(conference) = self.conferences[room as usize].as_mut().filter(|_| was_audible) {
+                conference.announce(Notice::Left);
+            }
         }
     }
 
@@ -780,9 +792,11 @@ impl Engine {
             streams.extend(others.filter_map(|(monitor, _)| self.stamp_leaving(room, monitor)));
         } else if leaver.participant.role != Role::Monitor {
             let due = self.frame_due(room);
-            let hear = others
-                .by_ref()
-                .filter(|&(listener, other)| !other.participant.deaf && conference.cast.hears(listener, slot));
+            // Also to those who don't hear a coach.
+            let tone = leaver.participant.was_audible && conference.announces();
+            let hear = others.by_ref().filter(|&(listener, other)| {
+                !other.participant.deaf && (tone || conference.cast.hears(listener, slot))
+            });
             streams.extend(hear.filter_map(|(_, other)| other.stamp_out(due)));
         }
     }

@@ -19,3 +19,4 @@ mod reservation;
 mod roles;
 mod stamps;
 mod timers;
+mod tones;
