@@ -299,8 +299,9 @@ pub struct ConnectionSpec {
     pub handover: bool,
     /// Where its digits come from.
     pub digit_source: DigitSource,
-    /// Reserved only: it ends with `expired` if no remote address is given within this many milliseconds, and until
-    /// then nothing can be done with it but that.
+    /// Reserved only: it ends with `expired` if `ModifyConnection` gives no remote address within this many
+    /// milliseconds. Until then it can be modified, inspected and deleted, and nothing else; what arrives is dropped as
+    /// `reserved`, so that nobody is learned whom the remote address could still exclude.
     pub reserve_ms: Option<u32>,
 }
 
@@ -357,10 +358,12 @@ pub struct ConnectionChange {
 pub struct ConferenceSpec {
     /// How many may join.
     pub participants_max: u32,
-    /// Two parties patched to each other, without tones, until it is promoted. Who joins as a third, and who starts an
-    /// operation on it, has to promote it first.
+    /// Two parties patched to each other, without tones, until it is promoted: `Busy` for a third, for an operation on
+    /// it, and for a coach or pupil. Parties whose codec can't be decoded may join if both have the same codecs, payload
+    /// types and packet time: their packets are passed on as in a relay, and it can't be promoted.
     pub hairpin: bool,
-    /// A tone to all when somebody who can be heard joins or leaves.
+    /// A tone to all when somebody joins who can be heard (not muted, no monitor, no coach, not receive-only), if others
+    /// are there already, and when one leaves who could be heard at any time. Recordings of the conference hold it.
     pub tones: bool,
 }
 
@@ -382,7 +385,8 @@ pub struct ParticipantSpec {
     pub gain_db: i16,
     /// Who hears it, and what it hears.
     pub role: Role,
-    /// A short beep to it alone, again and again.
+    /// A short beep to it alone, again and again: the first one `TARIFF_PERIOD` after it was switched on, or after the
+    /// conference was promoted, counted in time that is mixed.
     pub tariff_tone: bool,
 }
 
@@ -398,6 +402,13 @@ pub enum Role {
     Coach,
     /// Hears the conference and the coach. At most one, likewise.
     Pupil,
+}
+
+impl Role {
+    /// Whether it means nothing between two: a hairpin has to be promoted before.
+    pub const fn needs_promotion(self) -> bool {
+        matches!(self, Self::Coach | Self::Pupil)
+    }
 }
 
 /// What changes in a participant.

@@ -1,16 +1,24 @@
-//! A conference: everybody hears the sum of all others.
+//! A conference: everybody hears the sum of all others, and some hear or are heard as their role says.
 //!
 //! The mix runs in frames of 10 ms on the conference's own clock. Each frame: pull every participant's samples, sum
 //! them in i32, then give each listener the sum less his own share, narrowed once with saturation. Listeners whose own
 //! share is nothing hear the same samples; they share one encode per codec.
+//!
+//! ```text
+//!              in the sum          hears
+//!  party       unless muted        the sum less its own share
+//!  pupil       always              the sum less its own share, and the coach
+//!  coach       no                  the sum
+//!  monitor     no, not decoded     the sum
+//! ```
 
 use core::time::Duration;
 
 use ringbridge_codec::mix;
 
 use crate::adjust::Adjustment;
-use crate::command::{CodecKind, Target};
-use crate::connection::{Connection, Media};
+use crate::command::{CodecKind, ConferenceSpec, Role, Target};
+use crate::connection::{Connection, Media, Participant};
 use crate::digits::DigitBuffer;
 use crate::event::{ConnectionCounters, Event};
 use crate::id::ConferenceId;
@@ -20,6 +28,36 @@ use crate::outputs::Outputs;
 use crate::sender::{encode, silence};
 use crate::talk::{SILENCE_DBOV, TalkChange, is_loud};
 use crate::time::Instant;
+use crate::tones::{Notice, Tone, Tones};
+
+/// Who has a role that only one can have, by slot.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Cast {
+    pub(crate) coach: Option<u32>,
+    pub(crate) pupil: Option<u32>,
+}
+
+impl Cast {
+    /// Gives `slot` a role, and takes from it the one it had. Returns who loses the role to it.
+    pub(crate) fn assign(&mut self, slot: u32, role: Role) -> Option<u32> {
+        self.remove(slot);
+        match role {
+            Role::Coach => self.coach.replace(slot),
+            Role::Pupil => self.pupil.replace(slot),
+            Role::Party | Role::Monitor => None,
+        }
+    }
+
+    pub(crate) fn remove(&mut self, slot: u32) {
+        self.coach = self.coach.filter(|&coach| coach != slot);
+        self.pupil = self.pupil.filter(|&pupil| pupil != slot);
+    }
+
+    /// Whether `listener` hears `speaker`, if he can be heard at all.
+    pub(crate) fn hears(self, listener: u32, speaker: u32) -> bool {
+        listener != speaker && (self.coach != Some(speaker) || self.pupil == Some(listener))
+    }
+}
 
 /// A conference.
 #[derive(Debug)]
@@ -34,6 +72,15 @@ pub(crate) struct Conference {
     /// Slots of the connections in it, in order of joining.
     pub(crate) participants: Vec<u32>,
     pub(crate) participants_max: u32,
+    /// Two parties at most, without tones and operations, until it is promoted.
+    pub(crate) hairpin: bool,
+    /// A hairpin of parties whose codec can't be decoded: packets are passed on as in a relay, and nothing is mixed.
+    pub(crate) passes_on: bool,
+    pub(crate) cast: Cast,
+    /// Whether joining and leaving is told by a tone.
+    tones: bool,
+    /// The tone that sounds, and its first frame.
+    notice: Option<(Notice, u64)>,
     pub(crate) operations: [Option<Box<Operation>>; CONFERENCE_OPERATIONS_MAX],
     /// Volume and speed of what is played to it.
     pub(crate) adjustment: Adjustment,
@@ -41,7 +88,7 @@ pub(crate) struct Conference {
 
 impl Conference {
     /// A new conference. `phase` spreads the clocks of many over a frame.
-    pub(crate) fn new(now: Instant, id: ConferenceId, participants_max: u32, phase: u32) -> Self {
+    pub(crate) fn new(now: Instant, id: ConferenceId, spec: ConferenceSpec, phase: u32) -> Self {
         let step = u64::from(FRAME_MS);
         let now_ms = now.as_nanos() / 1_000_000;
         // In the first milliseconds of a process the phase may lie before time began.
@@ -52,7 +99,12 @@ impl Conference {
             frame: 0,
             running: false,
             participants: Vec::with_capacity(4),
-            participants_max,
+            participants_max: spec.participants_max,
+            hairpin: spec.hairpin,
+            passes_on: false,
+            cast: Cast::default(),
+            tones: spec.tones,
+            notice: None,
             operations: [const { None }; CONFERENCE_OPERATIONS_MAX],
             adjustment: Adjustment::default(),
         }
@@ -71,6 +123,9 @@ impl Conference {
 
     /// Whether there is anything to mix.
     pub(crate) fn wants_to_run(&self, connections: &[Option<Connection>]) -> bool {
+        if self.passes_on {
+            return false;
+        }
         match self.participants.len() {
             0 => self.operations.iter().flatten().any(|operation| operation.ends_unheard()),
             1 => {
@@ -83,6 +138,23 @@ impl Conference {
         }
     }
 
+    /// Has a tone begin with the next frame, in place of one that sounds.
+    pub(crate) fn announce(&mut self, notice: Notice) {
+        if self.announces() && self.running {
+            self.notice = Some((notice, self.frame));
+        }
+    }
+
+    /// Whether joining and leaving is told by a tone now.
+    pub(crate) const fn announces(&self) -> bool {
+        self.tones && !self.hairpin
+    }
+
+    /// The other one of two.
+    pub(crate) fn peer_of(&self, slot: u32) -> Option<u32> {
+        self.participants.iter().copied().find(|&other| other != slot)
+    }
+
     /// Slot and connection of each participant.
     pub(crate) fn members<'a>(
         &'a self,
@@ -92,17 +164,26 @@ impl Conference {
     }
 
     /// Mixes the frame that is due and moves on to the next.
-    pub(crate) fn mix(&mut self, connections: &mut [Option<Connection>], out: &mut Outputs) {
+    pub(crate) fn mix(&mut self, connections: &mut [Option<Connection>], tones: &Tones, out: &mut Outputs) {
         let due = self.next_due();
         self.frame += 1;
         let mut sum = [0i32; FRAME_SAMPLES];
+        let mut coach = None;
         for &slot in &self.participants {
             if let Some(connection) = connections.get_mut(slot as usize).and_then(Option::as_mut) {
-                collect(connection, due, self.id, &mut sum, out);
+                collect(connection, due, self.id, &mut sum, &mut coach, out);
+            }
+        }
+        if let Some((notice, first)) = self.notice {
+            // The frame that is mixed is the one before the next.
+            match tones.notice(notice, self.frame - 1 - first) {
+                Some(samples) => mix::accumulate(&mut sum, samples),
+                None => self.notice = None,
             }
         }
         self.run_operations(&mut sum, out);
-        let mut shared = SharedEncodes::new(&sum);
+        let tariff_tone = if self.hairpin { None } else { Some(tones.tariff()) };
+        let mut shared = SharedEncodes::new(&sum, coach.as_ref(), tariff_tone);
         for &slot in &self.participants {
             if let Some(connection) = connections.get_mut(slot as usize).and_then(Option::as_mut) {
                 deliver(connection, slot, due, &mut shared, out);
@@ -139,15 +220,27 @@ impl Conference {
     }
 }
 
-/// Takes one participant's share of a frame: pulls it, records it, judges it, and adds it to the sum.
+/// Takes one participant's share of a frame: pulls it, records it, judges it, and adds it to the sum; that of the coach
+/// is kept for the pupil.
 fn collect(
     connection: &mut Connection,
     due: Instant,
     conference: ConferenceId,
     sum: &mut [i32; FRAME_SAMPLES],
+    coach: &mut Option<[i16; FRAME_SAMPLES]>,
     out: &mut Outputs,
 ) {
+    let listened_to = connection.is_listened_to();
     let target = connection.target();
+    if !listened_to {
+        if let Some(media) = &mut connection.media {
+            // What is left of the last recording.
+            if media.jitter.next_timestamp().is_some() {
+                media.jitter.reset();
+            }
+        }
+        return;
+    }
     let heard = connection.hear(due, out);
     let keeps_tones_out = connection.wants_digits();
     let Connection { id, participant, digits, media: Some(media), .. } = connection else { return };
@@ -155,6 +248,9 @@ fn collect(
     let Media { operations, frame, .. } = media.as_mut();
     let loud = participant.talk.is_loud();
     run_each(operations, false, target, digits, out, |operation| operation.listen(loud, frame));
+    if participant.role == Role::Monitor {
+        return;
+    }
     if let Some(change) = change {
         let (conference, connection) = (conference, *id);
         out.push_event(match change {
@@ -163,13 +259,18 @@ fn collect(
         });
     }
     // Digital silence adds nothing: its sender hears what the silent ones hear.
-    media.in_mix = heard
+    let speaks = heard
         && !participant.muted
         && participant.talk.level_dbov() > SILENCE_DBOV
         && !media.is_kept_out(keeps_tones_out);
-    if media.in_mix {
+    media.in_mix = speaks && participant.role != Role::Coach;
+    if speaks {
         mix::apply_gain(&mut media.frame, participant.gain_q12);
-        mix::accumulate(sum, &media.frame);
+        if media.in_mix {
+            mix::accumulate(sum, &media.frame);
+        } else {
+            *coach = Some(media.frame);
+        }
     }
 }
 
@@ -178,6 +279,7 @@ fn deliver(connection: &mut Connection, slot: u32, due: Instant, shared: &mut Sh
     let target = connection.target();
     let Connection { spec, participant, digits, media: Some(media), .. } = connection else { return };
     let codec = spec.tx_codec;
+    let beep = if participant.tariff_tone { shared.beep_for(participant) } else { None };
     let mut payload = [0; FRAME_SAMPLES];
     let mut frame = [0; FRAME_SAMPLES];
     let mut prompted = false;
@@ -194,16 +296,39 @@ fn deliver(connection: &mut Connection, slot: u32, due: Instant, shared: &mut Sh
         return;
     }
     if prompted {
+        if let Some(beep) = beep {
+            let mut sum = [0; FRAME_SAMPLES];
+            mix::accumulate(&mut sum, &frame);
+            mix::accumulate(&mut sum, beep);
+            mix::narrow(&sum, &mut frame);
+        }
         encode(codec, &frame, &mut payload);
     } else if participant.deaf {
         payload = silence(codec);
+    } else if beep.is_some() || (participant.role == Role::Pupil && shared.coach.is_some()) {
+        let coach = shared.coach.filter(|_| participant.role == Role::Pupil);
+        let mut sum = *shared.sum;
+        for samples in [beep, coach].into_iter().flatten() {
+            mix::accumulate(&mut sum, samples);
+        }
+        narrow_for(media, &sum, &mut frame);
+        encode(codec, &frame, &mut payload);
     } else if media.in_mix {
-        mix::subtract_narrow(shared.sum, &media.frame, &mut frame);
+        narrow_for(media, shared.sum, &mut frame);
         encode(codec, &frame, &mut payload);
     } else {
         payload = *shared.get(codec);
     }
     out.send_frame(media, slot, due, &payload, spec);
+}
+
+/// Writes what is left of `sum` without the listener's own share.
+fn narrow_for(media: &Media, sum: &[i32; FRAME_SAMPLES], frame: &mut [i16; FRAME_SAMPLES]) {
+    if media.in_mix {
+        mix::subtract_narrow(sum, &media.frame, frame);
+    } else {
+        mix::narrow(sum, frame);
+    }
 }
 
 /// Moves one frame out of the jitter buffer into `media.frame`; whether anything of it was heard.
@@ -216,13 +341,27 @@ pub(crate) fn pull(media: &mut Media, due: Instant, counters: &mut ConnectionCou
 /// What everybody hears who is not in the mix himself, encoded at most once per codec.
 struct SharedEncodes<'a> {
     sum: &'a [i32; FRAME_SAMPLES],
+    /// What the coach says to the pupil.
+    coach: Option<&'a [i16; FRAME_SAMPLES]>,
+    /// To those who get one.
+    tariff_tone: Option<&'a Tone>,
     pcmu: Option<[u8; FRAME_SAMPLES]>,
     pcma: Option<[u8; FRAME_SAMPLES]>,
 }
 
 impl<'a> SharedEncodes<'a> {
-    const fn new(sum: &'a [i32; FRAME_SAMPLES]) -> Self {
-        Self { sum, pcmu: None, pcma: None }
+    const fn new(
+        sum: &'a [i32; FRAME_SAMPLES],
+        coach: Option<&'a [i16; FRAME_SAMPLES]>,
+        tariff_tone: Option<&'a Tone>,
+    ) -> Self {
+        Self { sum, coach, tariff_tone, pcmu: None, pcma: None }
+    }
+
+    /// What is due of a participant's tariff tone.
+    fn beep_for(&self, participant: &mut Participant) -> Option<&'a [i16; FRAME_SAMPLES]> {
+        let tone = self.tariff_tone?;
+        tone.get(participant.next_tariff_frame()?)
     }
 
     fn get(&mut self, codec: CodecKind) -> &[u8; FRAME_SAMPLES] {

@@ -8,14 +8,14 @@ use ringbridge_wire::seq::{RtpTimestamp, SeqNumber};
 
 use crate::adjust::Adjustment;
 use crate::bucket::TokenBucket;
-use crate::command::{ConnectionSpec, OperationKind, ParticipantChange, ParticipantSpec, Target};
+use crate::command::{ConnectionSpec, OperationKind, ParticipantChange, ParticipantSpec, Role, Target};
 use crate::digits::DigitBuffer;
 use crate::event::{ConnectionCounters, ConnectionState, ConnectionStatus, StreamStamp};
 use crate::id::{ConnectionId, OperationId};
 use crate::jitter_buffer::JitterBuffer;
 use crate::latch::Latch;
 use crate::limits::{
-    CONNECTION_OPERATIONS_MAX, FRAME_MS, FRAME_SAMPLES, PTIME_MS_MAX, RELAY_PTIME_MS_MAX, SAMPLE_RATE_HZ,
+    CONNECTION_OPERATIONS_MAX, FRAME_MS, FRAME_SAMPLES, PTIME_MS_MAX, RELAY_PTIME_MS_MAX, SAMPLE_RATE_HZ, TARIFF_PERIOD,
 };
 use crate::listen::InBand;
 use crate::op::Operation;
@@ -24,6 +24,11 @@ use crate::rng::SplitMix64;
 use crate::sender::Sender;
 use crate::talk::TalkDetector;
 use crate::time::Instant;
+use crate::tones::TONE_FRAMES;
+
+/// Frames from one tariff tone to the next.
+#[expect(clippy::cast_possible_truncation, reason = "at most a minute")]
+const TARIFF_FRAMES: u16 = (TARIFF_PERIOD.as_millis() / FRAME_MS as u128) as u16;
 
 /// What a connection is wired to, by slots of this shard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,24 +99,104 @@ impl Media {
 pub(crate) struct Participant {
     pub(crate) muted: bool,
     pub(crate) deaf: bool,
+    /// The conference's cast says the same of coach and pupil.
+    pub(crate) role: Role,
+    pub(crate) tariff_tone: bool,
+    /// Everybody could hear it at some time: its leave is told by a tone.
+    pub(crate) was_audible: bool,
+    /// Frames since the tariff tone was switched on; once it has begun, since the last one began and one period.
+    tariff_frames: u16,
     pub(crate) gain_db: i16,
     pub(crate) gain_q12: i32,
     pub(crate) talk: TalkDetector,
 }
 
 impl Participant {
-    pub(crate) fn new(spec: ParticipantSpec) -> Self {
-        let ParticipantSpec { muted, deaf, gain_db, role: _, tariff_tone: _ } = spec;
-        Self { muted, deaf, gain_db, gain_q12: mix::gain_q12_from_db(gain_db), talk: TalkDetector::new() }
+    /// A party as good as any.
+    pub(crate) const fn party() -> Self {
+        Self {
+            muted: false,
+            deaf: false,
+            role: Role::Party,
+            tariff_tone: false,
+            was_audible: false,
+            tariff_frames: 0,
+            gain_db: 0,
+            gain_q12: mix::GAIN_Q12_UNITY,
+            talk: TalkDetector::new(),
+        }
     }
 
-    pub(crate) fn apply(&mut self, change: ParticipantChange) {
-        self.muted = change.muted.unwrap_or(self.muted);
-        self.deaf = change.deaf.unwrap_or(self.deaf);
-        if let Some(gain_db) = change.gain_db {
+    /// As it joins; `None`: its role does not go with the rest.
+    pub(crate) fn new(spec: ParticipantSpec) -> Option<Self> {
+        let ParticipantSpec { muted, deaf, gain_db, role, tariff_tone } = spec;
+        let (joined, role) =
+            if role == Role::Monitor { (Self { role, ..Self::party() }, None) } else { (Self::party(), Some(role)) };
+        joined.changed(ParticipantChange {
+            muted: Some(muted),
+            deaf: Some(deaf),
+            gain_db: Some(gain_db),
+            role,
+            tariff_tone: Some(tariff_tone),
+        })
+    }
+
+    /// What a change makes of it, in the order mute, tariff tone, role; `None`: its role does not go with that.
+    ///
+    /// Who is a monitor can't be heard anyway: to mute it changes nothing.
+    pub(crate) fn changed(mut self, change: ParticipantChange) -> Option<Self> {
+        let ParticipantChange { muted, deaf, gain_db, role, tariff_tone } = change;
+        let must_be_heard = |role| matches!(role, Role::Coach | Role::Pupil);
+        if let Some(muted) = muted.filter(|_| self.role != Role::Monitor) {
+            if muted && must_be_heard(self.role) {
+                return None;
+            }
+            self.muted = muted;
+        }
+        if let Some(tariff_tone) = tariff_tone {
+            if tariff_tone && self.role == Role::Coach {
+                return None;
+            }
+            if !self.tariff_tone {
+                self.tariff_frames = 0;
+            }
+            self.tariff_tone = tariff_tone;
+        }
+        if let Some(role) = role.filter(|&role| role != self.role) {
+            if [role, self.role].contains(&Role::Monitor)
+                || (must_be_heard(role) && self.muted)
+                || (role == Role::Coach && self.tariff_tone)
+            {
+                return None;
+            }
+            self.role = role;
+        }
+        self.deaf = deaf.unwrap_or(self.deaf);
+        if let Some(gain_db) = gain_db {
             self.gain_db = gain_db;
             self.gain_q12 = mix::gain_q12_from_db(gain_db);
         }
+        Some(self)
+    }
+
+    /// Whether everybody can hear it.
+    pub(crate) fn is_audible(&self) -> bool {
+        !self.muted && matches!(self.role, Role::Party | Role::Pupil)
+    }
+
+    /// Moves its tariff tone on by a frame; the frame of the tone that is due, if one is.
+    pub(crate) fn next_tariff_frame(&mut self) -> Option<usize> {
+        let frame = self.tariff_frames.checked_sub(TARIFF_FRAMES);
+        self.tariff_frames += 1;
+        if usize::from(self.tariff_frames) >= usize::from(TARIFF_FRAMES) + TONE_FRAMES {
+            self.tariff_frames -= TARIFF_FRAMES;
+        }
+        frame.map(usize::from)
+    }
+
+    /// Whether anybody can hear it.
+    pub(crate) fn can_be_heard(&self) -> bool {
+        !self.muted && self.role != Role::Monitor
     }
 }
 
@@ -136,6 +221,8 @@ pub(crate) struct Connection {
     pub(crate) silence_due: Option<Instant>,
     /// The present silence has been told.
     pub(crate) timed_out: bool,
+    /// When it ends, as it is reserved only: no remote address was given so far.
+    pub(crate) reserved_until: Option<Instant>,
     /// When the connection's own media clock ticks next.
     pub(crate) solo_due: Option<Instant>,
     /// Timestamp of the last telephone-event whose beginning was seen, and of the last whose end was.
@@ -165,11 +252,12 @@ impl Connection {
             rtcp_learned: None,
             connected: false,
             link: Link::None,
-            participant: Participant::new(ParticipantSpec::default()),
+            participant: Participant::party(),
             counters: ConnectionCounters::default(),
             last_heard: now,
             silence_due: None,
             timed_out: false,
+            reserved_until: spec.reserve_ms.map(|ms| (now + Duration::from_millis(u64::from(ms))).ceil_to_millis()),
             solo_due: None,
             event_begun: None,
             event_ended: None,
@@ -203,10 +291,27 @@ impl Connection {
 
     /// Whether its packets can be mixed, played and recorded.
     pub(crate) const fn is_mixable(&self) -> bool {
-        self.spec.rx_codec.is_decodable()
-            && self.spec.tx_codec.is_decodable()
-            && self.spec.ptime_ms.is_multiple_of(FRAME_MS)
-            && self.spec.ptime_ms <= PTIME_MS_MAX
+        Self::can_mix(&self.spec)
+    }
+
+    /// Whether packets of a connection like this can be mixed, played and recorded.
+    pub(crate) const fn can_mix(spec: &ConnectionSpec) -> bool {
+        spec.rx_codec.is_decodable()
+            && spec.tx_codec.is_decodable()
+            && spec.ptime_ms.is_multiple_of(FRAME_MS)
+            && spec.ptime_ms <= PTIME_MS_MAX
+    }
+
+    /// Whether packets between connections like these can be passed on as they are.
+    pub(crate) fn can_pass_on(a: &ConnectionSpec, b: &ConnectionSpec) -> bool {
+        (a.rx_codec, a.rx_payload_type) == (b.tx_codec, b.tx_payload_type)
+            && (b.rx_codec, b.rx_payload_type) == (a.tx_codec, a.tx_payload_type)
+            && a.ptime_ms == b.ptime_ms
+    }
+
+    /// Whether its conference decodes what it sends: a monitor's audio is for its own digits and operations alone.
+    pub(crate) fn is_listened_to(&self) -> bool {
+        self.participant.role != Role::Monitor || self.runs_any() || self.wants_digits()
     }
 
     pub(crate) const fn ptime_samples(&self) -> u32 {
@@ -275,7 +380,10 @@ impl Connection {
     }
 
     pub(crate) fn status(&self, state: ConnectionState) -> ConnectionStatus {
-        let decodes = self.solo_due.is_some() || matches!(self.link, Link::Conference(_));
+        let decodes = self.solo_due.is_some()
+            || (matches!(self.link, Link::Conference(_))
+                && self.participant.role != Role::Monitor
+                && self.is_mixable());
         ConnectionStatus {
             id: self.id,
             state,
@@ -298,14 +406,14 @@ impl Connection {
                 .iter()
                 .flat_map(|media| media.operations.iter().flatten().map(|operation| operation.id()))
                 .collect(),
-            reserved: false,
+            reserved: self.reserved_until.is_some(),
             digits: *self.digits.waiting(),
         }
     }
 
     /// When the present silence will have lasted too long, unless that has been told.
     pub(crate) fn silence_deadline(&self) -> Option<Instant> {
-        let timeout = self.spec.rtp_timeout_ms.filter(|_| !self.timed_out)?;
+        let timeout = self.spec.rtp_timeout_ms.filter(|_| !self.timed_out && self.reserved_until.is_none())?;
         Some((self.last_heard + Duration::from_millis(u64::from(timeout))).ceil_to_millis())
     }
 }

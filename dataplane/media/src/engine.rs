@@ -20,6 +20,7 @@ use crate::rng::SplitMix64;
 use crate::sender::{encode, silence};
 use crate::talk::TalkDetector;
 use crate::time::Instant;
+use crate::tones::Tones;
 use crate::wheel::Wheel;
 use core::time::Duration;
 
@@ -29,7 +30,8 @@ const CATCH_UP_MAX: Duration = Duration::from_millis(500);
 
 #[expect(clippy::cast_possible_truncation, reason = "below 2^24")]
 const CONNECTION_SLOTS: u32 = CONNECTIONS_MAX as u32;
-/// Deadlines that wait at once, apart from those that no longer count: two of each connection, one of each conference.
+/// Deadlines that wait at once, apart from those that no longer count: two of each connection (one that is reserved has
+/// no clock of its own), one of each conference.
 const DEADLINES: usize = 2 * CONNECTIONS_MAX + CONFERENCES_MAX;
 
 /// Whose deadline it is.
@@ -41,6 +43,8 @@ pub(crate) enum TimerKey {
     Solo(u32),
     /// Whether a connection has been silent for too long.
     Silence(u32),
+    /// Whether a connection is still reserved only.
+    Reservation(u32),
 }
 
 /// Connections, relays, conferences and operations of one shard, without any I/O.
@@ -59,6 +63,7 @@ pub struct Engine {
     #[expect(clippy::vec_box, reason = "a connection takes the box as it is")]
     pub(crate) media_pool: Vec<Box<Media>>,
     pub(crate) phase_next: u32,
+    tones: Box<Tones>,
     fired: Vec<(Instant, TimerKey)>,
 }
 
@@ -89,6 +94,7 @@ impl Engine {
             out: Outputs::new(),
             media_pool: Vec::new(),
             phase_next: 0,
+            tones: Tones::new(),
             fired: Vec::with_capacity(DEADLINES),
         }
     }
@@ -123,6 +129,7 @@ impl Engine {
                 TimerKey::Conference(slot) => self.tick_conference(due, slot),
                 TimerKey::Solo(slot) => self.tick_solo(due, slot),
                 TimerKey::Silence(slot) => self.check_silence(due, slot),
+                TimerKey::Reservation(slot) => self.check_reservation(due, slot),
             }
         }
         self.fired = fired;
@@ -241,6 +248,9 @@ impl Engine {
         if let Some(due) = connection.silence_due {
             self.wheel.arm(due, TimerKey::Silence(slot));
         }
+        if let Some(due) = connection.reserved_until {
+            self.wheel.arm(due, TimerKey::Reservation(slot));
+        }
         self.connections[slot as usize] = Some(connection);
         Ok(())
     }
@@ -345,7 +355,7 @@ impl Engine {
         if late > CATCH_UP_MAX {
             conference.skip_to(self.now);
         } else {
-            conference.mix(&mut self.connections, &mut self.out);
+            conference.mix(&mut self.connections, &self.tones, &mut self.out);
         }
         self.wheel.arm(conference.next_due(), TimerKey::Conference(slot));
         // Operations may have ended.
@@ -386,6 +396,13 @@ impl Engine {
             }
         }
         self.review_solo(slot, None);
+    }
+
+    fn check_reservation(&mut self, due: Instant, slot: u32) {
+        let reserved = self.connections[slot as usize].as_ref().and_then(|connection| connection.reserved_until);
+        if reserved == Some(due) {
+            self.release_wherever(slot, EndReason::Expired);
+        }
     }
 
     fn check_silence(&mut self, due: Instant, slot: u32) {

@@ -461,6 +461,8 @@ drop_reasons! {
     RateLimited = "rate_limited",
     /// The connection's direction does not let it in.
     Direction = "direction",
+    /// The connection is reserved only: its remote address is not given yet.
+    Reserved = "reserved",
     /// Nothing is wired to the connection.
     Unrouted = "unrouted",
     /// No address to send to yet.
@@ -475,6 +477,8 @@ drop_reasons! {
     PayloadType = "payload_type",
     /// A payload longer than a packet that is mixed can be.
     PayloadSize = "payload_size",
+    /// In a hairpin that passes packets on: its sender is muted or a monitor, or its receiver deaf.
+    Muted = "muted",
     /// Replaced by a prompt played in its direction.
     Replaced = "replaced",
     /// The socket's send buffer was full.

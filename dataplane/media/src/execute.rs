@@ -5,25 +5,27 @@ use crate::command::{
     Command, ConferenceSpec, ConnectionChange, ConnectionSpec, DigitSource, OperationKind, OperationSpec,
     ParticipantChange, ParticipantSpec, PlayChange, Role, Target,
 };
-use crate::conference::Conference;
+use crate::conference::{Cast, Conference};
 use crate::connection::{Connection, Link, Media, Participant};
 use crate::digits::{DigitBuffer, Digits};
-use crate::engine::{Engine, arm_silence, fall_silent};
+use crate::engine::{Engine, TimerKey, arm_silence, fall_silent};
 use crate::event::{
     Answer, CommandError, Condition, ConferenceStatus, ConnectionState, ConnectionStatus, Effect, EffectClock,
     EndReason, Event, OperationStatus, ParticipantStatus, StreamStamp,
 };
 use crate::id::{ConferenceId, ConnectionId, OperationId};
-use crate::limits::{MEDIA_POOL_MAX, PARTICIPANTS_MAX};
+use crate::limits::{HAIRPIN_MAX, MEDIA_POOL_MAX, PARTICIPANTS_MAX};
 use crate::listen::InBand;
 use crate::op::Operation;
 use crate::port::{Port, PortAction};
 use crate::time::Instant;
+use crate::tones::Notice;
 
 type Outcome = Result<Answer, CommandError>;
 
 impl Engine {
     pub(crate) fn execute(&mut self, received: Instant, command: Command) -> Outcome {
+        self.admit(&command)?;
         match command {
             Command::CreateConnection { id, spec } => self.create_connection(id, *spec),
             Command::ModifyConnection { id, change } => self.modify_connection(id, &change),
@@ -33,7 +35,7 @@ impl Engine {
             Command::StartRelay { a, b } => self.start_relay(received, a, b),
             Command::StopRelay { a } => self.stop_relay(received, a),
             Command::CreateConference { id, spec } => self.create_conference(id, spec),
-            Command::PromoteConference { .. } => Err(CommandError::Unsupported),
+            Command::PromoteConference { id } => self.promote_conference(id),
             Command::JoinConference { conference, connection, participant } => {
                 self.join(received, conference, connection, participant)
             }
@@ -54,6 +56,34 @@ impl Engine {
         }
     }
 
+    /// Refuses what can't be done with a connection that is reserved only, or with a hairpin.
+    fn admit(&self, command: &Command) -> Result<(), CommandError> {
+        let needs_endpoint = matches!(
+            command,
+            Command::JoinConference { .. }
+                | Command::StartRelay { .. }
+                | Command::StartOperation { .. }
+                | Command::StopOperation { .. }
+                | Command::SendDigits { .. }
+        );
+        let peer = if let Command::StartRelay { b, .. } = command { Some(*b) } else { None };
+        let mut named = command.connection().into_iter().chain(peer).filter(|_| needs_endpoint);
+        let reserved = |id: &ConnectionId| {
+            let connection = self.slot_of(*id).and_then(|slot| self.connections[slot as usize].as_ref());
+            connection.is_some_and(|connection| connection.reserved_until.is_some())
+        };
+        if let Some(id) = named.find(reserved) {
+            return Err(CommandError::NotConnected(id));
+        }
+        if let Command::StartOperation { target: Target::Conference(id), .. } = command {
+            let room = self.find_conference(*id)?;
+            if self.conferences[room as usize].as_ref().is_some_and(|conference| conference.hairpin) {
+                return Err(CommandError::Busy);
+            }
+        }
+        Ok(())
+    }
+
     // Connections
 
     fn create_connection(&mut self, id: ConnectionId, spec: ConnectionSpec) -> Outcome {
@@ -66,6 +96,9 @@ impl Engine {
         }
         let mut connection = Connection::new(self.now, id, spec);
         arm_silence(&mut connection, id.slot_number(), &mut self.wheel);
+        if let Some(due) = connection.reserved_until {
+            self.wheel.arm(due, TimerKey::Reservation(id.slot_number()));
+        }
         self.connections[slot] = Some(connection);
         self.out.totals.connections += 1;
         self.review_listening(id.slot_number());
@@ -74,7 +107,7 @@ impl Engine {
 
     fn modify_connection(&mut self, id: ConnectionId, change: &ConnectionChange) -> Outcome {
         let slot = self.find(id)?;
-        let connection = self.connections[slot as usize].as_mut().ok_or(CommandError::UnknownConnection(id))?;
+        let connection = self.connections[slot as usize].as_ref().ok_or(CommandError::UnknownConnection(id))?;
         let mut spec = connection.spec;
         spec.remote = change.remote.or(spec.remote);
         spec.remote_rtcp = change.remote_rtcp.or(spec.remote_rtcp);
@@ -87,12 +120,11 @@ impl Engine {
         spec.direction = change.direction.unwrap_or(spec.direction);
         spec.digit_source = change.digit_source.unwrap_or(spec.digit_source);
         spec.rtp_timeout_ms = change.rtp_timeout_ms.unwrap_or(spec.rtp_timeout_ms);
-        let before = core::mem::replace(&mut connection.spec, spec);
-        let in_use = matches!(connection.link, Link::Conference(_)) || connection.runs_any();
-        if !Connection::has_valid_ptime(&spec) || (in_use && !connection.is_mixable()) {
-            connection.spec = before;
+        if !self.may_become(slot, &spec) {
             return Err(CommandError::UnsupportedCodec);
         }
+        let connection = self.connections[slot as usize].as_mut().ok_or(CommandError::UnknownConnection(id))?;
+        let before = core::mem::replace(&mut connection.spec, spec);
         if let Some(media) = connection.media.as_mut().filter(|media| media.sender.is_partial()) {
             if !spec.direction.sends() {
                 media.sender.discard_partial();
@@ -100,6 +132,10 @@ impl Engine {
                 // One packet never holds two codecs: what was begun leaves as a short packet.
                 self.out.ready.push_back(slot);
             }
+        }
+        if change.remote.is_some() && connection.reserved_until.take().is_some() {
+            // Silence counts from here on.
+            connection.last_heard = self.now;
         }
         if before.remote_rtcp != spec.remote_rtcp {
             connection.rtcp_learned = None;
@@ -116,8 +152,49 @@ impl Engine {
             }
         }
         arm_silence(connection, slot, &mut self.wheel);
+        let link = connection.link;
         self.review_listening(slot);
+        if let Link::Conference(room) = link {
+            self.review_hairpin(room);
+        }
         Ok(Answer::Done)
+    }
+
+    /// Whether what a connection is wired to, and what runs on it, allows it to be so.
+    fn may_become(&self, slot: u32, spec: &ConnectionSpec) -> bool {
+        let Some(connection) = self.connections[slot as usize].as_ref() else { return false };
+        let can_mix = Connection::can_mix(spec);
+        if !Connection::has_valid_ptime(spec) || (connection.runs_any() && !can_mix) {
+            return false;
+        }
+        match connection.link {
+            Link::Conference(room) => self.conferences[room as usize].as_ref().is_some_and(|conference| {
+                let mut others = conference.members(&self.connections).filter(|&(other, _)| other != slot);
+                if can_mix && !conference.passes_on {
+                    true
+                } else {
+                    conference.hairpin && others.all(|(_, other)| Connection::can_pass_on(spec, &other.spec))
+                }
+            }),
+            Link::Relay(_) | Link::None => true,
+        }
+    }
+
+    /// Has a hairpin pass packets on, or mix, as its parties' codecs demand. They differ only while there is one party.
+    fn review_hairpin(&mut self, room: u32) {
+        let Some(conference) = self.conferences[room as usize].as_ref().filter(|room| room.hairpin) else { return };
+        let passes_on = conference.members(&self.connections).any(|(_, member)| !member.is_mixable());
+        if passes_on == conference.passes_on {
+            return;
+        }
+        let member = conference.participants.first().copied();
+        if let Some(conference) = self.conferences[room as usize].as_mut() {
+            conference.passes_on = passes_on;
+        }
+        if let Some(slot) = member.filter(|_| !passes_on) {
+            self.ensure_media(slot);
+            self.start_stream(slot);
+        }
     }
 
     fn inspect_connection(&self, id: ConnectionId) -> Outcome {
@@ -139,8 +216,8 @@ impl Engine {
         let epoch = self.epoch_of(slot);
         let at = self.due_of(slot).unwrap_or(self.now);
         let mut streams = self.stamp_release(slot);
-        if let Some(Link::Conference(room)) = self.link_of(slot) {
-            self.stamp_others(room, slot, &mut streams);
+        if let (Some(Link::Conference(room)), None) = (self.link_of(slot), self.relayed_to(slot)) {
+            self.stamp_without(room, slot, &mut streams);
         }
         self.release_wherever(slot, EndReason::Deleted);
         let effect = effect(EffectClock::Connection, epoch, received, at, streams);
@@ -193,9 +270,21 @@ impl Engine {
             return Err(CommandError::LimitReached);
         }
         let participants_max = spec.participants_max.min(u32::try_from(PARTICIPANTS_MAX).unwrap_or(u32::MAX));
-        self.conferences[slot] = Some(Conference::new(self.now, id, participants_max, self.phase_next));
+        let spec = ConferenceSpec { participants_max, ..spec };
+        self.conferences[slot] = Some(Conference::new(self.now, id, spec, self.phase_next));
         self.phase_next = self.phase_next.wrapping_add(1);
         self.out.totals.conferences += 1;
+        Ok(Answer::Done)
+    }
+
+    fn promote_conference(&mut self, id: ConferenceId) -> Outcome {
+        let room = self.find_conference(id)?;
+        let conference = self.conferences[room as usize].as_mut().ok_or(CommandError::UnknownConference(id))?;
+        if conference.passes_on {
+            return Err(CommandError::UnsupportedCodec);
+        }
+        // It is mixed already: nobody hears a difference.
+        conference.hairpin = false;
         Ok(Answer::Done)
     }
 
@@ -212,17 +301,32 @@ impl Engine {
         }
         let room = self.find_conference(conference)?;
         let place = self.conferences[room as usize].as_ref().ok_or(CommandError::UnknownConference(conference))?;
+        let before = Before { cast: place.cast, heard: false };
         if place.participants.len() >= place.participants_max as usize {
             return Err(CommandError::LimitReached);
         }
         let member = self.connections[slot as usize].as_ref().ok_or(CommandError::UnknownConnection(connection))?;
-        if !member.is_mixable() {
+        let mixable = member.is_mixable();
+        if place.hairpin && place.participants.len() >= HAIRPIN_MAX {
+            return Err(CommandError::Busy);
+        }
+        let fits = |other: &Connection| Connection::can_pass_on(&member.spec, &other.spec);
+        if (!mixable || place.passes_on)
+            && !(place.hairpin && place.members(&self.connections).all(|(_, other)| fits(other)))
+        {
             return Err(CommandError::UnsupportedCodec);
         }
-        self.ensure_media(slot);
+        let mut participant = Participant::new(spec).ok_or(CommandError::RoleConflict(connection))?;
+        participant.was_audible = participant.is_audible() && member.spec.direction.receives();
+        if place.hairpin && spec.role.needs_promotion() {
+            return Err(CommandError::Busy);
+        }
+        if mixable {
+            self.ensure_media(slot);
+        }
         if let Some(member) = self.connections[slot as usize].as_mut() {
             member.link = Link::Conference(room);
-            member.participant = Participant::new(spec);
+            member.participant = participant;
             // From here on the conference's clock drives it.
             member.solo_due = None;
             if let Some(media) = &mut member.media {
@@ -235,14 +339,25 @@ impl Engine {
         }
         if let Some(place) = self.conferences[room as usize].as_mut() {
             place.participants.push(slot);
+            place.passes_on = !mixable;
         }
-        self.review_conference(room);
-        self.start_stream(slot);
         let mut streams = Vec::new();
-        streams.extend(self.stamp_hearing(room, slot));
-        if !spec.muted {
-            self.stamp_others(room, slot, &mut streams);
+        if !mixable {
+            if let Some(peer) = self.relayed_to(slot) {
+                streams = self.stamp_relay(slot, peer);
+            }
+            return Ok(Answer::Effect(self.conference_effect(room, received, streams)));
         }
+        self.assign_role(room, slot, spec.role, &mut streams);
+        self.review_conference(room);
+        if let Some(place) = self.conferences[room as usize].as_mut().filter(|place| place.participants.len() > 1)
+            && participant.was_audible
+        {
+            place.announce(Notice::Joined);
+        }
+        self.start_stream(slot);
+        let change = ParticipantChange { deaf: Some(spec.deaf), ..ParticipantChange::default() };
+        self.stamp_change(room, slot, before, change, &mut streams);
         Ok(Answer::Effect(self.conference_effect(room, received, streams)))
     }
 
@@ -254,26 +369,41 @@ impl Engine {
         change: ParticipantChange,
     ) -> Outcome {
         let (room, slot) = self.find_participant(conference, connection)?;
+        let relayed_to = self.relayed_to(slot);
+        let member = self.connections[slot as usize].as_mut().ok_or(CommandError::UnknownConnection(connection))?;
+        let was = member.participant;
+        let mut participant = was.changed(change).ok_or(CommandError::RoleConflict(connection))?;
+        participant.was_audible |= participant.is_audible() && member.spec.direction.receives();
+        let hairpin = self.conferences[room as usize].as_ref().is_some_and(|conference| conference.hairpin);
+        if hairpin && participant.role.needs_promotion() {
+            return Err(CommandError::Busy);
+        }
+        member.participant = participant;
         let mut streams = Vec::new();
-        let heard_differently = change.muted.is_some() || change.gain_db.is_some();
-        if heard_differently {
-            let member = self.connections[slot as usize].as_ref();
-            streams.extend(member.and_then(Connection::stamp_in));
-            self.stamp_others(room, slot, &mut streams);
+        if participant.role != Role::Monitor
+            && (change.muted.is_some() || change.gain_db.is_some() || participant.role != was.role)
+        {
+            streams.extend(member.stamp_in());
         }
-        if change.deaf.is_some() {
-            streams.extend(self.stamp_hearing(room, slot));
+        if let Some(peer) = relayed_to {
+            streams.extend(change.muted.and_then(|_| self.stamp_relayed(slot, peer)));
+            streams.extend(change.deaf.and_then(|_| self.stamp_relayed(peer, slot)));
+            return Ok(Answer::Effect(self.conference_effect(room, received, streams)));
         }
-        if let Some(member) = self.connections[slot as usize].as_mut() {
-            member.participant.apply(change);
-        }
+        let cast = self.conferences[room as usize].as_ref().map_or_else(Cast::default, |conference| conference.cast);
+        self.assign_role(room, slot, participant.role, &mut streams);
+        self.stamp_change(room, slot, Before { cast, heard: was.can_be_heard() }, change, &mut streams);
         Ok(Answer::Effect(self.conference_effect(room, received, streams)))
     }
 
     fn leave(&mut self, received: Instant, conference: ConferenceId, connection: ConnectionId) -> Outcome {
         let (room, slot) = self.find_participant(conference, connection)?;
         let mut streams: Vec<_> = self.stamp_leaving(room, slot).into_iter().collect();
-        self.stamp_others(room, slot, &mut streams);
+        if let Some(peer) = self.relayed_to(slot) {
+            streams.extend(self.stamp_relayed(slot, peer));
+        } else {
+            self.stamp_without(room, slot, &mut streams);
+        }
         let effect = self.conference_effect(room, received, streams);
         self.unseat(room, slot, EndReason::LastLeft);
         Ok(Answer::Effect(effect))
@@ -312,18 +442,44 @@ impl Engine {
         Answer::Conferences { page, next }
     }
 
-    /// Takes a connection out of its conference; the last one out ends it.
+    /// Gives a participant a role; whoever had it is a party from then on, and may be heard by others.
+    fn assign_role(&mut self, room: u32, slot: u32, role: Role, streams: &mut Vec<StreamStamp>) {
+        let Some(conference) = self.conferences[room as usize].as_mut() else { return };
+        let Some(former) = conference.cast.assign(slot, role) else { return };
+        let Some(member) = self.connections[former as usize].as_mut() else { return };
+        member.participant.role = Role::Party;
+        if role == Role::Coach {
+            streams.extend(member.stamp_in());
+        }
+    }
+
+    /// Whether a conference ends if one participant leaves: monitors alone don't keep it.
+    fn ends_without(&self, room: u32, slot: u32) -> bool {
+        let Some(conference) = self.conferences[room as usize].as_ref() else { return true };
+        let is_monitor = |member: &Connection| member.participant.role == Role::Monitor;
+        let leaves_monitors = self.connections[slot as usize].as_ref().is_some_and(is_monitor);
+        let mut others = conference.members(&self.connections).filter(|&(other, _)| other != slot);
+        if leaves_monitors { others.next().is_none() } else { others.all(|(_, other)| is_monitor(other)) }
+    }
+
+    /// Takes a connection out of its conference; the last party out ends it.
     fn unseat(&mut self, room: u32, slot: u32, reason: EndReason) {
         let due = self.due_of(slot);
+        let over = self.ends_without(room, slot);
+        let was_audible = self.connections[slot as usize].as_ref().is_some_and(|member| member.participant.was_audible);
         let Some(conference) = self.conferences[room as usize].as_mut() else { return };
         let id = conference.id;
         conference.participants.retain(|&member| member != slot);
-        let empty = conference.participants.is_empty();
+        conference.cast.remove(slot);
         self.unlink(slot, id, due);
-        if empty {
+        if over {
             self.close_conference(room, reason);
         } else {
+            self.review_hairpin(room);
             self.review_conference(room);
+            if let Some(conference) = self.conferences[room as usize].as_mut().filter(|_| was_audible) {
+                conference.announce(Notice::Left);
+            }
         }
     }
 
@@ -693,13 +849,52 @@ impl Engine {
         streams.extend(conference.members(&self.connections).filter_map(|(_, member)| member.stamp_out(due)));
     }
 
-    /// What all others hear from the next frame on.
-    fn stamp_others(&self, room: u32, slot: u32, streams: &mut Vec<StreamStamp>) {
+    /// What participants hear from the next frame on who hear a participant's change.
+    fn stamp_change(
+        &self,
+        room: u32,
+        slot: u32,
+        before: Before,
+        change: ParticipantChange,
+        streams: &mut Vec<StreamStamp>,
+    ) {
         let Some(conference) = self.conferences[room as usize].as_ref() else { return };
+        let Some(changed) = self.connections[slot as usize].as_ref().map(|member| member.participant) else { return };
         let due = self.frame_due(room);
-        let others =
-            conference.members(&self.connections).filter(|&(member, other)| member != slot && !other.participant.deaf);
-        streams.extend(others.filter_map(|(_, other)| other.stamp_out(due)));
+        let (was, is) = (before.cast, conference.cast);
+        let differs = |listener: u32| {
+            // Others than the one that changes begin or cease to be heard only as coach, and a coach is never muted.
+            let others = [was.coach, is.coach].into_iter().flatten().filter(|&speaker| speaker != slot);
+            (before.heard && was.hears(listener, slot)) != (changed.can_be_heard() && is.hears(listener, slot))
+                || others.into_iter().any(|speaker| was.hears(listener, speaker) != is.hears(listener, speaker))
+        };
+        let revoiced = (change.muted.is_some() || change.gain_db.is_some()) && changed.role != Role::Monitor;
+        let hears =
+            |listener: u32| differs(listener) || (revoiced && (was.hears(listener, slot) || is.hears(listener, slot)));
+        let touched = |listener: u32, member: &Connection| {
+            (listener == slot && (change.deaf.is_some() || change.tariff_tone.is_some()))
+                || (!member.participant.deaf && hears(listener))
+        };
+        let members = conference.members(&self.connections).filter(|&(listener, member)| touched(listener, member));
+        streams.extend(members.filter_map(|(_, member)| member.stamp_out(due)));
+    }
+
+    /// What all others hear from the next frame on if a participant leaves; nothing more, if that ends the conference.
+    fn stamp_without(&self, room: u32, slot: u32, streams: &mut Vec<StreamStamp>) {
+        let Some(conference) = self.conferences[room as usize].as_ref() else { return };
+        let Some(leaver) = self.connections[slot as usize].as_ref() else { return };
+        let mut others = conference.members(&self.connections).filter(|&(listener, _)| listener != slot);
+        if self.ends_without(room, slot) {
+            streams.extend(others.filter_map(|(monitor, _)| self.stamp_leaving(room, monitor)));
+        } else if leaver.participant.role != Role::Monitor {
+            let due = self.frame_due(room);
+            // Also to those who don't hear a coach.
+            let tone = leaver.participant.was_audible && conference.announces();
+            let hear = others.by_ref().filter(|&(listener, other)| {
+                !other.participant.deaf && (tone || conference.cast.hears(listener, slot))
+            });
+            streams.extend(hear.filter_map(|(_, other)| other.stamp_out(due)));
+        }
     }
 
     /// What a participant who goes is not sent any more; a prompt of his own goes on.
@@ -710,15 +905,18 @@ impl Engine {
 
     /// The first timestamp that a connection's own stream does not send if it ends now.
     fn stamp_end(&self, slot: u32) -> Option<StreamStamp> {
+        if let Some(peer) = self.relayed_to(slot) {
+            return self.stamp_relayed(peer, slot);
+        }
         self.connections[slot as usize].as_ref().and_then(Connection::stamp_unsent)
     }
 
     /// What ends with a connection: its own stream, what it relayed, what it sent us.
     fn stamp_release(&self, slot: u32) -> Vec<StreamStamp> {
         let Some(connection) = self.connections[slot as usize].as_ref() else { return Vec::new() };
-        let mut streams: Vec<_> = match connection.link {
-            Link::Relay(peer) => self.stamp_relay(peer, slot),
-            Link::Conference(_) | Link::None => connection.stamp_unsent().into_iter().collect(),
+        let mut streams: Vec<_> = match self.relayed_to(slot) {
+            Some(peer) => self.stamp_relay(peer, slot),
+            None => connection.stamp_unsent().into_iter().collect(),
         };
         streams.extend(connection.stamp_in());
         streams
@@ -761,8 +959,8 @@ impl Engine {
             muted: member.participant.muted,
             deaf: member.participant.deaf,
             gain_db: member.participant.gain_db,
-            role: Role::Party,
-            tariff_tone: false,
+            role: member.participant.role,
+            tariff_tone: member.participant.tariff_tone,
             talking: member.participant.talk.is_talking(),
             level_db: member.participant.talk.level_dbov(),
         });
@@ -770,10 +968,18 @@ impl Engine {
             id: conference.id,
             participants: participants.collect(),
             operations: conference.operations.iter().flatten().map(|operation| operation.id()).collect(),
-            hairpin: false,
+            hairpin: conference.hairpin,
             media_time_ms: self.now.millis_since(conference.epoch),
         }
     }
+}
+
+/// What was before a participant changed.
+#[derive(Clone, Copy)]
+struct Before {
+    cast: Cast,
+    /// It could be heard.
+    heard: bool,
 }
 
 /// Begins an operation in a free place.

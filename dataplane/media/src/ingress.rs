@@ -22,8 +22,11 @@ impl Engine {
         meta: &DatagramMeta,
         datagram: &mut [u8],
     ) -> Result<Disposition, DropReason> {
-        if self.connections.get(meta.port.slot as usize).is_none_or(Option::is_none) {
+        let Some(connection) = self.connections.get(meta.port.slot as usize).and_then(Option::as_ref) else {
             return Err(DropReason::ClosedPort);
+        };
+        if connection.reserved_until.is_some() {
+            return Err(DropReason::Reserved);
         }
         if datagram.is_empty() {
             return Err(DropReason::Empty);
@@ -97,7 +100,16 @@ impl Engine {
         }
         match connection.link {
             Link::Relay(peer) => self.relay_rtp(now, slot, peer, datagram),
-            Link::Conference(_) => Ok(Disposition::Consumed),
+            Link::Conference(room) => {
+                let conference = self.conferences[room as usize].as_ref();
+                let Some(conference) = conference.filter(|conference| conference.passes_on) else {
+                    return Ok(Disposition::Consumed);
+                };
+                let peer = conference.peer_of(slot).ok_or(DropReason::Unrouted)?;
+                let heard = connection.participant.can_be_heard();
+                let hears = self.connections[peer as usize].as_ref().is_some_and(|peer| !peer.participant.deaf);
+                if heard && hears { self.relay_rtp(now, slot, peer, datagram) } else { Err(DropReason::Muted) }
+            }
             Link::None if connection.needs_audio() => Ok(Disposition::Consumed),
             Link::None => Err(DropReason::Unrouted),
         }
@@ -116,9 +128,21 @@ impl Engine {
         }
     }
 
+    /// The other end of the relay, or of the hairpin that passes packets on.
+    pub(crate) fn relayed_to(&self, slot: u32) -> Option<u32> {
+        match self.connections[slot as usize].as_ref()?.link {
+            Link::Relay(peer) => Some(peer),
+            Link::Conference(room) => {
+                let conference = self.conferences[room as usize].as_ref().filter(|conference| conference.passes_on)?;
+                conference.peer_of(slot)
+            }
+            Link::None => None,
+        }
+    }
+
     fn relay_rtp(&mut self, now: Instant, from: u32, to: u32, datagram: &mut [u8]) -> Result<Disposition, DropReason> {
+        debug_assert_eq!(self.relayed_to(to), Some(from), "both sides of a relay know each other");
         let Some(peer) = self.connections[to as usize].as_mut() else { return Err(DropReason::Unrouted) };
-        debug_assert_eq!(peer.link, Link::Relay(from), "both sides of a relay know each other");
         if !peer.spec.direction.sends() {
             return Err(DropReason::Direction);
         }
@@ -161,7 +185,7 @@ impl Engine {
         }
         connection.counters.rtcp_in += 1;
         self.out.totals.packets_in += 1;
-        let Link::Relay(to) = connection.link else { return Ok(Disposition::Consumed) };
+        let Some(to) = self.relayed_to(meta.port.slot) else { return Ok(Disposition::Consumed) };
         let Some(peer) = self.connections[to as usize].as_mut() else { return Ok(Disposition::Consumed) };
         let target = Some(peer.rtcp_target().ok_or(DropReason::NoTarget)?);
         peer.counters.rtcp_out += 1;
@@ -173,7 +197,9 @@ impl Engine {
 /// Whether somebody is there to use the samples.
 fn wants_samples(connection: &Connection, conferences: &[Option<crate::conference::Conference>]) -> bool {
     match connection.link {
-        Link::Conference(conference) => conferences[conference as usize].as_ref().is_some_and(|room| room.running),
+        Link::Conference(conference) => {
+            connection.is_listened_to() && conferences[conference as usize].as_ref().is_some_and(|room| room.running)
+        }
         Link::Relay(_) | Link::None => connection.solo_due.is_some() && connection.needs_audio(),
     }
 }

@@ -31,4 +31,5 @@ pub mod samples;
 mod sender;
 mod talk;
 pub mod time;
+mod tones;
 mod wheel;

@@ -29,6 +29,8 @@ pub const CONNECTIONS_MAX: usize = 16_384;
 pub const CONFERENCES_MAX: usize = 8_192;
 /// Participants of one conference.
 pub const PARTICIPANTS_MAX: usize = 4_096;
+/// Participants of a hairpin.
+pub const HAIRPIN_MAX: usize = 2;
 /// Operations that run at once on one connection (Metreos.MediaControl: three).
 pub const CONNECTION_OPERATIONS_MAX: usize = 3;
 /// Operations that run at once on one conference.
@@ -53,6 +55,16 @@ pub const SPEED_PERCENT: (u16, u16) = (50, 150);
 pub const TONE_HZ: (u16, u16) = (200, 3000);
 /// Levels of a tone in dBm0.
 pub const TONE_DBM0: (i8, i8) = (-40, 0);
+/// Length of the tones that a conference makes by itself: when somebody joins or leaves, and the tariff tone.
+pub const NOTICE_TONE_MS: u32 = 200;
+/// Their level in dBm0.
+pub const NOTICE_TONE_DBM0: i8 = -20;
+/// The two halves of the tone when somebody joins, in Hz; when somebody leaves they change places.
+pub const JOIN_TONE_HZ: (u16, u16) = (550, 650);
+/// The tariff tone, in Hz.
+pub const TARIFF_TONE_HZ: u16 = 1000;
+/// From the beginning of one tariff tone to that of the next, and from when it is switched on to the first.
+pub const TARIFF_PERIOD: Duration = Duration::from_secs(15);
 /// Prompts of one play.
 pub const PROMPTS_MAX: usize = 64;
 /// Payload types a connection may name besides the static ones.
@@ -91,4 +103,5 @@ pub const EVENTS_WAITING_MAX: usize = 4096;
 
 const _: () = assert!(JITTER_SAMPLES.is_power_of_two());
 const _: () = assert!(SAMPLE_RATE_HZ.is_multiple_of(1000 / FRAME_MS));
+const _: () = assert!(NOTICE_TONE_MS.is_multiple_of(FRAME_MS) && TARIFF_PERIOD.as_millis() <= 60_000);
 const _: () = assert!(CONNECTIONS_MAX < 1 << 24 && CONFERENCES_MAX < 1 << 24);
