@@ -13,6 +13,7 @@
 //! | [`mod@dtmf`] | finds in-band digits (ITU-T Q.23, Q.24) |
 //! | [`mod@tone`] | one or two sines |
 //! | [`mod@adpcm`] | Dialogic ADPCM, for `.vox` files |
+//! | [`mod@g726`] | decodes G.726 at 16 kbit/s |
 //! | [`mod@stretch`] | another speed at the same pitch |
 
 pub mod adpcm;
@@ -20,6 +21,7 @@ mod dispatch;
 pub mod dtmf;
 pub mod format;
 pub mod g711;
+pub mod g726;
 pub mod mix;
 pub mod stretch;
 pub mod tone;
