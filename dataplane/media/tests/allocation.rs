@@ -1,4 +1,4 @@
-//! The packet path allocates nothing once it is warm: relaying, mixing, playing and recording.
+//! The packet path allocates nothing once it is warm: relaying, mixing, and every operation.
 #![expect(unsafe_code, reason = "a global allocator that counts")]
 #![expect(
     clippy::cast_possible_truncation,
@@ -12,9 +12,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ringbridge_codec::g711;
 use ringbridge_media::command::{
-    CodecKind, Command, ConferenceSpec, ConnectionSpec, OperationSpec, ParticipantSpec, Request, StopConditions, Target,
+    CodecKind, Command, ConferenceSpec, ConnectionSpec, DigitSource, OperationSpec, ParticipantSpec, PlayAdjust,
+    PlayChange, Request, StopConditions, Target, ToneSpec,
 };
+use ringbridge_media::digits::{DigitSet, Digits};
 use ringbridge_media::engine::Engine;
 use ringbridge_media::event::Event;
 use ringbridge_media::id::{ConferenceId, ConnectionId, OperationId, ShardId};
@@ -67,7 +70,10 @@ const SHARD: ShardId = ShardId(0);
 const ROOMS: u32 = 100;
 const MEMBERS: u32 = 10;
 const RELAYS: u32 = 50;
-const PHONES: u32 = ROOMS * MEMBERS + 2 * RELAYS;
+/// Phones that press digits: tones in the audio, and telephone-events.
+const LISTENERS: u32 = 40;
+const EVENT_SENDERS: u32 = 40;
+const PHONES: u32 = ROOMS * MEMBERS + 2 * RELAYS + LISTENERS + EVENT_SENDERS;
 
 #[test]
 fn the_counter_counts() {
@@ -92,6 +98,7 @@ struct World {
     forwarded: u64,
     recorded: u64,
     ended: u64,
+    digits: u64,
 }
 
 impl World {
@@ -112,6 +119,7 @@ impl World {
         }
         while let Some(event) = self.engine.poll_event() {
             self.ended += u64::from(matches!(event, Event::OperationEnded { .. }));
+            self.digits += u64::from(matches!(event, Event::Digit { .. }));
         }
         while self.engine.poll_port_action().is_some() {}
         for queue in &self.queues {
@@ -147,9 +155,26 @@ impl World {
         // Ten seconds of talk, ten seconds of pause, so that talk begins and ends.
         let loud = (n / 500 + phone).is_multiple_of(2);
         bytes[RTP_HEADER_BYTES..].fill(if loud { 0x90 } else { 0xff });
+        if phone >= PHONES - LISTENERS {
+            // A digit of 100 ms every second.
+            if n % 50 < 5 {
+                for (at, byte) in bytes[RTP_HEADER_BYTES..].iter_mut().enumerate() {
+                    let turns = f64::from(n * 160 + at as u32) / 8_000.0 * std::f64::consts::TAU;
+                    let sample = ((turns * 697.0).sin() + (turns * 1209.0).sin()) * 4_000.0;
+                    g711::encode_ulaw(&[sample as i16], std::slice::from_mut(byte));
+                }
+            } else {
+                bytes[RTP_HEADER_BYTES..].fill(0xff);
+            }
+        }
+        // Now and then a telephone-event takes the place of the audio.
+        let is_event = (PHONES - LISTENERS - EVENT_SENDERS..PHONES - LISTENERS).contains(&phone) && n % 10 == 0;
+        if is_event {
+            bytes[RTP_HEADER_BYTES..RTP_HEADER_BYTES + 4].copy_from_slice(&[5, 0x80, 0, 160]);
+        }
         let header = RtpHeader {
             marker: false,
-            payload_type: 0,
+            payload_type: if is_event { 101 } else { 0 },
             sequence_number: SeqNumber(n as u16),
             timestamp: RtpTimestamp(n * 160 + phone),
             ssrc: Ssrc(phone),
@@ -164,7 +189,7 @@ impl World {
 }
 
 #[test]
-fn relaying_mixing_playing_and_recording_allocate_nothing_once_warm() {
+fn relaying_mixing_and_operations_allocate_nothing_once_warm() {
     let now = Instant::from_millis(1_000);
     let mut world = World {
         engine: Engine::new(SHARD, 1, now),
@@ -174,6 +199,7 @@ fn relaying_mixing_playing_and_recording_allocate_nothing_once_warm() {
         forwarded: 0,
         recorded: 0,
         ended: 0,
+        digits: 0,
     };
     for slot in 0..PHONES {
         let tx_codec = if slot % 2 == 0 { CodecKind::Pcmu } else { CodecKind::Pcma };
@@ -184,6 +210,11 @@ fn relaying_mixing_playing_and_recording_allocate_nothing_once_warm() {
             ptime_ms: [10, 20, 30, 40][slot as usize % 4],
             rtp_timeout_ms: Some(100 + slot * 7 % 900),
             handover: slot % 3 == 0,
+            digit_source: if slot >= PHONES - LISTENERS || slot % 50 == 7 {
+                DigitSource::Auto
+            } else {
+                DigitSource::Events
+            },
             ..ConnectionSpec::default()
         };
         world.command(Command::CreateConnection { id: connection(slot), spec: Box::new(spec) });
@@ -209,13 +240,18 @@ fn relaying_mixing_playing_and_recording_allocate_nothing_once_warm() {
         }
     }
 
+    for n in 0..LISTENERS + EVENT_SENDERS {
+        world.listen(2_000 + 3 * n, connection(ROOMS * MEMBERS + 2 * RELAYS + n), n, &prompt);
+    }
+
     // Once through everything, pauses included.
     let mut ms = 0;
     while ms < 25_000 {
         world.step(ms);
         ms += 1;
     }
-    let before = (world.packets_out, world.forwarded, world.recorded);
+    assert!(world.ended == 0, "everything runs");
+    let before = (world.packets_out, world.forwarded, world.recorded, world.digits);
     let allocated = allocations();
     while ms < 35_000 {
         world.step(ms);
@@ -225,11 +261,48 @@ fn relaying_mixing_playing_and_recording_allocate_nothing_once_warm() {
     assert!(world.packets_out - before.0 > 400_000, "{}", world.packets_out - before.0);
     assert!(world.forwarded - before.1 > 20_000, "{}", world.forwarded - before.1);
     assert!(world.recorded - before.2 > 50_000, "{}", world.recorded - before.2);
+    assert!(world.digits - before.3 > 1_000, "{}", world.digits - before.3);
     assert_eq!(world.ended, 0, "everything still runs");
     assert_eq!(allocated, 0);
 }
 
 impl World {
+    /// Gathers, detects, and plays at another speed or a tone.
+    fn listen(&mut self, operation: u32, connection: ConnectionId, n: u32, prompt: &Arc<[i16]>) {
+        let target = Target::Connection(connection);
+        let until = StopConditions {
+            digit: DigitSet::parse("D"),
+            digit_list: DigitSet::parse("ABC"),
+            digit_pattern: Digits::parse("99"),
+            max_time_ms: Some(3_600_000),
+            silence_ms: Some(3_600_000),
+            nonsilence_ms: Some(3_600_000),
+            ..StopConditions::default()
+        };
+        let heard = if n % 2 == 0 {
+            let playlist = Box::new(Playlist { prompts: vec![Prompt::Whole(Arc::clone(prompt))] });
+            OperationSpec::Play { playlist, volume: None, speed: Some(-3), isolate: true, until }
+        } else {
+            let tone = ToneSpec { first: (600, -10), second: Some((900, -20)) };
+            OperationSpec::Tone { tone, duration_ms: None, isolate: false, until }
+        };
+        let operations = [
+            heard,
+            OperationSpec::GatherDigits { flush: false, until },
+            match n % 3 {
+                0 => OperationSpec::DetectSilence { until },
+                1 => OperationSpec::DetectNonSilence { until },
+                _ => OperationSpec::GatherDigits { flush: true, until },
+            },
+        ];
+        for (spec, number) in operations.into_iter().zip(operation..) {
+            let id = OperationId::new(SHARD, number, 1);
+            self.command(Command::StartOperation { id, target, operation: Box::new(spec) });
+        }
+        let change = PlayChange { adjust: PlayAdjust::VolumeBy(-2), only_if_playing: false };
+        self.command(Command::AdjustPlay { target, change });
+    }
+
     /// Plays and records on `target`.
     fn operate(&mut self, operation: u32, target: Target, prompt: &Arc<[i16]>) {
         let playlist = Box::new(Playlist { prompts: vec![Prompt::Whole(Arc::clone(prompt))] });
