@@ -1,4 +1,5 @@
-//! The packet path allocates nothing once it is warm: relaying, mixing, and every operation.
+//! The packet path allocates nothing once it is warm: relaying, passing on, mixing with all roles and tones, and every
+//! operation.
 #![expect(unsafe_code, reason = "a global allocator that counts")]
 #![expect(
     clippy::cast_possible_truncation,
@@ -15,7 +16,7 @@ use std::time::Duration;
 use ringbridge_codec::g711;
 use ringbridge_media::command::{
     CodecKind, Command, ConferenceSpec, ConnectionSpec, DigitSource, OperationSpec, ParticipantSpec, PlayAdjust,
-    PlayChange, Request, StopConditions, Target, ToneSpec,
+    PlayChange, Request, Role, StopConditions, Target, ToneSpec,
 };
 use ringbridge_media::digits::{DigitSet, Digits};
 use ringbridge_media::engine::Engine;
@@ -84,6 +85,11 @@ fn the_counter_counts() {
     grown.reserve_exact(100);
     std::hint::black_box(grown);
     assert_eq!(allocations(), before + 3);
+}
+
+/// Whether a pair is not relayed, but patched as a hairpin that can't be decoded.
+const fn is_hairpin(pair: u32) -> bool {
+    pair % 2 == 1
 }
 
 fn address(slot: u32) -> SocketAddr {
@@ -202,12 +208,20 @@ fn relaying_mixing_and_operations_allocate_nothing_once_warm() {
         digits: 0,
     };
     for slot in 0..PHONES {
-        let tx_codec = if slot % 2 == 0 { CodecKind::Pcmu } else { CodecKind::Pcma };
+        let hairpin = slot >= ROOMS * MEMBERS && is_hairpin((slot - ROOMS * MEMBERS) / 2);
+        let rx_codec = if hairpin { CodecKind::G729 } else { CodecKind::Pcmu };
+        let tx_codec = match slot % 2 {
+            _ if hairpin => CodecKind::G729,
+            0 => CodecKind::Pcmu,
+            _ => CodecKind::Pcma,
+        };
         let spec = ConnectionSpec {
             remote: Some(address(slot)),
+            rx_codec,
+            rx_payload_type: rx_codec.payload_type(),
             tx_codec,
             tx_payload_type: tx_codec.payload_type(),
-            ptime_ms: [10, 20, 30, 40][slot as usize % 4],
+            ptime_ms: if hairpin { 20 } else { [10, 20, 30, 40][slot as usize % 4] },
             rtp_timeout_ms: Some(100 + slot * 7 % 900),
             handover: slot % 3 == 0,
             digit_source: if slot >= PHONES - LISTENERS || slot % 50 == 7 {
@@ -222,18 +236,40 @@ fn relaying_mixing_and_operations_allocate_nothing_once_warm() {
     let prompt: Arc<[i16]> = vec![2_000i16; 8_000 * 120].into();
     for n in 0..ROOMS {
         let id = ConferenceId::new(SHARD, n, 1);
-        world.command(Command::CreateConference { id, spec: ConferenceSpec::default() });
+        let tones = n % 2 == 0;
+        world.command(Command::CreateConference { id, spec: ConferenceSpec { tones, ..ConferenceSpec::default() } });
         for member in 0..MEMBERS {
+            let role = match member {
+                1 if n % 4 == 0 => Role::Coach,
+                2 if n % 4 == 0 => Role::Pupil,
+                3 | 4 if n % 4 == 0 => Role::Monitor,
+                _ => Role::Party,
+            };
             world.command(Command::JoinConference {
                 conference: id,
                 connection: connection(n * MEMBERS + member),
-                participant: ParticipantSpec { gain_db: (member % 3) as i16, ..ParticipantSpec::default() },
+                participant: ParticipantSpec {
+                    gain_db: (member % 3) as i16,
+                    role,
+                    tariff_tone: role != Role::Coach && member % 2 == 0,
+                    ..ParticipantSpec::default()
+                },
             });
         }
         world.operate(2 * n, Target::Conference(id), &prompt);
     }
     for n in 0..RELAYS {
         let (a, b) = (ROOMS * MEMBERS + 2 * n, ROOMS * MEMBERS + 2 * n + 1);
+        if is_hairpin(n) {
+            let conference = ConferenceId::new(SHARD, ROOMS + n, 1);
+            let spec = ConferenceSpec { hairpin: true, ..ConferenceSpec::default() };
+            world.command(Command::CreateConference { id: conference, spec });
+            for slot in [a, b] {
+                let (connection, participant) = (connection(slot), ParticipantSpec::default());
+                world.command(Command::JoinConference { conference, connection, participant });
+            }
+            continue;
+        }
         world.command(Command::StartRelay { a: connection(a), b: connection(b) });
         if n % 5 == 0 {
             world.operate(1_000 + 2 * n, Target::Connection(connection(b)), &prompt);

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ringbridge_media::event::{Answer, Effect};
+use ringbridge_media::command::Role;
+use ringbridge_media::event::{Answer, ConferenceStatus, Effect, EndReason};
 use ringbridge_media::id::{ConferenceId, ConnectionId, OperationId};
+use ringbridge_media::time::Instant;
 use ringbridge_wire::rtp::RtpPacket;
 
 /// The stream of our own towards one connection.
@@ -70,14 +72,24 @@ pub(crate) struct Ledger {
     pub(crate) connections: BTreeSet<ConnectionId>,
     pub(crate) conferences: BTreeSet<ConferenceId>,
     pub(crate) operations: BTreeSet<OperationId>,
+    /// Reserved only, and until when.
+    pub(crate) reserved: BTreeMap<ConnectionId, Instant>,
     /// Told to be deleted, but not yet said to have ended.
     deleted: BTreeSet<ConnectionId>,
 }
 
 impl Ledger {
-    pub(crate) fn connection_ended(&mut self, id: ConnectionId) {
+    pub(crate) fn connection_ended(&mut self, now: Instant, id: ConnectionId, reason: EndReason) {
         assert!(self.connections.remove(&id), "{id} ended, and was not there");
-        self.deleted.insert(id);
+        let reserved_until = self.reserved.remove(&id);
+        if reason == EndReason::Expired {
+            assert!(
+                reserved_until.is_some_and(|until| until <= now),
+                "{id} expired, reserved until {reserved_until:?}"
+            );
+        } else {
+            self.deleted.insert(id);
+        }
     }
 
     pub(crate) fn conference_ended(&mut self, id: ConferenceId) {
@@ -104,14 +116,28 @@ impl Ledger {
                 }
                 check_effect(effect);
             }
+            Answer::Conference(status) => check_conference(status),
             Answer::Done
             | Answer::Connection(_)
             | Answer::Connections { .. }
-            | Answer::Conference(_)
             | Answer::Conferences { .. }
             | Answer::Operations(_) => {}
         }
         assert!(self.deleted.is_empty(), "ended, but not said to be deleted: {:?}", self.deleted);
+    }
+}
+
+/// What is true of every conference at any time.
+fn check_conference(status: &ConferenceStatus) {
+    let count = |role| status.participants.iter().filter(|member| member.role == role).count();
+    let (coaches, pupils) = (count(Role::Coach), count(Role::Pupil));
+    assert!(coaches <= 1 && pupils <= 1, "{status:?}");
+    assert!(!status.hairpin || (status.participants.len() <= 2 && coaches + pupils == 0), "{status:?}");
+    assert!(!status.hairpin || status.operations.is_empty(), "{status:?}");
+    for member in &status.participants {
+        assert!(!member.muted || member.role == Role::Party, "{status:?}");
+        assert!(!member.tariff_tone || member.role != Role::Coach, "{status:?}");
+        assert!(!member.talking || member.role != Role::Monitor, "{status:?}");
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use ringbridge_codec::g711;
 use ringbridge_media::command::{
     CodecKind, Command, ConferenceSpec, ConnectionChange, ConnectionSpec, Direction, OperationSpec, ParticipantChange,
-    ParticipantSpec, Request, StopConditions, Target,
+    ParticipantSpec, Request, Role, StopConditions, Target,
 };
 use ringbridge_media::engine::{Engine, Totals};
 use ringbridge_media::event::{CommandError, DropReason, Event};
@@ -249,6 +249,7 @@ impl World {
         let Transmit { port, target, len } = transmit;
         let owner = self.shards[shard].slots.get(&port.slot).copied();
         assert!(owner.is_some(), "a packet leaves by a port that is closed");
+        assert!(owner.is_none_or(|id| !self.ledger.reserved.contains_key(&id)), "to one that is reserved only");
         let connected = self.shards[shard].connected.get(&port.index()).copied();
         let target = target.or(connected).expect("a packet has a destination");
         assert_ne!(target.ip(), SocketAddr::from(([203, 0, 113, 9], 9)).ip(), "a stranger is sent media");
@@ -344,9 +345,9 @@ impl World {
                 let _ = write!(line, "{id} {target:?} {kind:?} {condition:?} {elapsed_ms} {digits:?} {playlist}");
                 self.ledger.operation_ended(id);
             }
-            Event::ConnectionEnded { id, .. } => {
+            Event::ConnectionEnded { id, reason, .. } => {
                 let _ = write!(line, "{event:?}");
-                self.ledger.connection_ended(id);
+                self.ledger.connection_ended(self.now, id, reason);
                 self.phones.remove(&id);
             }
             Event::ConferenceEnded { id, .. } => {
@@ -371,7 +372,7 @@ impl World {
     // The storm
 
     fn storm(&mut self) {
-        match self.dice.below(24) {
+        match self.dice.below(28) {
             0..5 => self.create_connection(),
             5 | 6 => self.create_conference(),
             7..12 => {
@@ -380,7 +381,8 @@ impl World {
                     muted: self.dice.one_in(5),
                     deaf: self.dice.one_in(5),
                     gain_db: self.gain(),
-                    ..ParticipantSpec::default()
+                    role: self.role(),
+                    tariff_tone: self.dice.one_in(5),
                 };
                 self.command(Command::JoinConference { conference, connection, participant });
             }
@@ -390,7 +392,8 @@ impl World {
                     muted: self.dice.one_in(2).then(|| self.dice.one_in(2)),
                     deaf: self.dice.one_in(2).then(|| self.dice.one_in(3)),
                     gain_db: self.dice.one_in(2).then(|| self.gain()),
-                    ..ParticipantChange::default()
+                    role: self.dice.one_in(3).then(|| self.role()),
+                    tariff_tone: self.dice.one_in(4).then(|| self.dice.one_in(2)),
                 };
                 self.command(Command::SetParticipant { conference, connection, change });
             }
@@ -417,6 +420,15 @@ impl World {
             19 | 20 => self.start_operation(),
             21 => self.stop_operation(),
             22 => self.modify(),
+            23 => self.complete(),
+            24 => {
+                let id = self.any_conference();
+                self.command(Command::PromoteConference { id });
+            }
+            25 | 26 => {
+                let id = self.any_conference();
+                self.command(Command::InspectConference { id });
+            }
             _ => self.relocate(),
         }
     }
@@ -427,6 +439,7 @@ impl World {
             Some((shard, _)) => shard,
             None => usize::from(home_of(&command).0 % SHARDS),
         };
+        let refused = self.needs_remote(&command);
         let new = if let Command::CreateConnection { id, .. } = &command { Some(*id) } else { None };
         self.token += 1;
         let token = self.token;
@@ -437,6 +450,7 @@ impl World {
         self.drain(shard);
         let answers = std::mem::take(&mut self.answers);
         assert!(matches!(answers[..], [(answered, _)] if answered == token), "one answer to {token}: {answers:?}");
+        assert!(!(refused && answers[0].1), "{token}: a connection is reserved only");
         answers[0].1
     }
 
@@ -451,16 +465,23 @@ impl World {
         self.generation += 1;
         let id = ConnectionId::new(ShardId(shard), slot, self.generation);
         let address = SocketAddr::from(([10, shard, 0, u8::try_from(slot).expect("few")], 4_000));
-        let codec = *self.dice.pick(&[CodecKind::Pcmu, CodecKind::Pcma]);
-        let tx_codec = *self.dice.pick(&[CodecKind::Pcmu, CodecKind::Pcma]);
+        let mut codec = *self.dice.pick(&[CodecKind::Pcmu, CodecKind::Pcma]);
+        let mut tx_codec = *self.dice.pick(&[CodecKind::Pcmu, CodecKind::Pcma]);
+        let mut ptime_ms = *self.dice.pick(&[10, 20, 20, 30, 40]);
+        if self.dice.one_in(4) {
+            // Nobody can tell what is in it.
+            (codec, tx_codec, ptime_ms) = (CodecKind::G729, CodecKind::G729, 20);
+        }
+        let reserve_ms = self.dice.one_in(4).then(|| 1 + u32::try_from(self.dice.below(1_500)).expect("small"));
         let spec = ConnectionSpec {
-            // An address is always given: without one the first comer is learned, which may be the stranger.
-            remote: Some(address),
+            // An address is always given before anybody is learned: without one it may be the stranger.
+            remote: reserve_ms.is_none().then_some(address),
+            reserve_ms,
             rx_codec: codec,
             rx_payload_type: codec.payload_type(),
             tx_codec,
             tx_payload_type: tx_codec.payload_type(),
-            ptime_ms: *self.dice.pick(&[10, 20, 20, 30, 40]),
+            ptime_ms,
             rtp_timeout_ms: self.dice.one_in(2).then(|| 50 + u32::try_from(self.dice.below(2_000)).expect("small")),
             ..ConnectionSpec::default()
         };
@@ -476,6 +497,10 @@ impl World {
         };
         self.connections.push(id);
         self.ledger.connections.insert(id);
+        if let Some(ms) = reserve_ms {
+            let until = self.now + Duration::from_millis(u64::from(ms));
+            self.ledger.reserved.insert(id, until);
+        }
         let next_at = self.now + Duration::from_micros(self.dice.below(300_000));
         self.phones.insert(id, Phone::new(id, address, codec, spec.ptime_ms, next_at, voice));
         assert!(self.command(Command::CreateConnection { id, spec: Box::new(spec) }));
@@ -493,11 +518,11 @@ impl World {
         let id = ConferenceId::new(shard, slot, self.generation);
         self.conferences.push(id);
         self.ledger.conferences.insert(id);
+        let (hairpin, tones) = (self.dice.one_in(3), self.dice.one_in(2));
         let participants_max = 1 + u32::try_from(self.dice.below(8)).expect("small");
-        assert!(self.command(Command::CreateConference {
-            id,
-            spec: ConferenceSpec { participants_max, ..ConferenceSpec::default() }
-        }));
+        assert!(
+            self.command(Command::CreateConference { id, spec: ConferenceSpec { participants_max, hairpin, tones } })
+        );
     }
 
     fn start_operation(&mut self) {
@@ -554,7 +579,9 @@ impl World {
 
     fn modify(&mut self) {
         let id = self.any_connection();
-        let codec = |dice: &mut Dice| *dice.pick(&[(CodecKind::Pcmu, 0), (CodecKind::Pcma, 8)]);
+        let codec = |dice: &mut Dice| {
+            *dice.pick(&[(CodecKind::Pcmu, 0), (CodecKind::Pcma, 8), (CodecKind::Pcma, 8), (CodecKind::G729, 18)])
+        };
         let change = ConnectionChange {
             tx_codec: self.dice.one_in(2).then(|| codec(&mut self.dice)),
             ptime_ms: self.dice.one_in(3).then(|| *self.dice.pick(&[10, 20, 25, 30, 40, 0])),
@@ -566,7 +593,30 @@ impl World {
             remote: self.dice.one_in(3).then(|| self.phones.get(&id).map(|phone| phone.address)).flatten(),
             ..ConnectionChange::default()
         };
-        self.command(Command::ModifyConnection { id, change: Box::new(change) });
+        let completes = change.remote.is_some();
+        if self.command(Command::ModifyConnection { id, change: Box::new(change) }) && completes {
+            self.ledger.reserved.remove(&id);
+        }
+    }
+
+    /// Gives a remote address to one that waits for it.
+    fn complete(&mut self) {
+        let Some((&id, _)) = self.ledger.reserved.first_key_value() else { return };
+        let change = ConnectionChange { remote: Some(self.phones[&id].address), ..ConnectionChange::default() };
+        assert!(self.command(Command::ModifyConnection { id, change: Box::new(change) }));
+        self.ledger.reserved.remove(&id);
+    }
+
+    /// Whether a command has to be refused as a connection is reserved only.
+    fn needs_remote(&self, command: &Command) -> bool {
+        let ids = match command {
+            Command::StartRelay { a, b } => [Some(*a), Some(*b)],
+            Command::JoinConference { .. } | Command::StartOperation { .. } | Command::StopOperation { .. } => {
+                [command.connection(), None]
+            }
+            _ => [None, None],
+        };
+        ids.into_iter().flatten().any(|id| self.ledger.reserved.contains_key(&id))
     }
 
     /// Moves a connection that is wired to nothing to the next shard.
@@ -627,6 +677,7 @@ impl World {
             conferences += totals.conferences;
             operations += totals.operations;
         }
+        assert!(self.ledger.reserved.values().all(|until| until.ceil_to_millis() > self.now), "reserved for too long");
         assert_eq!(connections, self.ledger.connections.len() as u64);
         assert_eq!(conferences, self.ledger.conferences.len() as u64);
         assert_eq!(operations, self.ledger.operations.len() as u64);
@@ -649,6 +700,10 @@ impl World {
             return if self.conferences.is_empty() { stranger } else { *self.dice.pick(&self.conferences) };
         }
         *self.dice.pick(&live)
+    }
+
+    fn role(&mut self) -> Role {
+        *self.dice.pick(&[Role::Party, Role::Party, Role::Party, Role::Monitor, Role::Coach, Role::Pupil])
     }
 
     fn gain(&mut self) -> i16 {
@@ -676,7 +731,11 @@ fn home_of(command: &Command) -> ShardId {
     if let Some(id) = command.connection() {
         return id.shard();
     }
-    if let Command::CreateConference { id, .. } | Command::DeleteConference { id, .. } = command {
+    if let Command::CreateConference { id, .. }
+    | Command::DeleteConference { id, .. }
+    | Command::PromoteConference { id }
+    | Command::InspectConference { id } = command
+    {
         return id.shard();
     }
     if let Command::StartOperation { target: Target::Conference(id), .. }
