@@ -208,7 +208,8 @@ fn relaying_mixing_and_operations_allocate_nothing_once_warm() {
         digits: 0,
     };
     for slot in 0..PHONES {
-        let hairpin = slot >= ROOMS * MEMBERS && is_hairpin((slot - ROOMS * MEMBERS) / 2);
+        let pair = slot.checked_sub(ROOMS * MEMBERS).map(|beyond| beyond / 2);
+        let hairpin = pair.is_some_and(|pair| pair < RELAYS && is_hairpin(pair));
         let rx_codec = if hairpin { CodecKind::G729 } else { CodecKind::Pcmu };
         let tx_codec = match slot % 2 {
             _ if hairpin => CodecKind::G729,
