@@ -244,7 +244,13 @@ fn collect(
     let heard = connection.hear(due, out);
     let keeps_tones_out = connection.wants_digits();
     let Connection { id, participant, digits, media: Some(media), .. } = connection else { return };
-    let change = participant.talk.look(heard.then_some(&media.frame));
+    let frame = heard.then_some(&media.frame);
+    let change = if participant.role == Role::Monitor {
+        participant.talk.measure(frame);
+        None
+    } else {
+        participant.talk.look(frame)
+    };
     let Media { operations, frame, .. } = media.as_mut();
     let loud = participant.talk.is_loud();
     run_each(operations, false, target, digits, out, |operation| operation.listen(loud, frame));

@@ -627,15 +627,12 @@ impl Engine {
             Target::Connection(id) => {
                 let slot = self.find(id)?;
                 let due = self.due_of(slot).unwrap_or(self.now);
-                let connection = self.connections[slot as usize].as_ref();
-                for kind in connection.iter().flat_map(|connection| connection.kinds_of(only)) {
-                    streams.extend(connection.and_then(|connection| match kind {
-                        OperationKind::Play | OperationKind::Tone => connection.stamp_out(due),
-                        OperationKind::Record
-                        | OperationKind::GatherDigits
-                        | OperationKind::DetectSilence
-                        | OperationKind::DetectNonSilence => connection.stamp_in(),
-                    }));
+                if let Some(connection) = self.connections[slot as usize].as_ref() {
+                    // However many end, each stream is named once.
+                    let (heard, listening): (Vec<_>, Vec<_>) =
+                        connection.kinds_of(only).partition(|kind| kind.is_heard());
+                    streams.extend(connection.stamp_out(due).filter(|_| !heard.is_empty()));
+                    streams.extend(connection.stamp_in().filter(|_| !listening.is_empty()));
                 }
                 effect(EffectClock::Connection, self.epoch_of(slot), received, due, streams)
             }

@@ -40,7 +40,7 @@ impl TalkDetector {
 
     /// Looks at one frame; `None` is a frame that was not heard.
     pub(crate) fn look(&mut self, frame: Option<&[i16; FRAME_SAMPLES]>) -> Option<TalkChange> {
-        self.level_dbov = frame.map_or(SILENCE_DBOV, |frame| mix::level_dbov(mix::energy(frame), FRAME_SAMPLES));
+        self.measure(frame);
         let loud = self.is_loud();
         if loud == self.talking {
             self.run = 0;
@@ -53,6 +53,11 @@ impl TalkDetector {
         self.run = 0;
         self.talking = loud;
         Some(if loud { TalkChange::Started } else { TalkChange::Stopped })
+    }
+
+    /// Takes the level of one frame of somebody who does not take part in the talk.
+    pub(crate) fn measure(&mut self, frame: Option<&[i16; FRAME_SAMPLES]>) {
+        self.level_dbov = frame.map_or(SILENCE_DBOV, |frame| mix::level_dbov(mix::energy(frame), FRAME_SAMPLES));
     }
 
     pub(crate) const fn is_talking(self) -> bool {
