@@ -153,25 +153,14 @@ pub async fn run(
     ready: impl FnOnce(&Path, usize),
 ) -> Result<(), ServeError> {
     let derived = config.derive(machine)?;
-    tracing::info!(?config, "configuration");
-    tracing::info!(?derived, "derived sizes");
-    for path in [&derived.state_dir, &derived.audio_root, &derived.recording_root] {
-        std::fs::create_dir_all(path).map_err(|source| ServeError::Directory { path: path.clone(), source })?;
-    }
     let socket = ControlSocket::bind(config.control_socket.as_deref(), config.control_group.as_deref())?;
-    let server = Rc::new(Server::new(config, derived, start_shard)?);
-    let metrics = match server.config.metrics {
+    let metrics = match config.metrics {
         Some(address) => Some(
             tokio::net::TcpListener::bind(address).await.map_err(|source| ServeError::Metrics { address, source })?,
         ),
         None => None,
     };
-    for shard in server.shard_ids() {
-        let handle = (server.start_shard)(server.shard_config(shard), Arc::clone(&server.doorbell))
-            .map_err(ServeError::Shard)?;
-        server.take_up(handle);
-    }
-    spawn_local(Rc::clone(&server).watch_shards()?);
+    let server = Server::start(config, derived, start_shard)?;
     if let Some(listener) = metrics {
         metrics::serve(Rc::clone(&server), listener);
     }
@@ -193,6 +182,28 @@ pub async fn run(
 }
 
 impl Server {
+    /// Starts the shards and takes in what they report from now on; nobody can reach it yet but the caller.
+    ///
+    /// Wants a current-thread runtime with a `LocalSet`.
+    ///
+    /// # Errors
+    /// A directory can't be made, or a shard did not start.
+    pub fn start(config: Config, derived: Derived, start_shard: StartShard) -> Result<Rc<Self>, ServeError> {
+        tracing::info!(?config, "configuration");
+        tracing::info!(?derived, "derived sizes");
+        for path in [&derived.state_dir, &derived.audio_root, &derived.recording_root] {
+            std::fs::create_dir_all(path).map_err(|source| ServeError::Directory { path: path.clone(), source })?;
+        }
+        let server = Rc::new(Self::new(config, derived, start_shard)?);
+        for shard in server.shard_ids() {
+            let handle = (server.start_shard)(server.shard_config(shard), Arc::clone(&server.doorbell))
+                .map_err(ServeError::Shard)?;
+            server.take_up(handle);
+        }
+        spawn_local(Rc::clone(&server).watch_shards()?);
+        Ok(server)
+    }
+
     fn new(config: Config, derived: Derived, start_shard: StartShard) -> Result<Self, ServeError> {
         let io = |what| move |source| ServeError::Io { what, source };
         let files = MediaFiles::start(FilesConfig {
