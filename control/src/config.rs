@@ -461,7 +461,9 @@ fn within(field: &'static str, value: u32, min: u32, max: u32, rule: &'static st
 
 fn codec<'de, D: Deserializer<'de>>(deserializer: D) -> Result<CodecKind, D::Error> {
     let name = String::deserialize(deserializer)?;
-    codec_by_name(&name).ok_or_else(|| serde::de::Error::custom(format!("`{name}` is no codec: PCMU or PCMA")))
+    codec_by_name(&name)
+        .filter(|kind| kind.is_decodable())
+        .ok_or_else(|| serde::de::Error::custom(format!("`{name}` is no codec to begin with: PCMU or PCMA")))
 }
 
 /// Descriptors kept free for everything that is not a media socket: rings, clients, files.

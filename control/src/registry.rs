@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use ringbridge_media::command::{OperationKind, Target};
+use ringbridge_media::command::{DigitSource, OperationKind, Target};
 use ringbridge_media::id::{ConferenceId, ConnectionId, OperationId, ShardId};
 use ringbridge_media::limits::CONFERENCES_MAX;
 use ringbridge_media::samples::RecordQueue;
@@ -50,6 +50,10 @@ pub struct ConnectionEntry {
     pub negotiated: Negotiated,
     /// Differentiated services code point of its sockets.
     pub dscp: u8,
+    /// Where its digits come from.
+    pub digit_source: DigitSource,
+    /// Waits for its remote address, as far as has been answered.
+    pub reserved: bool,
     /// The relay it is in, as far as text goes.
     pub call: Option<Rc<Call>>,
     /// Opens when it has ended: its id is unknown then, and its ports are free.
@@ -201,6 +205,8 @@ impl Registry {
             created_at: Timestamp::now(),
             negotiated,
             dscp,
+            digit_source: DigitSource::default(),
+            reserved: false,
             call: None,
             ended: Gate::default(),
             live: false,

@@ -1,6 +1,6 @@
 //! `conference.*`
 
-use ringbridge_media::command::{Command, ConferenceSpec, ParticipantChange, ParticipantSpec};
+use ringbridge_media::command::{Command, ConferenceSpec, ParticipantChange, ParticipantSpec, Role};
 use ringbridge_media::event::{Answer, CommandError};
 use ringbridge_media::id::{ConferenceId, ConnectionId, ShardId};
 use ringbridge_media::limits::{GAIN_DB_MAX, GAIN_DB_MIN, PARTICIPANTS_MAX, SAMPLE_RATE_HZ};
@@ -20,6 +20,8 @@ struct Create {
     sample_rate_hz: Option<u32>,
     max_participants: Option<u32>,
     shard: Option<u8>,
+    hairpin: Option<bool>,
+    tones: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -30,6 +32,17 @@ struct Take {
     muted: Option<bool>,
     deaf: Option<bool>,
     gain_db: Option<f64>,
+    role: Option<RoleName>,
+    tariff_tone: Option<bool>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RoleName {
+    Party,
+    Monitor,
+    Coach,
+    Pupil,
 }
 
 #[derive(Debug, Deserialize)]
@@ -54,13 +67,14 @@ struct Delete {
 
 /// Opens a conference on the shard named, or the one with the most headroom.
 pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError> {
-    let Create { label, sample_rate_hz, max_participants, shard } = params(given)?;
+    let Create { label, sample_rate_hz, max_participants, shard, hairpin, tones } = params(given)?;
     let label = in_length("label", label, LABEL_BYTES_MAX)?;
     let most = u32::try_from(PARTICIPANTS_MAX).unwrap_or(u32::MAX);
     let participants_max = in_range("max_participants", max_participants.unwrap_or(most), 1..=most)?;
     if let Some(rate) = sample_rate_hz.filter(|rate| *rate != SAMPLE_RATE_HZ) {
         return Err(RpcError::unsupported(&format!("a sample rate of {rate} Hz")).with("param", "sample_rate_hz"));
     }
+    let hairpin = hairpin.unwrap_or(false);
     let server = &call.server;
     let shard = match shard {
         Some(shard) => shard_id(server, shard)?,
@@ -71,8 +85,8 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
         .borrow_mut()
         .add_conference(shard, label, participants_max)
         .map_err(|full| RpcError::new(ErrorKind::LimitReached, full.to_string()).with("shard", shard.0))?;
-    let command =
-        Command::CreateConference { id, spec: ConferenceSpec { participants_max, ..ConferenceSpec::default() } };
+    let spec = ConferenceSpec { participants_max, hairpin, tones: tones.unwrap_or(false) };
+    let command = Command::CreateConference { id, spec };
     let concern = Concern::Conference(id);
     let sent = server.dispatch(Dispatch { shard, command, received: call.received, concern });
     if sent.is_err() {
@@ -84,14 +98,15 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
 
 /// Puts a connection into a conference; it moves to where the conference lives.
 pub(super) async fn join(call: &Call, given: Value) -> Result<Value, RpcError> {
-    let Take { conference_id: conference, connection_id: connection, muted, deaf, gain_db } = params(given)?;
-    let (conference, connection) = (conference_id(&conference)?, connection_id(&connection)?);
-    let gain_db = gain(gain_db.unwrap_or(0.0))?;
+    let given: Take = params(given)?;
+    let (conference, connection) = (conference_id(&given.conference_id)?, connection_id(&given.connection_id)?);
+    given.check_role()?;
     let participant = ParticipantSpec {
-        muted: muted.unwrap_or(false),
-        deaf: deaf.unwrap_or(false),
-        gain_db,
-        ..ParticipantSpec::default()
+        muted: given.muted.unwrap_or(false),
+        deaf: given.deaf.unwrap_or(false),
+        gain_db: gain(given.gain_db.unwrap_or(0.0))?,
+        role: given.role.map_or_else(Role::default, Role::from),
+        tariff_tone: given.tariff_tone.unwrap_or(false),
     };
     let ticket = call.ticket(&[Key::Conference(conference), Key::Connection(connection)]);
     ticket.turn().await;
@@ -106,14 +121,62 @@ pub(super) async fn join(call: &Call, given: Value) -> Result<Value, RpcError> {
 
 /// Changes how a connection takes part.
 pub(super) async fn set(call: &Call, given: Value) -> Result<Value, RpcError> {
-    let Take { conference_id: conference, connection_id: connection, muted, deaf, gain_db } = params(given)?;
-    let (conference, connection) = (conference_id(&conference)?, connection_id(&connection)?);
-    let gain_db = gain_db.map(gain).transpose()?;
-    let change = ParticipantChange { muted, deaf, gain_db, ..ParticipantChange::default() };
+    let given: Take = params(given)?;
+    let (conference, connection) = (conference_id(&given.conference_id)?, connection_id(&given.connection_id)?);
+    given.check_role()?;
+    if matches!(given.role, Some(RoleName::Monitor)) {
+        let message = "role: to listen outside the mix, leave and join again as monitor";
+        return Err(RpcError::invalid_param("role", message));
+    }
+    let change = ParticipantChange {
+        muted: given.muted,
+        deaf: given.deaf,
+        gain_db: given.gain_db.map(gain).transpose()?,
+        role: given.role.map(Role::from),
+        tariff_tone: given.tariff_tone,
+    };
     let (ticket, shard) = member(call, conference, connection).await?;
     let command = Command::SetParticipant { conference, connection, change };
-    let answer = call.send(ticket, shard, command)?.answer().await?;
+    let answer = call.send(ticket, shard, command)?.answer().await.map_err(|error| given.name_param(error))?;
     Ok(json!({"effect": effect_of(&answer)?}))
+}
+
+impl Take {
+    /// Refuses what can be known not to go with the role given.
+    fn check_role(&self) -> Result<(), RpcError> {
+        let wrong = |param, what| Err(RpcError::invalid_param(param, format!("{param}: {what}")));
+        match self.role {
+            Some(RoleName::Coach | RoleName::Pupil) if self.muted == Some(true) => {
+                wrong("muted", "a coach or pupil can't be muted")
+            }
+            Some(RoleName::Coach) if self.tariff_tone == Some(true) => {
+                wrong("tariff_tone", "a coach can't have the tariff tone")
+            }
+            Some(RoleName::Party | RoleName::Monitor | RoleName::Coach | RoleName::Pupil) | None => Ok(()),
+        }
+    }
+
+    /// Names the parameter that does not go with the role a participant has.
+    fn name_param(&self, error: RpcError) -> RpcError {
+        if error.kind() != ErrorKind::InvalidParams {
+            return error;
+        }
+        let params = [("muted", self.muted == Some(true)), ("tariff_tone", self.tariff_tone == Some(true))];
+        let param =
+            params.into_iter().find(|(_, given)| *given && self.role.is_none()).map_or("role", |(param, _)| param);
+        error.with("param", param)
+    }
+}
+
+impl From<RoleName> for Role {
+    fn from(name: RoleName) -> Self {
+        match name {
+            RoleName::Party => Self::Party,
+            RoleName::Monitor => Self::Monitor,
+            RoleName::Coach => Self::Coach,
+            RoleName::Pupil => Self::Pupil,
+        }
+    }
 }
 
 /// Gain in whole decibels, the grain of the mix; a fraction is rounded.

@@ -68,6 +68,7 @@ methods! {
     "connection.get" => connection::get,
     "connection.list" => connection::list,
     "connection.delete" => connection::delete,
+    "connection.send_digits" => connection::send_digits,
     "relay.start" => relay::start,
     "relay.stop" => relay::stop,
     "conference.create" => conference::create,
@@ -80,6 +81,7 @@ methods! {
     "operation.start" => operation::start,
     "operation.stop" => operation::stop,
     "operation.list" => operation::list,
+    "operation.adjust" => operation::adjust,
     "recording.mute" => recording::mute,
     "rpc.discover" => discover,
 }
