@@ -14,6 +14,8 @@ use ringbridge_media::command::CodecKind;
 use ringbridge_media::limits::{CONFERENCES_MAX, CONNECTIONS_MAX, RELAY_PTIME_MS_MAX};
 use serde::{Deserialize, Deserializer};
 
+use crate::quota::QuotaConfig;
+
 /// How the server runs.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -60,6 +62,8 @@ pub struct Config {
     pub fault_injection: bool,
     /// Defaults of a connection.
     pub rtp: RtpDefaults,
+    /// How much may be in use at once.
+    pub quota: QuotaConfig,
 }
 
 /// What holds for a connection that does not say otherwise.
@@ -103,6 +107,7 @@ impl Default for Config {
             drain_deadline_ms: 5_000,
             fault_injection: false,
             rtp: RtpDefaults::default(),
+            quota: QuotaConfig::default(),
         }
     }
 }
@@ -519,6 +524,14 @@ mod tests {
             dscp = 0
             rtp_timeout_ms = 5000
             handover = true
+            [quota]
+            profile = "sdk"
+            rtp = 10
+            enhanced_rtp = 1
+            voice = 2
+            conference = 3
+            speech = 0
+            tts = 4
             "#,
         )
         .expect("valid");
@@ -534,12 +547,14 @@ mod tests {
     fn the_documentation_is_complete() {
         // serde lists every key when it meets one it does not know.
         let documented = include_str!("../../docs/configuration.md");
-        for (text, section) in [("no_such_key = 1", ""), ("[rtp]\nno_such_key = 1", "rtp.")] {
+        let sections =
+            [("no_such_key = 1", ""), ("[rtp]\nno_such_key = 1", "rtp."), ("[quota]\nno_such_key = 1", "quota.")];
+        for (text, section) in sections {
             let error = parse(text).expect_err("unknown");
             let known = error.split("expected one of").nth(1).expect("a list").split('`');
             let keys: Vec<&str> = known.skip(1).step_by(2).collect();
             assert!(keys.len() > 5, "{error}");
-            for key in keys.iter().filter(|key| **key != "rtp") {
+            for key in keys.iter().filter(|key| !(section.is_empty() && ["rtp", "quota"].contains(key))) {
                 assert!(documented.contains(&format!("`{section}{key}`")), "{section}{key}");
             }
         }
@@ -557,6 +572,8 @@ mod tests {
             ("cpus = [1, 1]", "twice"),
             ("[rtp]\ncodec = \"opus\"", "PCMU or PCMA"),
             ("[rtp]\nptime = 20", "ptime"),
+            ("[quota]\nprofile = \"gold\"", "cuae-standard"),
+            ("[quota]\nrtp = -1", "rtp"),
         ] {
             let error = parse(text).expect_err(text);
             assert!(error.contains(part), "{text}: {error}");

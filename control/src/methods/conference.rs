@@ -1,15 +1,19 @@
 //! `conference.*`
 
+use std::rc::Rc;
+
 use ringbridge_media::command::{Command, ConferenceSpec, ParticipantChange, ParticipantSpec, Role};
 use ringbridge_media::event::{Answer, CommandError};
 use ringbridge_media::id::{ConferenceId, ConnectionId, ShardId};
 use ringbridge_media::limits::{GAIN_DB_MAX, GAIN_DB_MIN, PARTICIPANTS_MAX, SAMPLE_RATE_HZ};
+use ringbridge_shard::mailbox::Lane;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::render::{self, effect_of};
 use super::{Call, LABEL_BYTES_MAX, PAGE, conference_id, connection_id, in_length, in_range, shard_id, unexpected};
 use crate::proto::{ErrorKind, NoParams, RpcError, params};
+use crate::quota::Units;
 use crate::router::{Concern, Dispatch};
 use crate::tickets::{Key, Ticket};
 
@@ -80,10 +84,11 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
         Some(shard) => shard_id(server, shard)?,
         None => server.place(),
     };
+    let mix = if hairpin { None } else { Some(server.quota.try_take_mix()?) };
     let id = server
         .registry
         .borrow_mut()
-        .add_conference(shard, label, participants_max)
+        .add_conference(shard, label, participants_max, mix)
         .map_err(|full| RpcError::new(ErrorKind::LimitReached, full.to_string()).with("shard", shard.0))?;
     let spec = ConferenceSpec { participants_max, hairpin, tones: tones.unwrap_or(false) };
     let command = Command::CreateConference { id, spec };
@@ -111,11 +116,36 @@ pub(super) async fn join(call: &Call, given: Value) -> Result<Value, RpcError> {
     let ticket = call.ticket(&[Key::Conference(conference), Key::Connection(connection)]);
     ticket.turn().await;
     call.conference(conference, |_| ())?;
+    let shard = conference.shard();
+    call.bring(connection, shard, Lane::Ordinary).await?;
+    let monitor = participant.role == Role::Monitor;
+    let (hairpin, promotes) = call.conference(conference, |entry| {
+        let crowded = entry.members() >= HAIRPIN_MEMBERS_MAX || is_special(participant.role);
+        // What is going to be refused promotes nothing.
+        let refused = entry.members() >= entry.participants_max as usize || entry.has_member(connection);
+        (entry.hairpin, entry.hairpin && crowded && !refused)
+    })?;
+    let server = &call.server;
+    let unit = if promotes {
+        if call.connection(connection, |entry| entry.negotiated.is_enhanced())? {
+            return Err(RpcError::from(CommandError::UnsupportedCodec).about("connection_id", connection));
+        }
+        if call.connection(connection, |entry| !entry.conferences.is_empty())? {
+            return Err(CommandError::AlreadyJoined(connection).into());
+        }
+        promote(call, conference, Some(monitor)).await?
+    } else {
+        server.registry.borrow().member_unit(conference, monitor, &server.quota)?
+    };
+    let join = server.registry.borrow_mut().add_member(conference, connection, monitor, unit);
     let command = Command::JoinConference { conference, connection, participant };
-    let answer = call
-        .send_joining(ticket, connection, conference.shard(), command)
-        .await
-        .map_err(|error| error.about("conference_id", conference))?;
+    let concern = Concern::Join(conference, join);
+    let sent = server.dispatch(Dispatch { shard, command, received: call.received, concern });
+    // Who joins a hairpin next has to know how many are in it.
+    let held = hairpin.then_some(ticket);
+    let in_flight = sent.inspect_err(|_| server.registry.borrow_mut().remove_member(conference, join))?;
+    let answer = in_flight.answer().await.map_err(|error| error.about("conference_id", conference))?;
+    drop(held);
     Ok(json!({"effect": effect_of(&answer)?}))
 }
 
@@ -136,6 +166,12 @@ pub(super) async fn set(call: &Call, given: Value) -> Result<Value, RpcError> {
         tariff_tone: given.tariff_tone,
     };
     let (ticket, shard) = member(call, conference, connection).await?;
+    if change.role.is_some_and(is_special) {
+        let (hairpin, known) = call.conference(conference, |entry| (entry.hairpin, entry.has_member(connection)))?;
+        if hairpin && known {
+            promote(call, conference, None).await?;
+        }
+    }
     let command = Command::SetParticipant { conference, connection, change };
     let answer = call.send(ticket, shard, command)?.answer().await.map_err(|error| given.name_param(error))?;
     Ok(json!({"effect": effect_of(&answer)?}))
@@ -200,7 +236,37 @@ pub(super) async fn take_out(
     connection: ConnectionId,
 ) -> Result<Answer, RpcError> {
     let (ticket, shard) = member(call, conference, connection).await?;
-    call.send(ticket, shard, Command::LeaveConference { conference, connection })?.answer().await
+    let hairpin = call.conference(conference, |entry| entry.hairpin)?;
+    let command = Command::LeaveConference { conference, connection };
+    let concern = Concern::Leave(conference, connection);
+    let in_flight = call.server.dispatch(Dispatch { shard, command, received: call.received, concern })?;
+    // Who joins a hairpin next has to know how many are in it.
+    let held = hairpin.then_some(ticket);
+    let answer = in_flight.answer().await;
+    drop(held);
+    answer
+}
+
+/// Makes a mixed conference of a hairpin. The caller keeps the conference's ticket until what needs it is sent, so that
+/// nothing comes between. Returns what a newcomer, who may be a monitor, takes of the class `conference`.
+pub(super) async fn promote(
+    call: &Call,
+    id: ConferenceId,
+    newcomer: Option<bool>,
+) -> Result<Option<Rc<Units>>, RpcError> {
+    let server = &call.server;
+    let unit = server.registry.borrow_mut().begin_promotion(id, &server.quota, newcomer)?;
+    let command = Command::PromoteConference { id };
+    let concern = Concern::Promotion(id);
+    let sent = server.dispatch(Dispatch { shard: id.shard(), command, received: call.received, concern });
+    let in_flight = sent.inspect_err(|_| server.registry.borrow_mut().end_promotion(id, false))?;
+    in_flight.answer().await.map_err(|error| error.about("conference_id", id))?;
+    Ok(unit)
+}
+
+/// Whether a role needs a mix.
+fn is_special(role: Role) -> bool {
+    matches!(role, Role::Coach | Role::Pupil)
 }
 
 /// Reports one conference.
@@ -249,8 +315,11 @@ pub(super) async fn dissolve(call: &Call, id: ConferenceId, keep_connections: bo
     ticket.turn().await;
     call.conference(id, |_| ())?;
     let command = Command::DeleteConference { id, keep_connections };
-    let answer = call.send(ticket, id.shard(), command)?.answer().await?;
-    let deleted = call.settle_deleted(&answer).await;
+    let concern = Concern::Dissolution(id);
+    let sent = call.server.dispatch(Dispatch { shard: id.shard(), command, received: call.received, concern });
+    drop(ticket);
+    let answer = sent?.answer().await?;
+    let deleted = call.settle_deleted(&answer, Some(id)).await;
     Ok(json!({"deleted": deleted, "effect": effect_of(&answer)?}))
 }
 
@@ -269,3 +338,6 @@ async fn member(
     }
     Ok((ticket, shard))
 }
+
+/// Who can be in a hairpin; one more promotes it.
+const HAIRPIN_MEMBERS_MAX: usize = 2;

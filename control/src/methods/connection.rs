@@ -19,6 +19,7 @@ use super::{Call, LABEL_BYTES_MAX, PAGE, conference_id, connection_id, in_length
 use crate::config::{codec_by_name, codec_name};
 use crate::ports::PortError;
 use crate::proto::{ErrorKind, NoParams, RpcError, params};
+use crate::quota::Class;
 use crate::router::{Concern, Dispatch};
 use crate::tickets::Key;
 
@@ -118,6 +119,11 @@ impl Negotiated {
     /// One codec both ways under its static payload type.
     pub fn new(codec: CodecKind, telephone_event_payload_type: u8) -> Self {
         Self { rx_codec: codec, tx_codec: codec, telephone_event_payload_type, names: BTreeMap::new() }
+    }
+
+    /// Whether one of the codecs is only passed on, which counts as a resource of its own.
+    pub fn is_enhanced(&self) -> bool {
+        !self.rx_codec.is_decodable() || !self.tx_codec.is_decodable()
     }
 
     /// Takes in what a client gives and checks the whole.
@@ -241,6 +247,8 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
         (None, None) => server.place(),
     };
 
+    let rtp_unit = server.quota.try_take(Class::Rtp)?;
+    let enhanced = negotiated.is_enhanced().then(|| server.quota.try_take(Class::EnhancedRtp)).transpose()?;
     let (lease, rtp, rtcp) =
         server.ports.take(ip, SocketOptions { dscp, ..SocketOptions::default() }).map_err(port_error)?;
     let (local, local_rtcp) = (lease.rtp(), lease.rtcp());
@@ -264,7 +272,7 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
     let id = {
         let mut registry = server.registry.borrow_mut();
         let entry = registry
-            .add_connection(shard, lease, negotiated, dscp)
+            .add_connection(shard, lease, negotiated, dscp, rtp_unit, enhanced)
             .map_err(|full| RpcError::new(ErrorKind::LimitReached, full.to_string()).with("shard", shard.0))?;
         entry.label = label;
         entry.interface = given.interface;
@@ -305,6 +313,13 @@ pub(super) async fn modify(call: &Call, given: Value) -> Result<Value, RpcError>
         given.telephone_event_pt,
     )?;
     let renegotiated = negotiated != before;
+    // Taken before the codec is changed, given back after.
+    let enhanced = negotiated.is_enhanced();
+    let new_unit = if enhanced && !call.connection(id, |entry| entry.enhanced_rtp.is_some())? {
+        Some(call.server.quota.try_take(Class::EnhancedRtp)?)
+    } else {
+        None
+    };
     let change = ConnectionChange {
         remote,
         remote_rtcp,
@@ -325,6 +340,7 @@ pub(super) async fn modify(call: &Call, given: Value) -> Result<Value, RpcError>
     if let Some(entry) = call.server.registry.borrow_mut().connection_mut(id) {
         if renegotiated {
             entry.negotiated = negotiated;
+            entry.enhanced_rtp = entry.enhanced_rtp.take().or(new_unit).filter(|_| enhanced);
         }
         if label.is_some() {
             entry.label = label;
@@ -411,7 +427,7 @@ async fn release(call: &Call, id: ConnectionId) -> Result<Value, RpcError> {
     ticket.turn().await;
     let shard = call.connection(id, |entry| entry.shard)?;
     let answer = call.send(ticket, shard, Command::DeleteConnection { id })?.answer().await?;
-    let deleted = call.settle_deleted(&answer).await;
+    let deleted = call.settle_deleted(&answer, None).await;
     Ok(json!({"deleted": deleted, "effect": effect_of(&answer)?}))
 }
 

@@ -455,8 +455,7 @@ impl State {
             }
             Command::AdjustPlay { target, change } => {
                 self.target(shard, target)?;
-                let plays =
-                    |running: &Operation| running.target == target && running.kind == OperationKind::Play;
+                let plays = |running: &Operation| running.target == target && running.kind == OperationKind::Play;
                 if change.only_if_playing && !self.operations.values().any(plays) {
                     return Err(CommandError::UnknownOperation(OperationId::new(shard, 0, 0)));
                 }

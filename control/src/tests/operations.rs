@@ -35,7 +35,10 @@ fn tones_take_frequencies_levels_and_a_duration() {
                "level2_db": -20, "duration_ms": 0, "isolate": true, "max_time_ms": 5000}),
     );
     let started = rig.world.started();
-    assert!(started.starts_with("tone ToneSpec { first: (350, -13), second: Some((440, -20)) } None true"), "{started}");
+    assert!(
+        started.starts_with("tone ToneSpec { first: (350, -13), second: Some((440, -20)) } None true"),
+        "{started}"
+    );
     assert!(started.contains("max_time_ms: Some(5000)"), "{started}");
     refused(
         &mut client,
@@ -303,7 +306,10 @@ fn roles_and_tariff_tones() {
         (json!({"role": "chair"}), -32602, "role"),
     ];
     refused(&mut client, "conference.join", &both, combined);
-    client.ok("conference.join", json!({"conference_id": room, "connection_id": id, "role": "pupil", "tariff_tone": true}));
+    client.ok(
+        "conference.join",
+        json!({"conference_id": room, "connection_id": id, "role": "pupil", "tariff_tone": true}),
+    );
     let participant = client.ok("conference.get", json!({"conference_id": room}))["participants"][0].take();
     assert_eq!((&participant["role"], &participant["tariff_tone"]), (&json!("pupil"), &json!(true)));
     refused(&mut client, "conference.set", &both, combined);
@@ -317,7 +323,10 @@ fn roles_and_tariff_tones() {
             (json!({"role": "monitor"}), -32602, "role"),
         ],
     );
-    client.ok("conference.set", json!({"conference_id": room, "connection_id": id, "role": "coach", "tariff_tone": false}));
+    client.ok(
+        "conference.set",
+        json!({"conference_id": room, "connection_id": id, "role": "coach", "tariff_tone": false}),
+    );
     let params = json!({"conference_id": room, "connection_id": id, "tariff_tone": true});
     assert_eq!(client.fails("conference.set", params, -32602)["param"], "tariff_tone");
     client.ok("conference.set", json!({"conference_id": room, "connection_id": id, "role": "party"}));

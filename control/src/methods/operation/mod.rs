@@ -16,10 +16,12 @@ use ringbridge_shard::mailbox::Lane;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::conference::promote;
 use super::render::{self, effect_of};
 use super::{Call, conference_id, connection_id, unexpected};
 use crate::gate::Gate;
 use crate::proto::{ErrorKind, RpcError, params};
+use crate::quota::Units;
 use crate::registry::{RecordingEntry, parse_utility_id, utility_id};
 use crate::router::{Concern, Dispatch};
 use crate::tickets::{Key, Ticket};
@@ -151,6 +153,7 @@ pub(super) async fn list(call: &Call, given: Value) -> Result<Value, RpcError> {
 struct Place {
     ticket: Ticket,
     target: Target,
+    units: Vec<Units>,
 }
 
 /// Waits for the turn of an operation. Nothing is opened for a target that is not there or can't be reached.
@@ -158,7 +161,8 @@ async fn place(call: &Call, target: Target) -> Result<Place, RpcError> {
     let ticket = call.ticket(&[key(target)]);
     ticket.turn().await;
     call.server.router.borrow().room(shard_of(call, target)?, Lane::Ordinary)?;
-    Ok(Place { ticket, target })
+    let units = call.server.quota.try_take_operation(matches!(target, Target::Conference(_)))?;
+    Ok(Place { ticket, target, units })
 }
 
 /// Sends an operation on its way and waits until it runs. A recording whose operation does not start is removed.
@@ -168,12 +172,20 @@ async fn launch(
     recording: Option<RecordingEntry>,
     operation: OperationSpec,
 ) -> Result<Value, RpcError> {
-    let Place { ticket, target } = place;
+    let Place { ticket, target, units } = place;
     let server = &call.server;
-    let shard = shard_of(call, target)?;
+    let shard = match ready(call, target).await {
+        Ok(shard) => shard,
+        Err(error) => {
+            if let Some(recording) = recording {
+                server.abandon_recording(recording);
+            }
+            return Err(error);
+        }
+    };
     let (id, announced) = {
         let mut registry = server.registry.borrow_mut();
-        let entry = registry.add_operation(shard, target, operation.kind(), recording);
+        let entry = registry.add_operation(shard, target, operation.kind(), recording, units);
         (entry.id, entry.announced.clone())
     };
     let command = Command::StartOperation { id, target, operation: Box::new(operation) };
@@ -190,6 +202,17 @@ async fn launch(
     };
     answer.map_err(|error| error.about(name, target_id))?;
     Ok(json!({"operation_id": id.to_string(), "connection_id": connection_id}))
+}
+
+/// Where an operation can run now. A hairpin has to be promoted before.
+async fn ready(call: &Call, target: Target) -> Result<ShardId, RpcError> {
+    let shard = shard_of(call, target)?;
+    if let Target::Conference(id) = target
+        && call.conference(id, |entry| entry.hairpin)?
+    {
+        promote(call, id, None).await?;
+    }
+    Ok(shard)
 }
 
 fn append(call: &Call, operations: &mut Vec<Value>, answer: &Answer) -> Result<(), RpcError> {

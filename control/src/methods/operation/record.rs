@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::format::{Container, Encoding, Format};
-use super::{conditions, launch, place, shard_of, target};
+use super::{conditions, launch, place, target};
 use crate::files::Recording;
 use crate::methods::{Call, in_range};
 use crate::proto::{RpcError, params};
@@ -52,10 +52,6 @@ pub(super) async fn start(call: &Call, mut given: Value) -> Result<Value, RpcErr
     let (recording, name) = file.create(call).await?;
     let spec = OperationSpec::Record { queue: Arc::clone(&recording.queue), until };
     let entry = RecordingEntry { path: recording.path, queue: recording.queue, done: recording.done };
-    if let Err(gone) = shard_of(call, target) {
-        call.server.abandon_recording(entry);
-        return Err(gone);
-    }
     let mut started = launch(call, place, Some(entry), spec).await?;
     started["path"] = name.to_string_lossy().into();
     Ok(started)
