@@ -254,7 +254,7 @@ impl From<FileError> for RpcError {
     fn from(error: FileError) -> Self {
         let (kind, path) = match &error {
             FileError::NotFound { path, .. } => (ErrorKind::FileNotFound, path),
-            FileError::Unsupported { path, .. } => (ErrorKind::FileUnsupported, path),
+            FileError::Unsupported { path, .. } | FileError::Format { path, .. } => (ErrorKind::FileUnsupported, path),
             FileError::OutsideRoot { path, .. } => (ErrorKind::PathOutsideRoot, path),
             FileError::Io { path, .. } => (ErrorKind::IoError, path),
         };

@@ -4,6 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::format::FormatError;
+
 /// Why a prompt can't be played or a recording can't be written. Every variant names the path as it was given.
 ///
 /// Cheap to clone, since everybody who waits for one prompt gets the same error.
@@ -37,6 +39,14 @@ pub enum FileError {
         path: PathBuf,
         /// The directory it has to stay in.
         root: PathBuf,
+    },
+    /// A recording was asked for in a format there is not.
+    #[error("{}: {source}", path.display())]
+    Format {
+        /// As given.
+        path: PathBuf,
+        /// What does not fit.
+        source: FormatError,
     },
     /// The operating system refused, or something is full.
     #[error("{}: can't {action}: {source}", path.display())]

@@ -95,6 +95,12 @@ impl Root {
         Ok(relative)
     }
 
+    /// Whether `relative` is a directory, as far as can be told from here.
+    pub(super) fn is_directory(&self, relative: &Path) -> bool {
+        let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::DIRECTORY;
+        self.directory().and_then(|root| root.open_beneath(relative, flags, Mode::empty())).is_ok()
+    }
+
     /// Opens a regular file to read. `relative` comes from [`Root::relative`].
     pub(super) fn open(&self, relative: &Path) -> Result<(File, Metadata), FileError> {
         // O_NONBLOCK: opening a fifo nobody writes to would wait for ever.
@@ -152,13 +158,19 @@ impl Root {
         Ok(Directory { descriptor })
     }
 
-    fn outside(&self, path: &Path) -> FileError {
+    /// The error of a name that is not there.
+    pub(super) fn not_found(&self, path: &Path) -> FileError {
+        FileError::NotFound { path: path.to_owned(), root: self.path.clone() }
+    }
+
+    /// The error of a name that leads out of here.
+    pub(super) fn outside(&self, path: &Path) -> FileError {
         FileError::OutsideRoot { path: path.to_owned(), root: self.path.clone() }
     }
 
     fn refused(&self, path: &Path, action: &'static str, errno: Errno) -> FileError {
         match errno {
-            Errno::NOENT | Errno::NOTDIR => FileError::NotFound { path: path.to_owned(), root: self.path.clone() },
+            Errno::NOENT | Errno::NOTDIR => self.not_found(path),
             // Out of the root, or links without end.
             Errno::XDEV | Errno::LOOP => self.outside(path),
             Errno::NXIO | Errno::NODEV => {

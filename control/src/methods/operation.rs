@@ -179,7 +179,7 @@ async fn play(call: &Call, given: Value) -> Result<Value, RpcError> {
     ticket.turn().await;
     // Nothing is read for a target that is not there or can't be reached.
     call.server.router.borrow().room(shard_of(call, target)?, Lane::Ordinary)?;
-    let playlist = call.server.files.open_playlist(&files).await?;
+    let playlist = call.server.files.open_playlist(&crate::files::PlaylistSpec::files(files)).await?;
     let shard = shard_of(call, target)?;
     let spec = OperationSpec::Play { playlist, max_time_ms };
     let begun = begin(call, shard, target, OperationKind::Play, None, spec);
@@ -197,7 +197,7 @@ async fn record(call: &Call, given: Value) -> Result<Value, RpcError> {
     let ticket = call.ticket(&[key(target)]);
     ticket.turn().await;
     call.server.router.borrow().room(shard_of(call, target)?, Lane::Ordinary)?;
-    let recording = call.server.files.start_recording(&path).await?;
+    let recording = call.server.files.start_recording(crate::files::RecordingSpec::wav(path)).await?;
     let spec = OperationSpec::Record { queue: std::sync::Arc::clone(&recording.queue), max_time_ms };
     let entry = RecordingEntry { path: recording.path, queue: recording.queue, done: recording.done };
     let begun = match shard_of(call, target) {
