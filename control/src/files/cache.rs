@@ -22,6 +22,7 @@ pub(super) type PromptReply = oneshot::Sender<Result<Prompt, FileError>>;
 pub(super) enum Origin {
     Audio,
     Recordings,
+    Speech,
 }
 
 /// One state of one file: when the file changes or another takes its place, so does its key.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::format::FormatError;
+use super::tts::TtsError;
 
 /// Why a prompt can't be played or a recording can't be written. Every variant names the path as it was given.
 ///
@@ -47,6 +48,14 @@ pub enum FileError {
         path: PathBuf,
         /// What does not fit.
         source: FormatError,
+    },
+    /// A name that is no file is a text, and that can't be spoken.
+    #[error("{}: no such file, and as a text: {source}", path.display())]
+    Speech {
+        /// How the text begins.
+        path: PathBuf,
+        /// Why not.
+        source: TtsError,
     },
     /// The operating system refused, or something is full.
     #[error("{}: can't {action}: {source}", path.display())]

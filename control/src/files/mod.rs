@@ -38,6 +38,7 @@ mod resample;
 mod resolve;
 mod root;
 mod sample_file;
+mod tts;
 mod wav;
 mod wav_header;
 mod worker;
@@ -61,10 +62,12 @@ pub use cache::CacheStats;
 pub use error::FileError;
 pub use format::{Container, Encoding, FormatError, HeaderlessFormat};
 pub use resolve::looks_like_file_name;
+pub use tts::{TtsConfig, TtsError, check_command};
 
 use cache::PromptCache;
 use resolve::Wanted;
 use root::Root;
+use tts::Tts;
 use worker::{Job, Shared, Worker};
 
 /// Jobs that wait for a thread.
@@ -77,6 +80,10 @@ pub struct FilesConfig {
     pub audio_root: PathBuf,
     /// Recordings are written below this directory, which is created with the first.
     pub recording_root: PathBuf,
+    /// Rendered texts are kept below this directory, which is created with the first.
+    pub speech_root: PathBuf,
+    /// How texts are rendered.
+    pub tts: TtsConfig,
     /// Bytes of decoded prompts held in memory; one minute takes 960 000.
     pub cache_bytes_max: usize,
     /// Threads that read and write; at least one is started.
@@ -235,6 +242,7 @@ struct Inner {
     /// `None` only while being dropped.
     jobs: Option<Sender<Job>>,
     shared: Arc<Shared>,
+    tts: Tts,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -248,6 +256,7 @@ impl MediaFiles {
         let shared = Arc::new(Shared {
             audio: Root::new(config.audio_root),
             recordings: Root::new(config.recording_root),
+            speech: Root::new(config.speech_root.clone()),
             cache: Arc::new(Mutex::new(PromptCache::new(config.cache_bytes_max))),
             open_files: AtomicUsize::new(0),
         });
@@ -257,7 +266,8 @@ impl MediaFiles {
                 std::thread::Builder::new().name(format!("rb-files-{index}")).spawn(move || worker.run())
             })
             .collect::<io::Result<_>>()?;
-        Ok(Self { inner: Arc::new(Inner { jobs: Some(sender), shared, threads }) })
+        let tts = Tts::new(config.speech_root, &config.tts);
+        Ok(Self { inner: Arc::new(Inner { jobs: Some(sender), shared, tts, threads }) })
     }
 
     /// Opens the prompts of one play, in order; ready to be played when it returns.
@@ -265,6 +275,19 @@ impl MediaFiles {
     /// # Errors
     /// Those of the first prompt that can't be played.
     pub async fn open_playlist(&self, spec: &PlaylistSpec) -> Result<Box<Playlist>, FileError> {
+        self.open_playlist_with(spec, || Ok(())).await
+    }
+
+    /// As [`Self::open_playlist`], for who counts text-to-speech ports: `port` is asked before a text is rendered, and
+    /// what it gives is dropped when that is done. A text that has been rendered before takes no port.
+    ///
+    /// # Errors
+    /// Those of the first prompt that can't be played; [`TtsError::NoPort`] or whatever else `port` says among them.
+    pub async fn open_playlist_with<G>(
+        &self,
+        spec: &PlaylistSpec,
+        mut port: impl FnMut() -> Result<G, TtsError>,
+    ) -> Result<Box<Playlist>, FileError> {
         if let Some(surplus) = spec.prompts.get(PROMPTS_MAX) {
             let reason = format!("a play takes {PROMPTS_MAX} files at most; this is one more");
             return Err(FileError::unsupported(Path::new(surplus.name()), reason));
@@ -276,8 +299,16 @@ impl MediaFiles {
             answers.push((source, self.open(source.name(), source.wanted(), spec.headerless, start_ms)?));
         }
         let mut playlist = Box::new(Playlist::default());
-        for (source, answer) in answers {
-            let prompt = answer.await.map_err(|_| ending(source.name()))??;
+        for (index, (source, answer)) in answers.into_iter().enumerate() {
+            let first = index == 0;
+            let opened = answer.await.map_err(|_| ending(source.name()))?;
+            let prompt = match (opened, source) {
+                (Err(FileError::NotFound { .. }), PromptSource::Named { text, locale, .. }) => {
+                    let start_ms = if first { spec.start_ms } else { 0 };
+                    self.speak(text, locale.as_deref(), start_ms, &mut port).await?
+                }
+                (opened, _) => opened?,
+            };
             // Started past its end.
             if !matches!(&prompt, Prompt::Whole(samples) if samples.is_empty()) {
                 playlist.prompts.push(prompt);
@@ -300,6 +331,31 @@ impl MediaFiles {
     /// What the prompt cache has done and holds.
     pub fn cache_stats(&self) -> CacheStats {
         self.inner.shared.cache.lock().unwrap_or_else(PoisonError::into_inner).stats()
+    }
+
+    /// Opens a text that is spoken.
+    async fn speak<G>(
+        &self,
+        text: &str,
+        locale: Option<&str>,
+        start_ms: u32,
+        mut port: impl FnMut() -> Result<G, TtsError>,
+    ) -> Result<Prompt, FileError> {
+        let mut again = true;
+        loop {
+            let spoken = self.inner.tts.speak(text, locale, &mut port).await;
+            let name = spoken.map_err(|source| FileError::Speech { path: beginning(text), source })?;
+            let wanted = Wanted::Speech(name.clone());
+            let answer = self.open(text, wanted, HeaderlessFormat::default(), start_ms)?;
+            match answer.await.map_err(|_| ending(text))? {
+                // It has made room for others since.
+                Err(FileError::NotFound { .. }) if again => {
+                    self.inner.tts.forget(&name);
+                    again = false;
+                }
+                opened => return opened,
+            }
+        }
     }
 
     fn open(
@@ -334,6 +390,11 @@ impl Drop for Inner {
             let _ = thread.join();
         }
     }
+}
+
+/// Enough of a text to know it by.
+fn beginning(text: &str) -> PathBuf {
+    PathBuf::from(text.chars().take(64).collect::<String>())
 }
 
 fn ending(path: &str) -> FileError {

@@ -24,6 +24,8 @@ pub(super) enum Wanted {
         /// Directory of the language in it.
         locale: Option<String>,
     },
+    /// A text that was rendered, by the name of its file.
+    Speech(PathBuf),
 }
 
 /// A file that was found.
@@ -40,6 +42,7 @@ impl Shared {
     pub(super) fn find(&self, wanted: &Wanted) -> Result<Found, FileError> {
         match wanted {
             Wanted::File(given) => self.open(Origin::Audio, &self.audio.relative(given)?),
+            Wanted::Speech(name) => self.open(Origin::Speech, name),
             Wanted::Named { text, application, locale } => {
                 if text.trim().is_empty() {
                     return Err(FileError::unsupported(Path::new(text), "an empty prompt; give a file or a text"));
@@ -85,6 +88,7 @@ impl Shared {
                 FileError::NotFound { .. }
                 | FileError::Unsupported { .. }
                 | FileError::Format { .. }
+                | FileError::Speech { .. }
                 | FileError::Io { .. },
             ) => return Err(self.audio.not_found(Path::new(text))),
         };
@@ -142,6 +146,7 @@ impl Shared {
         match origin {
             Origin::Audio => &self.audio,
             Origin::Recordings => &self.recordings,
+            Origin::Speech => &self.speech,
         }
     }
 }

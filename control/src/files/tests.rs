@@ -16,6 +16,7 @@ use super::*;
 
 mod formats;
 mod resolution;
+mod speech;
 
 /// Upper bound of every wait; nothing is expected to take a hundredth of it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -30,11 +31,18 @@ struct Fixture {
 
 impl Fixture {
     fn new(cache_bytes_max: usize) -> Self {
+        // Nothing to speak with.
+        let command = Some(Vec::new());
+        Self::with_tts(cache_bytes_max, TtsConfig { command, time_limit: PATIENCE, cache_bytes_max: 0 })
+    }
+
+    fn with_tts(cache_bytes_max: usize, tts: TtsConfig) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let audio_root = directory.path().join("audio");
         std::fs::create_dir(&audio_root).unwrap();
         let recording_root = directory.path().join("recordings");
-        let config = FilesConfig { audio_root, recording_root, cache_bytes_max, threads: 2 };
+        let speech_root = directory.path().join("speech");
+        let config = FilesConfig { audio_root, recording_root, speech_root, cache_bytes_max, threads: 2, tts };
         Self { files: MediaFiles::start(config).unwrap(), directory }
     }
 
@@ -448,7 +456,7 @@ fn paths_stay_inside_the_root() {
             FileError::OutsideRoot { .. } => "outside",
             FileError::NotFound { .. } => "missing",
             FileError::Unsupported { .. } => "unsupported",
-            FileError::Format { .. } | FileError::Io { .. } => "other",
+            FileError::Format { .. } | FileError::Speech { .. } | FileError::Io { .. } => "other",
         };
         assert_eq!(kind, expected, "{name}: {error}");
         assert!(error.to_string().len() < 1000, "{error}");

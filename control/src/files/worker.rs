@@ -44,6 +44,8 @@ pub(super) enum Job {
 pub(super) struct Shared {
     pub(super) audio: Root,
     pub(super) recordings: Root,
+    /// What text was rendered into.
+    pub(super) speech: Root,
     pub(super) cache: Arc<Mutex<PromptCache>>,
     pub(super) open_files: AtomicUsize,
 }
