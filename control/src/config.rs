@@ -48,6 +48,8 @@ pub struct Config {
     pub audio_root: Option<PathBuf>,
     /// Recordings are written below this directory only. Default: `recordings` in the state directory.
     pub recording_root: Option<PathBuf>,
+    /// How often recordings whose time is over are removed, in minutes, `1 ..= 1440`.
+    pub recording_sweep_minutes: u32,
     /// How long a shard gathers arrivals before it works on them, in microseconds, `0 ..= 1000`. 0 gives the lowest
     /// latency, more costs less CPU.
     pub batch_wait_us: u32,
@@ -115,6 +117,7 @@ impl Default for Config {
             state_dir: None,
             audio_root: None,
             recording_root: None,
+            recording_sweep_minutes: 30,
             batch_wait_us: 500,
             prompt_cache_mib: 256,
             media_threads: 2,
@@ -244,6 +247,7 @@ impl Config {
         within("rtp.telephone_event_pt", u32::from(self.rtp.telephone_event_pt), 96, 127, "96 to 127")?;
         within("rtp.dscp", u32::from(self.rtp.dscp), 0, 63, "0 to 63")?;
         within("rtp.rtp_timeout_ms", self.rtp.rtp_timeout_ms, 0, 86_400_000, "0 to 86400000")?;
+        within("recording_sweep_minutes", self.recording_sweep_minutes, 1, 1440, "1 to 1440")?;
         within("tts.time_limit_ms", self.tts.time_limit_ms, 100, 60_000, "100 to 60000")?;
         within("tts.cache_mib", self.tts.cache_mib, 1, 65_536, "1 to 65536")?;
         check_command(self.tts.command.as_deref().unwrap_or_default()).map_err(ConfigError::TtsCommand)?;
@@ -532,6 +536,7 @@ mod tests {
             state_dir = "/tmp/state"
             audio_root = "/tmp/audio"
             recording_root = "/tmp/recordings"
+            recording_sweep_minutes = 1440
             batch_wait_us = 0
             prompt_cache_mib = 1
             media_threads = 1
@@ -611,6 +616,7 @@ mod tests {
         check(|config| config.rtp.ptime_ms = 0, "rtp.ptime_ms");
         check(|config| config.rtp.telephone_event_pt = 95, "rtp.telephone_event_pt");
         check(|config| config.rtp.dscp = 64, "rtp.dscp");
+        check(|config| config.recording_sweep_minutes = 0, "recording_sweep_minutes");
         check(|config| config.tts.time_limit_ms = 99, "tts.time_limit_ms");
         check(|config| config.tts.cache_mib = 0, "tts.cache_mib");
         check(|config| config.tts.command = Some(vec!["flite".into(), "{text}".into()]), "tts.command");

@@ -203,6 +203,7 @@ impl Server {
                 time_limit: Duration::from_millis(u64::from(config.tts.time_limit_ms)),
                 cache_bytes_max: u64::from(config.tts.cache_mib) << 20,
             },
+            sweep_every: Some(Duration::from_secs(60 * u64::from(config.recording_sweep_minutes))),
             cache_bytes_max: (config.prompt_cache_mib as usize) << 20,
             threads: config.media_threads as usize,
         })

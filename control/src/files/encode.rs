@@ -2,10 +2,10 @@
 
 use std::io;
 
+use ringbridge_codec::adpcm::AdpcmEncoder;
 use ringbridge_codec::g711;
 use ringbridge_media::limits::SAMPLE_RATE_HZ;
 
-use super::adpcm;
 use super::format::Coding;
 use super::resample::{Rates, Resampler, narrow};
 
@@ -13,7 +13,7 @@ use super::resample::{Rates, Resampler, narrow};
 pub(super) struct Encoder {
     coding: Coding,
     resampler: Option<Resampler>,
-    adpcm: adpcm::Encoder,
+    adpcm: AdpcmEncoder,
     floats: Vec<f32>,
     resampled: Vec<f32>,
     /// At the file's rate. Of ADPCM an odd sample stays here until its partner comes.
@@ -24,7 +24,7 @@ impl Encoder {
     pub(super) fn new(coding: Coding, sample_rate_hz: u32) -> io::Result<Self> {
         let resampler = Rates { from_hz: SAMPLE_RATE_HZ, to_hz: sample_rate_hz }.resampler()?;
         let (floats, resampled, samples) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { coding, resampler, adpcm: adpcm::Encoder::default(), floats, resampled, samples })
+        Ok(Self { coding, resampler, adpcm: AdpcmEncoder::new(), floats, resampled, samples })
     }
 
     /// Takes samples at 8 kHz, appends bytes.
@@ -49,7 +49,8 @@ impl Encoder {
             resampler.finish(&mut self.resampled)?;
             self.take_resampled(out);
         }
-        self.adpcm.encode(&std::mem::take(&mut self.samples), out);
+        // Of ADPCM the odd one.
+        self.encode_adpcm(self.samples.len(), out);
         Ok(())
     }
 
@@ -74,12 +75,18 @@ impl Encoder {
             }
             Coding::Adpcm => {
                 let pairs = self.samples.len() / 2 * 2;
-                self.adpcm.encode(&self.samples[..pairs], out);
-                self.samples.drain(..pairs);
+                self.encode_adpcm(pairs, out);
                 return;
             }
         }
         self.samples.clear();
+    }
+
+    fn encode_adpcm(&mut self, samples: usize, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.resize(start + samples.div_ceil(2), 0);
+        self.adpcm.encode(&self.samples[..samples], &mut out[start..]);
+        self.samples.drain(..samples);
     }
 }
 

@@ -55,6 +55,7 @@ pub(super) enum State {
 #[derive(Debug, Deserialize)]
 pub(super) struct Noted {
     pub(super) file: String,
+    expires_at: Option<String>,
     container: Option<Container>,
     encoding: Option<Encoding>,
     sample_rate: Option<u32>,
@@ -77,6 +78,11 @@ impl Noted {
         let (file, _) = root.open(&PathBuf::from(manifest_name(relative.as_os_str()))).ok()?;
         let noted = Self::read(file).ok()??;
         (Some(noted.file.as_str()) == relative.file_name()?.to_str()).then_some(noted)
+    }
+
+    /// When the file is to be removed, if ever.
+    pub(super) fn expires_at(&self) -> Option<Timestamp> {
+        self.expires_at.as_ref()?.parse().ok()
     }
 
     /// The container, and the format of the samples in it.

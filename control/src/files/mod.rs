@@ -25,11 +25,11 @@
 //! | recording's queue | 5 s; what does not fit becomes silence and a gap in the manifest |
 //! | recording | 74 hours |
 
-mod adpcm;
 mod cache;
 mod decode;
 mod encode;
 mod error;
+mod expire;
 mod format;
 mod manifest;
 mod prompt;
@@ -51,8 +51,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossbeam::channel::{Sender, TrySendError, bounded};
+use jiff::Timestamp;
 use ringbridge_media::limits::{PROMPTS_MAX, SAMPLE_RATE_HZ};
 use ringbridge_media::samples::{Playlist, Prompt, RecordQueue};
 use serde::Serialize;
@@ -60,6 +62,7 @@ use tokio::sync::oneshot;
 
 pub use cache::CacheStats;
 pub use error::FileError;
+pub use expire::SweepOutcome;
 pub use format::{Container, Encoding, FormatError, HeaderlessFormat};
 pub use resolve::looks_like_file_name;
 pub use tts::{TtsConfig, TtsError, check_command};
@@ -84,6 +87,8 @@ pub struct FilesConfig {
     pub speech_root: PathBuf,
     /// How texts are rendered.
     pub tts: TtsConfig,
+    /// How often recordings whose time is over are removed, beginning at once; `None`: only when asked.
+    pub sweep_every: Option<Duration>,
     /// Bytes of decoded prompts held in memory; one minute takes 960 000.
     pub cache_bytes_max: usize,
     /// Threads that read and write; at least one is started.
@@ -262,7 +267,8 @@ impl MediaFiles {
         });
         let threads = (0..config.threads.max(1))
             .map(|index| {
-                let worker = Worker::new(receiver.clone(), shared.clone());
+                let sweep_every = config.sweep_every.filter(|_| index == 0);
+                let worker = Worker::new(receiver.clone(), shared.clone(), sweep_every);
                 std::thread::Builder::new().name(format!("rb-files-{index}")).spawn(move || worker.run())
             })
             .collect::<io::Result<_>>()?;
@@ -326,6 +332,16 @@ impl MediaFiles {
         let (reply, answer) = oneshot::channel();
         self.submit(&path, Job::Record { spec, reply })?;
         answer.await.map_err(|_| ending(&path))?
+    }
+
+    /// Removes the recordings that had to be gone by `now`, as is done every so often without being asked.
+    ///
+    /// # Errors
+    /// If there is no thread for it.
+    pub async fn sweep(&self, now: Timestamp) -> Result<SweepOutcome, FileError> {
+        let (reply, answer) = oneshot::channel();
+        self.submit("", Job::Sweep { now, reply })?;
+        answer.await.map_err(|_| ending(""))
     }
 
     /// What the prompt cache has done and holds.

@@ -279,6 +279,8 @@ impl Recorder {
                 error.get_or_insert_with(|| (failure_of(&failure), format!("the manifest: {failure}")));
             }
         }
+        // Before anybody is told, so that whoever is told finds it free. If it fails, closing the file does it.
+        let _ = rustix::fs::flock(&self.created.file, rustix::fs::FlockOperation::Unlock);
         let (failure, error) = error.unzip();
         // Who does not wait for it does not want it.
         let _ = done.send(RecordingOutcome { samples: self.written, gaps: self.gaps_ms(), error, failure });

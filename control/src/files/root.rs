@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::error::FileError;
@@ -19,7 +19,7 @@ use super::error::FileError;
 /// Longest name of a file taken from outside, in bytes.
 const PATH_BYTES_MAX: usize = 1024;
 /// Deepest nesting of directories below a root.
-const DEPTH_MAX: usize = 16;
+pub(super) const DEPTH_MAX: usize = 16;
 /// How often a look-up is repeated that met a rename, which makes the kernel give up (EAGAIN).
 const LOOKUPS_MAX: usize = 8;
 
@@ -121,6 +121,11 @@ impl Root {
             return Err(FileError::unsupported(relative, format!("{kind}; it has to be a regular file")));
         }
         Ok((file, metadata))
+    }
+
+    /// The names in it; `None` if it can't be read, or is not there yet.
+    pub(super) fn list(&self) -> Option<Dir> {
+        Dir::new(self.directory().ok()?.descriptor).ok()
     }
 
     /// Creates a file that does not exist yet, and the directories it is in.

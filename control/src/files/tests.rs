@@ -14,6 +14,7 @@ use ringbridge_media::samples::{Chunk, Prompt, PromptStream, RecordChunk};
 use super::decode::Decoder;
 use super::*;
 
+mod expiry;
 mod formats;
 mod resolution;
 mod speech;
@@ -38,12 +39,22 @@ impl Fixture {
 
     fn with_tts(cache_bytes_max: usize, tts: TtsConfig) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let audio_root = directory.path().join("audio");
-        std::fs::create_dir(&audio_root).unwrap();
-        let recording_root = directory.path().join("recordings");
-        let speech_root = directory.path().join("speech");
-        let config = FilesConfig { audio_root, recording_root, speech_root, cache_bytes_max, threads: 2, tts };
+        std::fs::create_dir(directory.path().join("audio")).unwrap();
+        let config = Self::config_in(directory.path(), cache_bytes_max, tts);
         Self { files: MediaFiles::start(config).unwrap(), directory }
+    }
+
+    fn config_in(directory: &Path, cache_bytes_max: usize, tts: TtsConfig) -> FilesConfig {
+        let root = |name| directory.join(name);
+        FilesConfig {
+            audio_root: root("audio"),
+            recording_root: root("recordings"),
+            speech_root: root("speech"),
+            tts,
+            sweep_every: None,
+            cache_bytes_max,
+            threads: 2,
+        }
     }
 
     fn audio(&self, name: &str) -> PathBuf {

@@ -6,9 +6,9 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 
+use ringbridge_codec::adpcm::AdpcmDecoder;
 use ringbridge_codec::g711;
 
-use super::adpcm;
 use super::format::{Coding, FormatError, HeaderlessFormat};
 use super::wav_header::{TAG_ALAW, TAG_DIALOGIC_OKI_ADPCM, TAG_OKI_ADPCM, TAG_PCM, TAG_ULAW};
 
@@ -119,7 +119,7 @@ pub(super) struct FrameReader<R> {
     reader: R,
     format: Format,
     frames_left: u64,
-    adpcm: adpcm::Decoder,
+    adpcm: AdpcmDecoder,
     raw: Vec<u8>,
     linear: Vec<i16>,
 }
@@ -175,7 +175,7 @@ impl<R: Read + Seek> FrameReader<R> {
         if frames_left == 0 {
             return Err(WavError::Empty);
         }
-        let (adpcm, raw, linear) = (adpcm::Decoder::default(), Vec::new(), Vec::new());
+        let (adpcm, raw, linear) = (AdpcmDecoder::new(), Vec::new(), Vec::new());
         Ok(Self { reader, format, frames_left, adpcm, raw, linear })
     }
 
@@ -220,7 +220,7 @@ impl<R: Read + Seek> FrameReader<R> {
             Sample::Alaw => self.mix_down_g711(g711::decode_alaw, out),
             Sample::Ulaw => self.mix_down_g711(g711::decode_ulaw, out),
             Sample::Adpcm => {
-                self.linear.clear();
+                self.linear.resize(2 * raw.len(), 0);
                 self.adpcm.decode(raw, &mut self.linear);
                 out.extend(self.linear.iter().take(frames).map(|sample| f32::from(*sample)));
             }

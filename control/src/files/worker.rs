@@ -4,9 +4,10 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError};
+use jiff::Timestamp;
 use ringbridge_media::limits::SAMPLE_RATE_HZ;
 use ringbridge_media::samples::Prompt;
 use tokio::sync::oneshot;
@@ -14,6 +15,7 @@ use tokio::sync::oneshot;
 use super::cache::{Lookup, PromptCache, PromptKey, PromptReply};
 use super::decode::Decoder;
 use super::error::FileError;
+use super::expire::{Sweep, SweepOutcome};
 use super::format::HeaderlessFormat;
 use super::prompt::{StreamedPrompt, WholePrompt};
 use super::record::Recorder;
@@ -37,6 +39,8 @@ pub(super) enum Job {
     Open { wanted: Wanted, headerless: HeaderlessFormat, start_ms: u32, reply: PromptReply },
     /// Begin a recording.
     Record { spec: RecordingSpec, reply: oneshot::Sender<Result<Recording, FileError>> },
+    /// Remove the recordings that had to be gone by then.
+    Sweep { now: Timestamp, reply: oneshot::Sender<SweepOutcome> },
 }
 
 /// What all media threads share.
@@ -68,24 +72,34 @@ pub(super) struct Worker {
     whole: Vec<WholePrompt>,
     streamed: Vec<StreamedPrompt>,
     recorders: Vec<Recorder>,
+    sweeps: Vec<Sweep>,
+    /// How often recordings are swept by this thread, and when next.
+    schedule: Option<(Duration, Instant)>,
 }
 
 impl Worker {
-    pub(super) fn new(jobs: Receiver<Job>, shared: Arc<Shared>) -> Self {
-        Self { jobs, shared, whole: Vec::new(), streamed: Vec::new(), recorders: Vec::new() }
+    /// With `sweep_every` it is the one that sweeps, at once and then so often.
+    pub(super) fn new(jobs: Receiver<Job>, shared: Arc<Shared>, sweep_every: Option<Duration>) -> Self {
+        let (whole, streamed, recorders, sweeps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let schedule = sweep_every.map(|every| (every, Instant::now()));
+        Self { jobs, shared, whole, streamed, recorders, sweeps, schedule }
     }
 
     /// Works until nobody can send jobs any more. What is under way then is ended in order.
     pub(super) fn run(mut self) {
         loop {
+            self.keep_schedule();
             let busy = self.turn();
             if self.whole.len() >= DECODES_MAX {
                 continue;
             }
             let job = if busy {
                 self.jobs.recv_timeout(Duration::ZERO)
-            } else if self.streamed.is_empty() && self.recorders.is_empty() {
-                self.jobs.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            } else if self.streamed.is_empty() && self.recorders.is_empty() && self.sweeps.is_empty() {
+                match self.schedule {
+                    Some((_, next)) => self.jobs.recv_deadline(next),
+                    None => self.jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                }
             } else {
                 self.jobs.recv_timeout(CADENCE)
             };
@@ -94,9 +108,20 @@ impl Worker {
                     self.open(&wanted, headerless, start_ms, reply);
                 }
                 Ok(Job::Record { spec, reply }) => self.record(&spec, reply),
+                Ok(Job::Sweep { now, reply }) => {
+                    self.sweeps.push(Sweep::new(&self.shared.recordings, now, Some(reply)));
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+        }
+    }
+
+    fn keep_schedule(&mut self) {
+        let Some((every, next)) = &mut self.schedule else { return };
+        if Instant::now() >= *next {
+            *next = Instant::now() + *every;
+            self.sweeps.push(Sweep::new(&self.shared.recordings, Timestamp::now(), None));
         }
     }
 
@@ -108,6 +133,7 @@ impl Worker {
             turn != Turn::Done
         };
         self.whole.retain_mut(|prompt| keep(prompt.turn()));
+        self.sweeps.retain_mut(|sweep| keep(sweep.turn()));
         let open_before = self.streamed.len() + self.recorders.len();
         self.streamed.retain_mut(|prompt| keep(prompt.turn()));
         self.recorders.retain_mut(|recorder| keep(recorder.turn()));

@@ -88,14 +88,7 @@ fn a_text_is_rendered_once_and_kept() {
     // The next server knows them too.
     let roots = |name: &str| speech.fixture.directory.path().join(name);
     let tts = Speech::config(&speech.scripts, PATIENCE, 1 << 20);
-    let config = FilesConfig {
-        audio_root: roots("audio"),
-        recording_root: roots("recordings"),
-        speech_root: roots("speech"),
-        cache_bytes_max: 1 << 20,
-        threads: 1,
-        tts,
-    };
+    let config = Fixture::config_in(speech.fixture.directory.path(), 1 << 20, tts);
     speech.fixture.files = MediaFiles::start(config).unwrap();
     assert_eq!(speech.say("Hello, world.").unwrap(), 800);
     assert_eq!(speech.runs(), 3);
