@@ -14,6 +14,9 @@ use ringbridge_media::command::CodecKind;
 use ringbridge_media::limits::{CONFERENCES_MAX, CONNECTIONS_MAX, RELAY_PTIME_MS_MAX};
 use serde::{Deserialize, Deserializer};
 
+use crate::files::check_command;
+use crate::quota::QuotaConfig;
+
 /// How the server runs.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -46,6 +49,8 @@ pub struct Config {
     pub audio_root: Option<PathBuf>,
     /// Recordings are written below this directory only. Default: `recordings` in the state directory.
     pub recording_root: Option<PathBuf>,
+    /// How often recordings whose time is over are removed, in minutes, `1 ..= 1440`.
+    pub recording_sweep_minutes: u32,
     /// How long a shard gathers arrivals before it works on them, in microseconds, `0 ..= 1000`. 0 gives the lowest
     /// latency, more costs less CPU.
     pub batch_wait_us: u32,
@@ -60,6 +65,24 @@ pub struct Config {
     pub fault_injection: bool,
     /// Defaults of a connection.
     pub rtp: RtpDefaults,
+    /// How much may be in use at once.
+    pub quota: QuotaConfig,
+    /// Text to speech.
+    pub tts: TtsSettings,
+}
+
+/// How prompts that are no files are spoken.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TtsSettings {
+    /// Program and arguments, run without a shell. `{output}` is replaced by the WAV file to be made, `{voice}` by the
+    /// language (`en-us`), `{text}` by the text; without `{text}` the text comes by the standard input. Default:
+    /// `espeak-ng` if it is installed. Empty: texts are not spoken.
+    pub command: Option<Vec<String>>,
+    /// How long the program may take, in milliseconds, `100 ..= 60000`.
+    pub time_limit_ms: u32,
+    /// What is kept of rendered texts on disk, in MiB, `1 ..= 65536`.
+    pub cache_mib: u32,
 }
 
 /// What holds for a connection that does not say otherwise.
@@ -97,13 +120,22 @@ impl Default for Config {
             state_dir: None,
             audio_root: None,
             recording_root: None,
+            recording_sweep_minutes: 30,
             batch_wait_us: 500,
             prompt_cache_mib: 256,
             media_threads: 2,
             drain_deadline_ms: 5_000,
             fault_injection: false,
             rtp: RtpDefaults::default(),
+            quota: QuotaConfig::default(),
+            tts: TtsSettings::default(),
         }
+    }
+}
+
+impl Default for TtsSettings {
+    fn default() -> Self {
+        Self { command: None, time_limit_ms: 10_000, cache_mib: 64 }
     }
 }
 
@@ -149,6 +181,9 @@ pub enum ConfigError {
         /// What is allowed.
         rule: &'static str,
     },
+    /// The text-to-speech command can't be used.
+    #[error("`tts.command` has to {0}")]
+    TtsCommand(&'static str),
     /// The listener would be reachable from outside.
     #[error("`metrics` is {0}: plain HTTP is served on loopback only, unless `metrics_allow_remote` is true")]
     MetricsNotLoopback(SocketAddr),
@@ -216,6 +251,10 @@ impl Config {
         within("rtp.telephone_event_pt", u32::from(self.rtp.telephone_event_pt), 96, 127, "96 to 127")?;
         within("rtp.dscp", u32::from(self.rtp.dscp), 0, 63, "0 to 63")?;
         within("rtp.rtp_timeout_ms", self.rtp.rtp_timeout_ms, 0, 86_400_000, "0 to 86400000")?;
+        within("recording_sweep_minutes", self.recording_sweep_minutes, 1, 1440, "1 to 1440")?;
+        within("tts.time_limit_ms", self.tts.time_limit_ms, 100, 60_000, "100 to 60000")?;
+        within("tts.cache_mib", self.tts.cache_mib, 1, 65_536, "1 to 65536")?;
+        check_command(self.tts.command.as_deref().unwrap_or_default()).map_err(ConfigError::TtsCommand)?;
         for (field, ip) in
             [("bind", self.bind)].into_iter().chain(self.interfaces.values().map(|ip| ("interfaces", *ip)))
         {
@@ -461,7 +500,9 @@ fn within(field: &'static str, value: u32, min: u32, max: u32, rule: &'static st
 
 fn codec<'de, D: Deserializer<'de>>(deserializer: D) -> Result<CodecKind, D::Error> {
     let name = String::deserialize(deserializer)?;
-    codec_by_name(&name).ok_or_else(|| serde::de::Error::custom(format!("`{name}` is no codec: PCMU or PCMA")))
+    codec_by_name(&name)
+        .filter(|kind| kind.is_decodable())
+        .ok_or_else(|| serde::de::Error::custom(format!("`{name}` is no codec to begin with: PCMU or PCMA")))
 }
 
 /// Descriptors kept free for everything that is not a media socket: rings, clients, files.
@@ -503,6 +544,7 @@ mod tests {
             state_dir = "/tmp/state"
             audio_root = "/tmp/audio"
             recording_root = "/tmp/recordings"
+            recording_sweep_minutes = 1440
             batch_wait_us = 0
             prompt_cache_mib = 1
             media_threads = 1
@@ -517,6 +559,18 @@ mod tests {
             dscp = 0
             rtp_timeout_ms = 5000
             handover = true
+            [quota]
+            profile = "sdk"
+            rtp = 10
+            enhanced_rtp = 1
+            voice = 2
+            conference = 3
+            speech = 0
+            tts = 4
+            [tts]
+            command = ["flite", "-o", "{output}", "--", "{text}"]
+            time_limit_ms = 100
+            cache_mib = 1
             "#,
         )
         .expect("valid");
@@ -532,12 +586,18 @@ mod tests {
     fn the_documentation_is_complete() {
         // serde lists every key when it meets one it does not know.
         let documented = include_str!("../../docs/configuration.md");
-        for (text, section) in [("no_such_key = 1", ""), ("[rtp]\nno_such_key = 1", "rtp.")] {
+        let sections = [
+            ("no_such_key = 1", ""),
+            ("[rtp]\nno_such_key = 1", "rtp."),
+            ("[quota]\nno_such_key = 1", "quota."),
+            ("[tts]\nno_such_key = 1", "tts."),
+        ];
+        for (text, section) in sections {
             let error = parse(text).expect_err("unknown");
             let known = error.split("expected one of").nth(1).expect("a list").split('`');
             let keys: Vec<&str> = known.skip(1).step_by(2).collect();
-            assert!(keys.len() > 5, "{error}");
-            for key in keys.iter().filter(|key| **key != "rtp") {
+            assert!(keys.len() >= 3, "{error}");
+            for key in keys.iter().filter(|key| !(section.is_empty() && ["rtp", "quota", "tts"].contains(key))) {
                 assert!(documented.contains(&format!("`{section}{key}`")), "{section}{key}");
             }
         }
@@ -555,6 +615,8 @@ mod tests {
             ("cpus = [1, 1]", "twice"),
             ("[rtp]\ncodec = \"opus\"", "PCMU or PCMA"),
             ("[rtp]\nptime = 20", "ptime"),
+            ("[quota]\nprofile = \"gold\"", "cuae-standard"),
+            ("[quota]\nrtp = -1", "rtp"),
         ] {
             let error = parse(text).expect_err(text);
             assert!(error.contains(part), "{text}: {error}");
@@ -576,6 +638,10 @@ mod tests {
         check(|config| config.rtp.ptime_ms = 0, "rtp.ptime_ms");
         check(|config| config.rtp.telephone_event_pt = 95, "rtp.telephone_event_pt");
         check(|config| config.rtp.dscp = 64, "rtp.dscp");
+        check(|config| config.recording_sweep_minutes = 0, "recording_sweep_minutes");
+        check(|config| config.tts.time_limit_ms = 99, "tts.time_limit_ms");
+        check(|config| config.tts.cache_mib = 0, "tts.cache_mib");
+        check(|config| config.tts.command = Some(vec!["flite".into(), "{text}".into()]), "tts.command");
         check(|config| config.bind = Ipv4Addr::UNSPECIFIED.into(), "bind");
         check(|config| config.metrics = Some(([192, 0, 2, 1], 9100).into()), "metrics_allow_remote");
         check(|config| config.cpus = CpuList(vec![7]), "cpus");

@@ -71,10 +71,14 @@ impl EventKind {
     }
 }
 
-/// All clients of the control socket.
-#[derive(Debug, Default)]
+/// Told of every event, with its members but not its name.
+pub type Observer = Box<dyn Fn(EventKind, &Value)>;
+
+/// All clients of the control socket, and whoever else is told of events.
+#[derive(Default)]
 pub struct Hub {
     clients: RefCell<Vec<Rc<Client>>>,
+    observers: RefCell<Vec<Observer>>,
     published: Cell<u64>,
     dropped: Cell<u64>,
     disconnected: Cell<u64>,
@@ -83,6 +87,8 @@ pub struct Hub {
 /// One client: what waits to be written to it, and what it has asked for.
 #[derive(Debug, Default)]
 pub struct Client {
+    /// Who it is, in words.
+    pub(crate) origin: Rc<str>,
     queue: RefCell<OutQueue>,
     subscribed: Cell<u16>,
     /// Rung when there is something to write, or nothing more will come.
@@ -104,9 +110,9 @@ struct OutQueue {
 }
 
 impl Hub {
-    /// Takes up a client.
-    pub fn connect(&self) -> Rc<Client> {
-        let client = Rc::new(Client::default());
+    /// Takes up a client; `origin` says in words who it is.
+    pub fn connect(&self, origin: &str) -> Rc<Client> {
+        let client = Rc::new(Client { origin: origin.into(), ..Client::default() });
         self.clients.borrow_mut().push(Rc::clone(&client));
         client
     }
@@ -116,9 +122,18 @@ impl Hub {
         self.clients.borrow_mut().retain(|other| !Rc::ptr_eq(other, client));
     }
 
+    /// Tells `observer` of every event from now on, in the order published and before any client can read it. It may
+    /// look at the hub, but neither publish nor add another.
+    pub fn observe(&self, observer: Observer) {
+        self.observers.borrow_mut().push(observer);
+    }
+
     /// Queues an event to everybody who asked for its kind. `params` is an object; its name is added.
     pub fn publish(&self, kind: EventKind, mut params: Value) {
         self.published.set(self.published.get() + 1);
+        for observer in self.observers.borrow().iter() {
+            observer(kind, &params);
+        }
         let clients = self.clients.borrow();
         let mut subscribers = clients.iter().filter(|client| client.subscribed.get() & kind.bit() != 0).peekable();
         if subscribers.peek().is_none() {
@@ -228,7 +243,7 @@ mod tests {
     #[test]
     fn only_what_was_asked_for_is_queued() {
         let hub = Hub::default();
-        let client = hub.connect();
+        let client = hub.connect("a test");
         hub.publish(EventKind::Digit, json!({"digit": "1"}));
         client.subscribe(&[EventKind::Digit]);
         hub.publish(EventKind::ShardFailed, json!({"shard": 1}));
@@ -242,9 +257,21 @@ mod tests {
     }
 
     #[test]
+    fn observers_hear_of_everything_in_order() {
+        let hub = Hub::default();
+        let heard: Rc<RefCell<Vec<(EventKind, Value)>>> = Rc::default();
+        let listener = Rc::clone(&heard);
+        hub.observe(Box::new(move |kind, params| listener.borrow_mut().push((kind, params.clone()))));
+        hub.publish(EventKind::Digit, json!({"digit": "1"}));
+        hub.publish(EventKind::ShardFailed, json!({"shard": 0}));
+        let expected = [(EventKind::Digit, json!({"digit": "1"})), (EventKind::ShardFailed, json!({"shard": 0}))];
+        assert_eq!(*heard.borrow(), expected);
+    }
+
+    #[test]
     fn a_full_queue_drops_digits_first_and_then_the_client() {
         let hub = Hub::default();
-        let client = hub.connect();
+        let client = hub.connect("a test");
         client.subscribe(EventKind::ALL);
         for _ in 0..OUTPUT_LINES_MAX / 2 + 5 {
             hub.publish(EventKind::Digit, json!({}));
@@ -262,7 +289,7 @@ mod tests {
     #[test]
     fn one_long_answer_fits() {
         let hub = Hub::default();
-        let client = hub.connect();
+        let client = hub.connect("a test");
         hub.answer(&client, &json!("x".repeat(2 * OUTPUT_BYTES_MAX)));
         assert!(!client.closed.is_open());
         hub.answer(&client, &json!("y"));

@@ -5,7 +5,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use crate::files::FileError;
+use crate::files::{FileError, TtsError};
+use crate::quota::{Class, Denied};
 use crate::router::Refusal;
 
 /// One request, its envelope checked.
@@ -243,6 +244,14 @@ impl From<CommandError> for RpcError {
     }
 }
 
+impl From<Denied> for RpcError {
+    fn from(denied: Denied) -> Self {
+        let error = Self::new(ErrorKind::LimitReached, denied.to_string()).with("resource", denied.class.name());
+        // The reason code of Metreos.MediaControl.
+        if denied.class == Class::EnhancedRtp { error.with("reason", 7) } else { error }
+    }
+}
+
 impl From<Refusal> for RpcError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
@@ -256,11 +265,24 @@ impl From<FileError> for RpcError {
     fn from(error: FileError) -> Self {
         let (kind, path) = match &error {
             FileError::NotFound { path, .. } => (ErrorKind::FileNotFound, path),
-            FileError::Unsupported { path, .. } => (ErrorKind::FileUnsupported, path),
+            FileError::Unsupported { path, .. } | FileError::Format { path, .. } => (ErrorKind::FileUnsupported, path),
             FileError::OutsideRoot { path, .. } => (ErrorKind::PathOutsideRoot, path),
+            FileError::Speech { path, source } => {
+                let kind = match source {
+                    TtsError::NotInstalled => ErrorKind::FileNotFound,
+                    TtsError::NoPort | TtsError::Busy => ErrorKind::LimitReached,
+                    TtsError::Text(_) | TtsError::Rejected(_) | TtsError::OutputTooLarge => ErrorKind::FileUnsupported,
+                    TtsError::TimedOut(_) | TtsError::Io { .. } => ErrorKind::IoError,
+                };
+                (kind, path)
+            }
             FileError::Io { path, .. } => (ErrorKind::IoError, path),
         };
-        Self::new(kind, error.to_string()).with("path", path.to_string_lossy())
+        let told = Self::new(kind, error.to_string()).with("path", path.to_string_lossy());
+        if matches!(&error, FileError::Speech { source: TtsError::NoPort, .. }) {
+            return told.with("resource", Class::Tts.name());
+        }
+        told
     }
 }
 

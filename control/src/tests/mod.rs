@@ -3,6 +3,9 @@
 mod dialogues;
 mod failures;
 mod fake;
+mod in_process;
 mod limits;
 mod media;
+mod operations;
+mod quotas;
 mod rig;
