@@ -53,6 +53,8 @@ event_kinds! {
     ConferenceEnded = "conference.ended",
     /// A shard has failed with all that was on it; it starts again.
     ShardFailed = "shard.failed",
+    /// An event of the MediaControl API.
+    MediaControl = "mediacontrol",
 }
 
 impl EventKind {
@@ -72,13 +74,17 @@ impl EventKind {
 }
 
 /// All clients of the control socket.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Hub {
     clients: RefCell<Vec<Rc<Client>>>,
+    observers: RefCell<Vec<Observer>>,
     published: Cell<u64>,
     dropped: Cell<u64>,
     disconnected: Cell<u64>,
 }
+
+/// Called with every event while it is being published.
+type Observer = Rc<dyn Fn(EventKind, &Value)>;
 
 /// One client: what waits to be written to it, and what it has asked for.
 #[derive(Debug, Default)]
@@ -116,9 +122,19 @@ impl Hub {
         self.clients.borrow_mut().retain(|other| !Rc::ptr_eq(other, client));
     }
 
+    /// Calls `observer` with every event from now on, before anything that comes after the event.
+    pub fn observe(&self, observer: impl Fn(EventKind, &Value) + 'static) {
+        self.observers.borrow_mut().push(Rc::new(observer));
+    }
+
     /// Queues an event to everybody who asked for its kind. `params` is an object; its name is added.
     pub fn publish(&self, kind: EventKind, mut params: Value) {
         self.published.set(self.published.get() + 1);
+        // An observer may publish something itself.
+        let observers = self.observers.borrow().clone();
+        for observer in observers {
+            observer(kind, &params);
+        }
         let clients = self.clients.borrow();
         let mut subscribers = clients.iter().filter(|client| client.subscribed.get() & kind.bit() != 0).peekable();
         if subscribers.peek().is_none() {
