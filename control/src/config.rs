@@ -14,6 +14,8 @@ use ringbridge_media::command::CodecKind;
 use ringbridge_media::limits::{CONFERENCES_MAX, CONNECTIONS_MAX, RELAY_PTIME_MS_MAX};
 use serde::{Deserialize, Deserializer};
 
+use crate::quota::QuotaConfig;
+
 /// How the server runs.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -60,6 +62,8 @@ pub struct Config {
     pub fault_injection: bool,
     /// Defaults of a connection.
     pub rtp: RtpDefaults,
+    /// How much may be in use at once.
+    pub quota: QuotaConfig,
     /// The MediaControl API.
     pub mediacontrol: MediaControlConfig,
 }
@@ -157,6 +161,7 @@ impl Default for Config {
             fault_injection: false,
             rtp: RtpDefaults::default(),
             mediacontrol: MediaControlConfig::default(),
+            quota: QuotaConfig::default(),
         }
     }
 }
@@ -533,7 +538,9 @@ fn within(field: &'static str, value: u32, min: u32, max: u32, rule: &'static st
 
 fn codec<'de, D: Deserializer<'de>>(deserializer: D) -> Result<CodecKind, D::Error> {
     let name = String::deserialize(deserializer)?;
-    codec_by_name(&name).ok_or_else(|| serde::de::Error::custom(format!("`{name}` is no codec: PCMU or PCMA")))
+    codec_by_name(&name)
+        .filter(|kind| kind.is_decodable())
+        .ok_or_else(|| serde::de::Error::custom(format!("`{name}` is no codec to begin with: PCMU or PCMA")))
 }
 
 /// A prefix names a whole host and whole segments, so that nothing else can begin with it.
@@ -604,6 +611,14 @@ mod tests {
             sandbox = false
             sandbox_grace_ms = 0
             webhooks = ["http://127.0.0.1:9000/events/"]
+            [quota]
+            profile = "sdk"
+            rtp = 10
+            enhanced_rtp = 1
+            voice = 2
+            conference = 3
+            speech = 0
+            tts = 4
             "#,
         )
         .expect("valid");
@@ -623,13 +638,15 @@ mod tests {
         for (text, section) in [
             ("no_such_key = 1", ""),
             ("[rtp]\nno_such_key = 1", "rtp."),
+            ("[quota]\nno_such_key = 1", "quota."),
             ("[mediacontrol]\nno_such_key = 1", "mediacontrol."),
         ] {
             let error = parse(text).expect_err("unknown");
             let known = error.split("expected one of").nth(1).expect("a list").split('`');
             let keys: Vec<&str> = known.skip(1).step_by(2).collect();
             assert!(keys.len() > 5, "{error}");
-            for key in keys.iter().filter(|key| !["rtp", "mediacontrol"].contains(key)) {
+            let sections = ["rtp", "quota", "mediacontrol"];
+            for key in keys.iter().filter(|key| !(section.is_empty() && sections.contains(key))) {
                 assert!(documented.contains(&format!("`{section}{key}`")), "{section}{key}");
             }
         }
@@ -647,6 +664,8 @@ mod tests {
             ("cpus = [1, 1]", "twice"),
             ("[rtp]\ncodec = \"opus\"", "PCMU or PCMA"),
             ("[rtp]\nptime = 20", "ptime"),
+            ("[quota]\nprofile = \"gold\"", "cuae-standard"),
+            ("[quota]\nrtp = -1", "rtp"),
         ] {
             let error = parse(text).expect_err(text);
             assert!(error.contains(part), "{text}: {error}");

@@ -73,7 +73,10 @@ impl EventKind {
     }
 }
 
-/// All clients of the control socket.
+/// Told of every event, with its members but not its name.
+pub type Observer = Box<dyn Fn(EventKind, &Value)>;
+
+/// All clients of the control socket, and whoever else is told of events.
 #[derive(Default)]
 pub struct Hub {
     clients: RefCell<Vec<Rc<Client>>>,
@@ -83,12 +86,11 @@ pub struct Hub {
     disconnected: Cell<u64>,
 }
 
-/// Called with every event while it is being published.
-type Observer = Rc<dyn Fn(EventKind, &Value)>;
-
 /// One client: what waits to be written to it, and what it has asked for.
 #[derive(Debug, Default)]
 pub struct Client {
+    /// Who it is, in words.
+    pub(crate) origin: Rc<str>,
     queue: RefCell<OutQueue>,
     subscribed: Cell<u16>,
     /// Rung when there is something to write, or nothing more will come.
@@ -110,9 +112,9 @@ struct OutQueue {
 }
 
 impl Hub {
-    /// Takes up a client.
-    pub fn connect(&self) -> Rc<Client> {
-        let client = Rc::new(Client::default());
+    /// Takes up a client; `origin` says in words who it is.
+    pub fn connect(&self, origin: &str) -> Rc<Client> {
+        let client = Rc::new(Client { origin: origin.into(), ..Client::default() });
         self.clients.borrow_mut().push(Rc::clone(&client));
         client
     }
@@ -122,17 +124,16 @@ impl Hub {
         self.clients.borrow_mut().retain(|other| !Rc::ptr_eq(other, client));
     }
 
-    /// Calls `observer` with every event from now on, before anything that comes after the event.
-    pub fn observe(&self, observer: impl Fn(EventKind, &Value) + 'static) {
-        self.observers.borrow_mut().push(Rc::new(observer));
+    /// Tells `observer` of every event from now on, in the order published and before any client can read it. It may
+    /// look at the hub and publish what follows from the event, but not add another.
+    pub fn observe(&self, observer: Observer) {
+        self.observers.borrow_mut().push(observer);
     }
 
     /// Queues an event to everybody who asked for its kind. `params` is an object; its name is added.
     pub fn publish(&self, kind: EventKind, mut params: Value) {
         self.published.set(self.published.get() + 1);
-        // An observer may publish something itself.
-        let observers = self.observers.borrow().clone();
-        for observer in observers {
+        for observer in self.observers.borrow().iter() {
             observer(kind, &params);
         }
         let clients = self.clients.borrow();
@@ -244,7 +245,7 @@ mod tests {
     #[test]
     fn only_what_was_asked_for_is_queued() {
         let hub = Hub::default();
-        let client = hub.connect();
+        let client = hub.connect("a test");
         hub.publish(EventKind::Digit, json!({"digit": "1"}));
         client.subscribe(&[EventKind::Digit]);
         hub.publish(EventKind::ShardFailed, json!({"shard": 1}));
@@ -258,9 +259,21 @@ mod tests {
     }
 
     #[test]
+    fn observers_hear_of_everything_in_order() {
+        let hub = Hub::default();
+        let heard: Rc<RefCell<Vec<(EventKind, Value)>>> = Rc::default();
+        let listener = Rc::clone(&heard);
+        hub.observe(Box::new(move |kind, params| listener.borrow_mut().push((kind, params.clone()))));
+        hub.publish(EventKind::Digit, json!({"digit": "1"}));
+        hub.publish(EventKind::ShardFailed, json!({"shard": 0}));
+        let expected = [(EventKind::Digit, json!({"digit": "1"})), (EventKind::ShardFailed, json!({"shard": 0}))];
+        assert_eq!(*heard.borrow(), expected);
+    }
+
+    #[test]
     fn a_full_queue_drops_digits_first_and_then_the_client() {
         let hub = Hub::default();
-        let client = hub.connect();
+        let client = hub.connect("a test");
         client.subscribe(EventKind::ALL);
         for _ in 0..OUTPUT_LINES_MAX / 2 + 5 {
             hub.publish(EventKind::Digit, json!({}));
@@ -278,7 +291,7 @@ mod tests {
     #[test]
     fn one_long_answer_fits() {
         let hub = Hub::default();
-        let client = hub.connect();
+        let client = hub.connect("a test");
         hub.answer(&client, &json!("x".repeat(2 * OUTPUT_BYTES_MAX)));
         assert!(!client.closed.is_open());
         hub.answer(&client, &json!("y"));

@@ -25,6 +25,7 @@ pub mod openrpc;
 pub mod placement;
 pub mod ports;
 pub mod proto;
+pub mod quota;
 pub mod registry;
 pub mod router;
 pub mod server;

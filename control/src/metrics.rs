@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 
 use crate::methods::server::thread_cpu_ns;
+use crate::quota::{Class, Usage};
 use crate::server::Server;
 
 type Scrapes = mpsc::Sender<oneshot::Sender<String>>;
@@ -67,6 +68,7 @@ async fn render(server: &Server) -> String {
         clients_disconnected: server.hub.disconnected(),
         port_pairs_free: server.ports.pairs_free(),
         cpu_ns: thread_cpu_ns(),
+        resources: Class::ALL.map(|class| (class, server.quota.usage(class))),
     };
     let mut registry = Registry::with_prefix("ringbridge");
     registry.register_collector(Box::new(figures));
@@ -92,6 +94,7 @@ struct Figures {
     clients_disconnected: u64,
     port_pairs_free: usize,
     cpu_ns: u64,
+    resources: [(Class, Usage); Class::ALL.len()],
 }
 
 impl Collector for Figures {
@@ -113,6 +116,7 @@ impl Collector for Figures {
         self.counter(encoder, "shard_cpu_nanoseconds", "CPU time of a shard's thread.", |shard| shard.cpu_ns)?;
         self.drops(encoder)?;
         self.up(encoder)?;
+        self.resources(encoder)?;
         self.histogram(encoder, "residence_seconds", "From receipt of a packet to its sending.", |shard| {
             &shard.residence_us
         })?;
@@ -206,6 +210,27 @@ impl Figures {
                 let labels = [("shard", shard.to_string()), ("reason", reason.name().to_owned())];
                 ConstCounter::new(count).encode(metric.encode_family(&labels)?)?;
             }
+        }
+        Ok(())
+    }
+
+    fn resources(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let gauges: [(&str, &str, fn(&Usage) -> Option<u32>); 2] = [
+            ("resources_in_use", "Resources in use, by class.", |usage| Some(usage.in_use)),
+            ("resources_limit", "Resources there are, by class; none told if unlimited.", |usage| usage.limit),
+        ];
+        for (name, help, value) in gauges {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (class, usage) in &self.resources {
+                if let Some(value) = value(usage) {
+                    ConstGauge::new(i64::from(value)).encode(metric.encode_family(&[("class", class.name())])?)?;
+                }
+            }
+        }
+        let help = "Requests refused for want of a resource, by class.";
+        let mut metric = encoder.encode_descriptor("resources_denied", help, None, MetricType::Counter)?;
+        for (class, usage) in &self.resources {
+            ConstCounter::new(usage.denied).encode(metric.encode_family(&[("class", class.name())])?)?;
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use crate::files::FileError;
+use crate::quota::{Class, Denied};
 use crate::router::Refusal;
 
 /// One request, its envelope checked.
@@ -239,6 +240,14 @@ impl From<CommandError> for RpcError {
             CommandError::SocketFailed => new(ErrorKind::IoError),
             CommandError::ShardFailed => new(ErrorKind::ShardFailed),
         }
+    }
+}
+
+impl From<Denied> for RpcError {
+    fn from(denied: Denied) -> Self {
+        let error = Self::new(ErrorKind::LimitReached, denied.to_string()).with("resource", denied.class.name());
+        // The reason code of Metreos.MediaControl.
+        if denied.class == Class::EnhancedRtp { error.with("reason", 7) } else { error }
     }
 }
 

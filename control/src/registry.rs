@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use ringbridge_media::command::{OperationKind, Target};
+use ringbridge_media::command::{DigitSource, OperationKind, Target};
 use ringbridge_media::id::{ConferenceId, ConnectionId, OperationId, ShardId};
 use ringbridge_media::limits::CONFERENCES_MAX;
 use ringbridge_media::samples::RecordQueue;
@@ -19,6 +19,7 @@ use crate::files::RecordingOutcome;
 use crate::gate::Gate;
 use crate::methods::connection::Negotiated;
 use crate::ports::PortLease;
+use crate::quota::{Class, Denied, Quota, Units};
 
 /// Every id in use.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub struct Registry {
     operations: HashMap<OperationId, OperationEntry>,
     operations_started: u64,
     calls_started: u64,
+    joins: u64,
 }
 
 /// What the control plane knows of a connection.
@@ -50,8 +52,18 @@ pub struct ConnectionEntry {
     pub negotiated: Negotiated,
     /// Differentiated services code point of its sockets.
     pub dscp: u8,
+    /// Where its digits come from.
+    pub digit_source: DigitSource,
+    /// Waits for its remote address, as far as has been answered.
+    pub reserved: bool,
     /// The relay it is in, as far as text goes.
     pub call: Option<Rc<Call>>,
+    /// What it takes of the class `rtp`.
+    pub rtp: Units,
+    /// What it takes of the class `enhanced_rtp`, while it has a codec that is only passed on.
+    pub enhanced_rtp: Option<Units>,
+    /// The conferences it is a member of or about to join.
+    pub conferences: Vec<ConferenceId>,
     /// Opens when it has ended: its id is unknown then, and its ports are free.
     pub ended: Gate,
     live: bool,
@@ -69,6 +81,22 @@ pub struct ConferenceEntry {
     pub participants_max: u32,
     /// When it was created.
     pub created_at: Timestamp,
+    /// Two parties patched to each other; not promoted yet.
+    pub hairpin: bool,
+    /// Its place among the mixed conferences.
+    mix: Option<Units>,
+    members: Vec<Member>,
+    live: bool,
+}
+
+/// A connection in a conference, or about to join.
+#[derive(Debug)]
+struct Member {
+    join: u64,
+    connection: ConnectionId,
+    monitor: bool,
+    /// What it takes of the class `conference`, which all monitors share; none in a hairpin.
+    unit: Option<Rc<Units>>,
     live: bool,
 }
 
@@ -106,6 +134,8 @@ pub struct OperationEntry {
     pub ended: Gate,
     /// Its end is known and being told.
     pub ending: bool,
+    /// What it takes of the classes `voice` and `conference`, as long as it runs.
+    pub units: Vec<Units>,
     live: bool,
 }
 
@@ -175,6 +205,7 @@ impl Registry {
             operations: HashMap::new(),
             operations_started: 0,
             calls_started: 0,
+            joins: 0,
         }
     }
 
@@ -188,6 +219,8 @@ impl Registry {
         lease: PortLease,
         negotiated: Negotiated,
         dscp: u8,
+        rtp: Units,
+        enhanced_rtp: Option<Units>,
     ) -> Result<&mut ConnectionEntry, TableFull> {
         let table = &mut self.shards[usize::from(shard.0)].connections;
         let (slot, generation) = table.reserve().ok_or(TableFull(shard))?;
@@ -201,7 +234,12 @@ impl Registry {
             created_at: Timestamp::now(),
             negotiated,
             dscp,
+            digit_source: DigitSource::default(),
+            reserved: false,
             call: None,
+            rtp,
+            enhanced_rtp,
+            conferences: Vec::new(),
             ended: Gate::default(),
             live: false,
             guest_slots: Vec::new(),
@@ -232,6 +270,11 @@ impl Registry {
             over.open();
         }
         entry.ended.open();
+        for conference in &entry.conferences {
+            if let Some(conference) = self.any_conference(*conference) {
+                conference.members.retain(|member| member.connection != id);
+            }
+        }
         if let Some(call) = &entry.call {
             self.clear_call(&Rc::clone(call));
         }
@@ -297,7 +340,7 @@ impl Registry {
         }
     }
 
-    /// Takes a slot for a new conference, not known to anybody until [`confirm_conference`](Self::confirm_conference).
+    /// Takes a slot for a new conference, a hairpin unless it has a place among the mixed ones; not known to anybody until [`confirm_conference`](Self::confirm_conference).
     ///
     /// # Errors
     /// The table is full.
@@ -306,13 +349,22 @@ impl Registry {
         shard: ShardId,
         label: Option<String>,
         participants_max: u32,
+        mix: Option<Units>,
     ) -> Result<ConferenceId, TableFull> {
         let table = &mut self.shards[usize::from(shard.0)].conferences;
         let (slot, generation) = table.reserve().ok_or(TableFull(shard))?;
         let id = ConferenceId::new(shard, slot, generation);
         let created_at = Timestamp::now();
-        table.entries[slot as usize] =
-            Some(Box::new(ConferenceEntry { id, label, participants_max, created_at, live: false }));
+        table.entries[slot as usize] = Some(Box::new(ConferenceEntry {
+            id,
+            label,
+            participants_max,
+            created_at,
+            hairpin: mix.is_none(),
+            mix,
+            members: Vec::new(),
+            live: false,
+        }));
         Ok(id)
     }
 
@@ -328,7 +380,114 @@ impl Registry {
     pub fn remove_conference(&mut self, id: ConferenceId) -> Option<ConferenceEntry> {
         let table = &mut self.shards.get_mut(usize::from(id.shard().0))?.conferences;
         table.entries.get(id.slot())?.as_ref().filter(|entry| entry.id == id)?;
-        table.release(id.slot()).map(|entry| *entry)
+        let entry = *table.release(id.slot())?;
+        for member in &entry.members {
+            self.forget_membership(id, member.connection);
+        }
+        Some(entry)
+    }
+
+    /// Notes a connection that is about to join, with what it takes. Not counted as a member until
+    /// [`confirm_member`](Self::confirm_member); given back by [`remove_member`](Self::remove_member).
+    pub fn add_member(
+        &mut self,
+        conference: ConferenceId,
+        connection: ConnectionId,
+        monitor: bool,
+        unit: Option<Rc<Units>>,
+    ) -> u64 {
+        let join = self.joins;
+        self.joins += 1;
+        let Some(entry) = self.any_conference(conference) else { return join };
+        entry.members.push(Member { join, connection, monitor, unit, live: false });
+        if let Some(entry) = self.any_connection(connection) {
+            entry.conferences.push(conference);
+        }
+        join
+    }
+
+    /// What one more member takes of the class `conference`; nothing in a hairpin, and monitors share a unit.
+    ///
+    /// # Errors
+    /// None is free.
+    pub fn member_unit(
+        &self,
+        conference: ConferenceId,
+        monitor: bool,
+        quota: &Quota,
+    ) -> Result<Option<Rc<Units>>, Denied> {
+        let Some(entry) = self.conference(conference).filter(|entry| !entry.hairpin) else { return Ok(None) };
+        let mut monitors = entry.members.iter().filter(|member| monitor && member.monitor);
+        if let Some(shared) = monitors.find_map(|member| member.unit.clone()) {
+            return Ok(Some(shared));
+        }
+        Ok(Some(Rc::new(quota.try_take(Class::Conference)?)))
+    }
+
+    /// A connection has joined.
+    pub fn confirm_member(&mut self, conference: ConferenceId, join: u64) {
+        let Some(entry) = self.any_conference(conference) else { return };
+        if let Some(member) = entry.members.iter_mut().find(|member| member.join == join) {
+            member.live = true;
+        }
+    }
+
+    /// A connection has not joined.
+    pub fn remove_member(&mut self, conference: ConferenceId, join: u64) {
+        self.retain_members(conference, |member| member.join != join);
+    }
+
+    /// A connection has left. One that is about to join again stays.
+    pub fn member_left(&mut self, conference: ConferenceId, connection: ConnectionId) {
+        self.retain_members(conference, |member| member.connection != connection || !member.live);
+    }
+
+    /// A conference is as good as gone: all units of its members are given back.
+    pub fn empty_conference(&mut self, conference: ConferenceId) {
+        self.retain_members(conference, |_| false);
+        if let Some(entry) = self.any_conference(conference) {
+            entry.mix = None;
+        }
+    }
+
+    /// Takes what the members of a hairpin need once it is a mixed conference, and a newcomer who may be a monitor: all
+    /// at once or nothing. Returns what the newcomer takes. [`end_promotion`](Self::end_promotion) says what came of it.
+    ///
+    /// # Errors
+    /// Not as many units are free.
+    pub fn begin_promotion(
+        &mut self,
+        conference: ConferenceId,
+        quota: &Quota,
+        newcomer: Option<bool>,
+    ) -> Result<Option<Rc<Units>>, Denied> {
+        let Some(entry) = self.any_conference(conference) else { return Ok(None) };
+        let mix = quota.try_take_mix()?;
+        let all = || entry.members.iter().map(|member| member.monitor).chain(newcomer);
+        let monitors = all().any(|monitor| monitor);
+        let parties = all().filter(|monitor| !monitor).count() + usize::from(monitors);
+        let needed = u32::try_from(parties).unwrap_or(u32::MAX);
+        let mut units = quota.try_take_many(Class::Conference, needed)?;
+        let shared = if monitors { units.split_one().map(Rc::new) } else { None };
+        let mut unit = |monitor| if monitor { shared.clone() } else { units.split_one().map(Rc::new) };
+        for member in &mut entry.members {
+            member.unit = unit(member.monitor);
+        }
+        entry.mix = Some(mix);
+        Ok(newcomer.and_then(unit))
+    }
+
+    /// A hairpin has been promoted, or stays one and its members need nothing.
+    pub fn end_promotion(&mut self, conference: ConferenceId, promoted: bool) {
+        let Some(entry) = self.any_conference(conference) else { return };
+        if promoted {
+            entry.hairpin = false;
+            return;
+        }
+        entry.mix = None;
+        for member in &mut entry.members {
+            member.unit = None;
+        }
     }
 
     /// A conference that is known.
@@ -345,6 +504,7 @@ impl Registry {
         target: Target,
         kind: OperationKind,
         recording: Option<RecordingEntry>,
+        units: Vec<Units>,
     ) -> &OperationEntry {
         let number = self.operations_started;
         self.operations_started += 1;
@@ -361,6 +521,7 @@ impl Registry {
             announced: Gate::default(),
             ended: Gate::default(),
             ending: false,
+            units,
             live: false,
         };
         self.operations.entry(id).insert_entry(entry).into_mut()
@@ -391,6 +552,11 @@ impl Registry {
     /// Every operation that is known and has not ended.
     pub fn operations(&self) -> impl Iterator<Item = &OperationEntry> {
         self.operations.values().filter(|entry| entry.live && !entry.ending)
+    }
+
+    /// Every operation of a target whose end is not told yet.
+    pub fn operations_of(&self, target: Target) -> impl Iterator<Item = &OperationEntry> {
+        self.operations.values().filter(move |entry| entry.live && entry.target == target)
     }
 
     /// Notes the text of a relay with both its connections.
@@ -478,9 +644,41 @@ impl Registry {
         self.shards.iter().map(|tables| tables.connections_living).sum()
     }
 
+    fn retain_members(&mut self, conference: ConferenceId, keep: impl Fn(&Member) -> bool) {
+        let Some(entry) = self.any_conference(conference) else { return };
+        let gone: Vec<_> = entry.members.extract_if(.., |member| !keep(member)).collect();
+        for member in gone {
+            self.forget_membership(conference, member.connection);
+        }
+    }
+
+    fn forget_membership(&mut self, conference: ConferenceId, connection: ConnectionId) {
+        let Some(entry) = self.any_connection(connection) else { return };
+        if let Some(place) = entry.conferences.iter().position(|other| *other == conference) {
+            entry.conferences.swap_remove(place);
+        }
+    }
+
+    fn any_conference(&mut self, id: ConferenceId) -> Option<&mut ConferenceEntry> {
+        let table = &mut self.shards.get_mut(usize::from(id.shard().0))?.conferences;
+        table.entries.get_mut(id.slot())?.as_deref_mut().filter(|entry| entry.id == id)
+    }
+
     fn any_connection(&mut self, id: ConnectionId) -> Option<&mut ConnectionEntry> {
         let table = &mut self.shards.get_mut(usize::from(id.shard().0))?.connections;
         table.entries.get_mut(id.slot())?.as_deref_mut().filter(|entry| entry.id == id)
+    }
+}
+
+impl ConferenceEntry {
+    /// How many are in it, or about to join.
+    pub fn members(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether a connection is in it, or about to join.
+    pub fn has_member(&self, connection: ConnectionId) -> bool {
+        self.members.iter().any(|member| member.connection == connection)
     }
 }
 
@@ -535,6 +733,7 @@ mod tests {
     use super::*;
     use crate::config::PortRange;
     use crate::ports::PortPool;
+    use crate::quota::QuotaConfig;
 
     const SLOTS: u32 = 100;
 
@@ -542,11 +741,16 @@ mod tests {
         PortPool::new(PortRange::new(29_200, 29_499).expect("a range"), [IpAddr::V4(Ipv4Addr::LOCALHOST)])
     }
 
+    fn quota() -> Quota {
+        Quota::new(&QuotaConfig::default())
+    }
+
     fn add(registry: &mut Registry, pool: &PortPool, shard: u8) -> ConnectionId {
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let (lease, _, _) = pool.take(ip, SocketOptions::default()).expect("ports");
         let negotiated = Negotiated::new(CodecKind::Pcmu, 101);
-        let id = registry.add_connection(ShardId(shard), lease, negotiated, 46).expect("room").id;
+        let rtp = quota().try_take(Class::Rtp).expect("unlimited");
+        let id = registry.add_connection(ShardId(shard), lease, negotiated, 46, rtp, None).expect("room").id;
         assert!(registry.connection(id).is_none(), "not known before it is confirmed");
         registry.confirm_connection(id);
         id
@@ -597,9 +801,10 @@ mod tests {
         let dies = add(&mut registry, &pool, 0);
         let on_its_way = add(&mut registry, &pool, 1);
         registry.begin_move(on_its_way, ShardId(0)).expect("room");
-        let room = registry.add_conference(ShardId(0), None, 8).expect("room");
+        let room = registry.add_conference(ShardId(0), None, 8, None).expect("room");
         registry.confirm_conference(room);
-        let operation = registry.add_operation(ShardId(0), Target::Conference(room), OperationKind::Play, None).id;
+        let target = Target::Conference(room);
+        let operation = registry.add_operation(ShardId(0), target, OperationKind::Play, None, Vec::new()).id;
         registry.confirm_operation(operation);
         let lost = registry.remove_shard(ShardId(0));
         let connections: Vec<_> = lost.connections.iter().map(|entry| entry.id).collect();
@@ -609,7 +814,7 @@ mod tests {
         assert_eq!(lost.operations.len(), 1);
         assert!(registry.connection(stays).is_some() && registry.connection(dies).is_none());
         assert!(registry.conference(room).is_none() && registry.operation(operation).is_none());
-        let again = registry.add_conference(ShardId(0), None, 8).expect("room");
+        let again = registry.add_conference(ShardId(0), None, 8, None).expect("room");
         assert_ne!(again, room);
         assert_eq!(registry.connections_on(ShardId(0)), 0);
     }

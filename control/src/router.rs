@@ -61,6 +61,14 @@ pub enum Concern {
     Conference(ConferenceId),
     /// An operation being started.
     Operation(OperationId),
+    /// A connection joining a conference, and its place in the list of members.
+    Join(ConferenceId, u64),
+    /// A connection leaving a conference.
+    Leave(ConferenceId, ConnectionId),
+    /// A hairpin being promoted.
+    Promotion(ConferenceId),
+    /// A conference being ended.
+    Dissolution(ConferenceId),
 }
 
 /// Why a message was not sent.

@@ -39,6 +39,7 @@ use crate::metrics;
 use crate::placement::Placement;
 use crate::ports::PortPool;
 use crate::proto::RpcError;
+use crate::quota::Quota;
 use crate::registry::{Ended, OperationEntry, RecordingEntry, Registry, utility_id};
 use crate::router::{Concern, Dispatch, Pending, Refusal, Reply, Router};
 use crate::socket::{ControlSocket, SocketError};
@@ -60,6 +61,8 @@ pub struct Server {
     pub router: RefCell<Router>,
     /// Local ports.
     pub ports: PortPool,
+    /// How much of each class of resources is in use.
+    pub quota: Quota,
     /// The order of commands that name one id.
     pub tickets: Tickets,
     /// Clients and their events.
@@ -71,6 +74,7 @@ pub struct Server {
     /// When it was started.
     pub started_at: Timestamp,
     mediacontrol: OnceCell<Rc<MediaControl>>,
+    clock: RefCell<Rc<dyn Fn() -> Instant>>,
     shards: RefCell<Vec<ShardRuntime>>,
     start_shard: StartShard,
     doorbell: Arc<Doorbell>,
@@ -240,6 +244,7 @@ impl Server {
         Ok(Self {
             registry: RefCell::new(Registry::new(shards, derived.shard_connections_max)),
             router: RefCell::new(Router::new(shards)),
+            quota: Quota::new(&config.quota),
             ports: PortPool::new(config.ports, config.addresses()),
             tickets: Tickets::default(),
             hub: Hub::default(),
@@ -247,6 +252,7 @@ impl Server {
             placement: RefCell::new(Placement::new(shards)),
             started_at: Timestamp::now(),
             mediacontrol: OnceCell::new(),
+            clock: RefCell::new(Rc::new(clock::now)),
             shards: RefCell::new((0..shards).map(|_| ShardRuntime::default()).collect()),
             start_shard,
             doorbell: Arc::new(Doorbell::new().map_err(io("out of file descriptors"))?),
@@ -263,6 +269,17 @@ impl Server {
     /// The MediaControl adapter, whether it has a listener or not.
     pub fn mediacontrol(&self) -> &Rc<MediaControl> {
         self.mediacontrol.get().expect("set when the server was started")
+    }
+
+    /// The time requests are stamped with as they are received.
+    pub fn now(&self) -> Instant {
+        let clock = Rc::clone(&self.clock.borrow());
+        clock()
+    }
+
+    /// Takes the time from `clock` from now on, instead of the clock the shards go by.
+    pub fn set_clock(&self, clock: Rc<dyn Fn() -> Instant>) {
+        self.clock.replace(clock);
     }
 
     /// Every shard, up or not.
@@ -307,7 +324,7 @@ impl Server {
     /// without any timer.
     pub fn place(&self) -> ShardId {
         let mut placement = self.placement.borrow_mut();
-        let now = clock::now();
+        let now = self.now();
         if placement.wants_figures(now) {
             for shard in self.shard_ids() {
                 // The figures are taken in when they are reported; a shard that can't answer keeps its old ones.
@@ -467,7 +484,7 @@ impl Server {
                 }
             }
             ShardReport::Snapshot { token, snapshot } => {
-                self.placement.borrow_mut().take_figures(&snapshot, clock::now());
+                self.placement.borrow_mut().take_figures(&snapshot, self.now());
                 if let Some(pending) = self.router.borrow_mut().take(token) {
                     pending.reply(Reply::Snapshot(snapshot));
                 }
@@ -477,9 +494,11 @@ impl Server {
             }
             ShardReport::Failed { reason } => {
                 tracing::error!(%shard, reason, "a shard has failed");
+                let up_since = self.shards.borrow()[usize::from(shard.0)].up_since;
+                let lived = up_since.map(|since| since.elapsed()).unwrap_or_default();
                 self.lose_shard(shard, EndReason::ShardFailed);
                 if !self.stopping.get() {
-                    spawn_local(Rc::clone(self).restart_shard(shard));
+                    spawn_local(Rc::clone(self).restart_shard(shard, lived));
                 }
             }
         }
@@ -499,6 +518,7 @@ impl Server {
                 let mut registry = self.registry.borrow_mut();
                 if let Some(entry) = registry.operation_mut(id).filter(|entry| !entry.ending) {
                     entry.ending = true;
+                    entry.units.clear();
                     outgoing.push(Outgoing::OperationEnded { id, condition, elapsed_ms, digits });
                 }
             }
@@ -553,6 +573,10 @@ impl Server {
             (Concern::Connection(id), true) => registry.confirm_connection(id),
             (Concern::Conference(id), true) => registry.confirm_conference(id),
             (Concern::Operation(id), true) => registry.confirm_operation(id),
+            (Concern::Join(conference, join), true) => registry.confirm_member(conference, join),
+            (Concern::Leave(conference, connection), true) => registry.member_left(conference, connection),
+            (Concern::Promotion(id), true) => registry.end_promotion(id, true),
+            (Concern::Dissolution(id), true) => registry.empty_conference(id),
             (concern, false) => {
                 drop(registry);
                 self.discard(concern);
@@ -567,6 +591,10 @@ impl Server {
             Concern::Connection(id) => self.abandon_connection(id),
             Concern::Conference(id) => drop(self.registry.borrow_mut().remove_conference(id)),
             Concern::Operation(id) => self.abandon_operation(id),
+            Concern::Join(conference, join) => self.registry.borrow_mut().remove_member(conference, join),
+            Concern::Promotion(id) => self.registry.borrow_mut().end_promotion(id, false),
+            // Whatever it was about is as it was.
+            Concern::Leave(..) | Concern::Dissolution(_) => {}
         }
     }
 
@@ -657,13 +685,12 @@ impl Server {
     }
 
     /// Starts a shard again, after longer and longer pauses if it keeps failing.
-    async fn restart_shard(self: Rc<Self>, shard: ShardId) {
+    async fn restart_shard(self: Rc<Self>, shard: ShardId, lived: Duration) {
         let index = usize::from(shard.0);
         let (thread, mut failures) = {
             let mut shards = self.shards.borrow_mut();
             let runtime = &mut shards[index];
-            let lived = runtime.up_since.map(|since| since.elapsed()).unwrap_or_default();
-            runtime.failures = if lived > LIFE_TO_FORGIVE { 0 } else { runtime.failures + 1 };
+            runtime.failures = failures_after(runtime.failures, lived);
             (runtime.thread.take(), runtime.failures)
         };
         if let Some(thread) = thread {
@@ -722,7 +749,7 @@ impl Server {
 
     /// Sends a command of our own, whose answer interests nobody.
     fn send_unasked(&self, shard: ShardId, command: Command) {
-        if let Err(error) = self.send(shard, command, clock::now()) {
+        if let Err(error) = self.send(shard, command, self.now()) {
             tracing::debug!(%shard, %error, "could not clean up");
         }
     }
@@ -830,6 +857,11 @@ fn reason_name(reason: EndReason) -> &'static str {
     }
 }
 
+/// Failures in a row, after one more: long life is forgiven.
+fn failures_after(failures: u32, lived: Duration) -> u32 {
+    if lived > LIFE_TO_FORGIVE { 0 } else { failures.saturating_add(1) }
+}
+
 fn pause_before_restart(failures: u32) -> Duration {
     RESTART_PAUSE_MIN.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(RESTART_PAUSE_MAX)
 }
@@ -850,6 +882,12 @@ const FAREWELL_DEADLINE: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_life_is_forgiven() {
+        assert_eq!(failures_after(3, Duration::from_secs(1)), 4);
+        assert_eq!(failures_after(3, LIFE_TO_FORGIVE + Duration::from_secs(1)), 0);
+    }
 
     #[test]
     fn pauses_grow_to_a_limit() {

@@ -13,7 +13,6 @@ use std::rc::Rc;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Group, Uid, User};
 use ringbridge_media::time::Instant;
-use ringbridge_shard::clock;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -165,7 +164,11 @@ impl Drop for ControlSocket {
 }
 
 async fn serve_client(server: Rc<Server>, stream: UnixStream) {
-    let client = server.hub.connect();
+    let origin = match stream.peer_cred() {
+        Ok(peer) => format!("control socket, user {}, process {}", peer.uid(), peer.pid().unwrap_or_default()),
+        Err(_) => "control socket".to_owned(),
+    };
+    let client = server.hub.connect(&origin);
     let (reader, writer) = stream.into_split();
     let writing = spawn_local(write_lines(writer, Rc::clone(&client)));
     tokio::select! {
@@ -196,7 +199,7 @@ async fn read_requests(server: &Rc<Server>, mut reader: OwnedReadHalf, client: &
             Ok(0) | Err(_) => return,
             Ok(length) => {
                 lines.push(&chunk[..length]);
-                clock::now()
+                server.now()
             }
         };
         loop {
@@ -293,7 +296,7 @@ async fn carry_out(
     request: Value,
     received: Instant,
 ) -> (Option<Value>, Call) {
-    let call = Call::new(Rc::clone(server), Rc::clone(client), received);
+    let call = Call::new(Rc::clone(server), Rc::clone(client), received, Rc::clone(&client.origin));
     server.count_request();
     let (id, result) = match Request::from_value(request) {
         Ok(request) => (request.id, methods::call(&call, &request.method, request.params).await),

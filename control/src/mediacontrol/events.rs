@@ -36,14 +36,14 @@ impl MediaControl {
     }
 
     fn operation_ended(&self, operation: &Operation, ended: &Value) {
-        if operation.silent {
+        if operation.notes.silent {
             return;
         }
         let mut params = json!({
             "ConnectionId": operation.connection.id.to_string(),
             "OperationId": operation.id.to_string(),
         });
-        if let Some(state) = &operation.state {
+        if let Some(state) = &operation.notes.state {
             params["State"] = state.as_str().into();
         }
         let condition = ended["condition"].as_str().unwrap_or("error");
@@ -63,10 +63,8 @@ impl MediaControl {
         if operation.action == "GatherDigits" {
             params["Digits"] = ended["digits"].as_str().unwrap_or_default().into();
         }
-        if operation.action == "Record"
-            && let Some(path) = ended["path"].as_str()
-        {
-            params["Filename"] = path.into();
+        if let Some(filename) = &operation.notes.filename {
+            params["Filename"] = filename.as_str().into();
         }
         self.publish(&operation.routing_guid, &format!("{}_Complete", operation.action), params);
     }

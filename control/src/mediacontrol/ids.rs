@@ -52,8 +52,17 @@ pub struct Operation {
     pub action: &'static str,
     /// Whose it is.
     pub routing_guid: String,
+    /// What the client is told of it, besides.
+    pub notes: Notes,
+}
+
+/// What goes with an operation until its end.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Notes {
     /// Given with the action, returned with the event.
     pub state: Option<String>,
+    /// The file it writes, below the recording directory.
+    pub filename: Option<String>,
     /// The client was not told that it runs, so it is not told of its end.
     pub silent: bool,
 }
@@ -137,8 +146,7 @@ impl Ids {
         connection: Rc<Connection>,
         action: &'static str,
         routing_guid: &str,
-        state: Option<String>,
-        silent: bool,
+        notes: Notes,
     ) -> Rc<Operation> {
         let operation = Rc::new(Operation {
             id: self.number(),
@@ -146,8 +154,7 @@ impl Ids {
             connection,
             action,
             routing_guid: routing_guid.to_owned(),
-            state,
-            silent,
+            notes,
         });
         self.operations.borrow_mut().add(operation.id, native, Rc::clone(&operation));
         operation
@@ -405,7 +412,7 @@ mod tests {
     async fn a_utility_connection_goes_with_its_operation() {
         let ids = ids();
         let utility = ids.add_connection("util-1", "s", true);
-        let operation = ids.add_operation("o1", Rc::clone(&utility), "Play", "s", None, false);
+        let operation = ids.add_operation("o1", Rc::clone(&utility), "Play", "s", Notes::default());
         assert!(ids.connections_of("s").is_empty());
         assert_eq!(ids.operation(&operation.id.to_string()).expect("runs").native, "o1");
         ids.remove_operation("o1").expect("known");

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::actions::{ADJUSTMENTS, ENCODINGS, FORMATS};
 use super::codes::{Code, Context, Fault};
-use super::ids::{Conference, Connection};
+use super::ids::{Conference, Connection, Notes};
 use super::params::digits;
 use super::{Cx, Results};
 
@@ -182,14 +182,14 @@ async fn start(cx: &Cx, target: Asked, mut params: Value, isolate: bool) -> Resu
         }
     }
     let native = told["operation_id"].as_str().unwrap_or_default();
-    let silent = cx.abandoned.get();
-    let ids = &cx.mc.ids;
-    let operation = ids.add_operation(native, Rc::clone(&connection), cx.action.name, &cx.routing_guid, state, silent);
-    let mut results = Map::new();
-    results.insert("ConnectionId".to_owned(), connection.id.to_string().into());
+    let filename = told["path"].as_str().map(str::to_owned);
+    let notes = Notes { state, filename: filename.clone(), silent: cx.abandoned.get() };
+    let operation =
+        cx.mc.ids.add_operation(native, Rc::clone(&connection), cx.action.name, &cx.routing_guid, notes);
+    let mut results = with_connection(&connection);
     results.insert("OperationId".to_owned(), operation.id.to_string().into());
-    if let Some(path) = told["path"].as_str() {
-        results.insert("Filename".to_owned(), path.into());
+    if let Some(filename) = filename {
+        results.insert("Filename".to_owned(), filename.into());
     }
     Ok(results)
 }
@@ -230,16 +230,24 @@ pub(super) async fn adjust(cx: &Cx) -> Result<Results, Fault> {
     let mut params = json!({"adjustment": kind});
     if kind == "toggle" {
         params["toggle"] = toggle.max(1).into();
-    } else if let Some(volume) = volume {
-        params["volume"] = volume.into();
-    } else if let Some(speed) = speed {
-        params["speed"] = speed.into();
-    } else {
+    }
+    let steps = volume.map(|steps| ("volume", steps)).or(speed.map(|steps| ("speed", steps)));
+    let steps = steps.filter(|_| kind != "toggle");
+    if steps.is_none() && kind != "toggle" {
         return Err(Fault::parameters("Volume or Speed has to be given"));
     }
     let connection = cx.mc.ids.connection(&id)?;
     connection.lane.open()?;
     params["connection_id"] = connection.native.clone().into();
+    if let Some((name, steps)) = steps {
+        // The native method takes 10 steps at a time; two changes in one direction end where one would.
+        let first = steps.clamp(-10, 10);
+        if steps != first {
+            params[name] = (steps - first).into();
+            cx.native("operation.adjust", params.clone(), Context::Operation).await?;
+        }
+        params[name] = first.into();
+    }
     cx.native("operation.adjust", params, Context::Operation).await?;
     Ok(with_connection(&connection))
 }

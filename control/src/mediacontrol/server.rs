@@ -3,7 +3,6 @@
 use std::rc::{Rc, Weak};
 use std::time::{Duration, SystemTime};
 
-use ringbridge_shard::clock;
 use serde_json::{Value, json};
 use tokio::task::spawn_local;
 
@@ -11,35 +10,40 @@ use crate::events::EventKind;
 use crate::gate::Gate;
 use crate::methods::{self, Call};
 use crate::proto::{ErrorKind, RpcError};
+use crate::quota::Class;
 use crate::server::Server;
 
 use super::native::{Announce, Answering, Native};
 use super::{MediaControl, Request};
 
 /// The native methods of the server this adapter is part of.
-struct InProcess(Weak<Server>);
+struct InProcess {
+    server: Weak<Server>,
+    origin: Rc<str>,
+}
 
 impl Native for InProcess {
     fn call(&self, method: &'static str, params: Value) -> Answering<'_> {
         Box::pin(async move {
-            let Some(server) = self.0.upgrade() else {
+            let Some(server) = self.server.upgrade() else {
                 return (Err(RpcError::new(ErrorKind::Draining, "the server has ended")), Announce::default());
             };
-            let call = Call::new(server, Rc::default(), clock::now());
+            let call = Call::in_process(server, Rc::clone(&self.origin));
             let result = methods::call(&call, method, params).await;
             (result, Announce::new(move || call.announce()))
         })
     }
 
     fn publish(&self, event: &Value) {
-        let Some(server) = self.0.upgrade() else { return };
+        let Some(server) = self.server.upgrade() else { return };
         let mut told = event.clone();
         told["name"] = event["event"].clone();
         server.hub.publish(EventKind::MediaControl, told);
     }
 
     fn low_bitrate_free(&self) -> bool {
-        true
+        let usage = self.server.upgrade().map(|server| server.quota.usage(Class::EnhancedRtp));
+        usage.is_some_and(|usage| usage.limit.is_none_or(|limit| usage.in_use < limit))
     }
 }
 
@@ -47,13 +51,14 @@ impl Native for InProcess {
 pub fn start(server: &Rc<Server>) -> Rc<MediaControl> {
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let config = server.config.mediacontrol.clone();
-    let mc = MediaControl::new(config, Box::new(InProcess(Rc::downgrade(server))), since_epoch);
+    let native = InProcess { server: Rc::downgrade(server), origin: "MediaControl".into() };
+    let mc = MediaControl::new(config, Box::new(native), since_epoch);
     let observer = Rc::downgrade(&mc);
-    server.hub.observe(move |kind, params| {
+    server.hub.observe(Box::new(move |kind, params| {
         if let Some(mc) = observer.upgrade() {
             mc.take_event(kind, params);
         }
-    });
+    }));
     mc
 }
 

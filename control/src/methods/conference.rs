@@ -1,15 +1,19 @@
 //! `conference.*`
 
-use ringbridge_media::command::{Command, ConferenceSpec, ParticipantChange, ParticipantSpec};
+use std::rc::Rc;
+
+use ringbridge_media::command::{Command, ConferenceSpec, ParticipantChange, ParticipantSpec, Role};
 use ringbridge_media::event::{Answer, CommandError};
 use ringbridge_media::id::{ConferenceId, ConnectionId, ShardId};
 use ringbridge_media::limits::{GAIN_DB_MAX, GAIN_DB_MIN, PARTICIPANTS_MAX, SAMPLE_RATE_HZ};
+use ringbridge_shard::mailbox::Lane;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::render::{self, effect_of};
 use super::{Call, LABEL_BYTES_MAX, PAGE, conference_id, connection_id, in_length, in_range, shard_id, unexpected};
 use crate::proto::{ErrorKind, NoParams, RpcError, params};
+use crate::quota::Units;
 use crate::router::{Concern, Dispatch};
 use crate::tickets::{Key, Ticket};
 
@@ -20,6 +24,8 @@ struct Create {
     sample_rate_hz: Option<u32>,
     max_participants: Option<u32>,
     shard: Option<u8>,
+    hairpin: Option<bool>,
+    tones: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -30,6 +36,17 @@ struct Take {
     muted: Option<bool>,
     deaf: Option<bool>,
     gain_db: Option<f64>,
+    role: Option<RoleName>,
+    tariff_tone: Option<bool>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RoleName {
+    Party,
+    Monitor,
+    Coach,
+    Pupil,
 }
 
 #[derive(Debug, Deserialize)]
@@ -54,25 +71,27 @@ struct Delete {
 
 /// Opens a conference on the shard named, or the one with the most headroom.
 pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError> {
-    let Create { label, sample_rate_hz, max_participants, shard } = params(given)?;
+    let Create { label, sample_rate_hz, max_participants, shard, hairpin, tones } = params(given)?;
     let label = in_length("label", label, LABEL_BYTES_MAX)?;
     let most = u32::try_from(PARTICIPANTS_MAX).unwrap_or(u32::MAX);
     let participants_max = in_range("max_participants", max_participants.unwrap_or(most), 1..=most)?;
     if let Some(rate) = sample_rate_hz.filter(|rate| *rate != SAMPLE_RATE_HZ) {
         return Err(RpcError::unsupported(&format!("a sample rate of {rate} Hz")).with("param", "sample_rate_hz"));
     }
+    let hairpin = hairpin.unwrap_or(false);
     let server = &call.server;
     let shard = match shard {
         Some(shard) => shard_id(server, shard)?,
         None => server.place(),
     };
+    let mix = if hairpin { None } else { Some(server.quota.try_take_mix()?) };
     let id = server
         .registry
         .borrow_mut()
-        .add_conference(shard, label, participants_max)
+        .add_conference(shard, label, participants_max, mix)
         .map_err(|full| RpcError::new(ErrorKind::LimitReached, full.to_string()).with("shard", shard.0))?;
-    let command =
-        Command::CreateConference { id, spec: ConferenceSpec { participants_max, ..ConferenceSpec::default() } };
+    let spec = ConferenceSpec { participants_max, hairpin, tones: tones.unwrap_or(false) };
+    let command = Command::CreateConference { id, spec };
     let concern = Concern::Conference(id);
     let sent = server.dispatch(Dispatch { shard, command, received: call.received, concern });
     if sent.is_err() {
@@ -84,36 +103,116 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
 
 /// Puts a connection into a conference; it moves to where the conference lives.
 pub(super) async fn join(call: &Call, given: Value) -> Result<Value, RpcError> {
-    let Take { conference_id: conference, connection_id: connection, muted, deaf, gain_db } = params(given)?;
-    let (conference, connection) = (conference_id(&conference)?, connection_id(&connection)?);
-    let gain_db = gain(gain_db.unwrap_or(0.0))?;
+    let given: Take = params(given)?;
+    let (conference, connection) = (conference_id(&given.conference_id)?, connection_id(&given.connection_id)?);
+    given.check_role()?;
     let participant = ParticipantSpec {
-        muted: muted.unwrap_or(false),
-        deaf: deaf.unwrap_or(false),
-        gain_db,
-        ..ParticipantSpec::default()
+        muted: given.muted.unwrap_or(false),
+        deaf: given.deaf.unwrap_or(false),
+        gain_db: gain(given.gain_db.unwrap_or(0.0))?,
+        role: given.role.map_or_else(Role::default, Role::from),
+        tariff_tone: given.tariff_tone.unwrap_or(false),
     };
     let ticket = call.ticket(&[Key::Conference(conference), Key::Connection(connection)]);
     ticket.turn().await;
     call.conference(conference, |_| ())?;
+    let shard = conference.shard();
+    call.bring(connection, shard, Lane::Ordinary).await?;
+    let monitor = participant.role == Role::Monitor;
+    let (hairpin, promotes) = call.conference(conference, |entry| {
+        let crowded = entry.members() >= HAIRPIN_MEMBERS_MAX || is_special(participant.role);
+        // What is going to be refused promotes nothing.
+        let refused = entry.members() >= entry.participants_max as usize || entry.has_member(connection);
+        (entry.hairpin, entry.hairpin && crowded && !refused)
+    })?;
+    let server = &call.server;
+    let unit = if promotes {
+        if call.connection(connection, |entry| entry.negotiated.is_enhanced())? {
+            return Err(RpcError::from(CommandError::UnsupportedCodec).about("connection_id", connection));
+        }
+        if call.connection(connection, |entry| !entry.conferences.is_empty())? {
+            return Err(CommandError::AlreadyJoined(connection).into());
+        }
+        promote(call, conference, Some(monitor)).await?
+    } else {
+        server.registry.borrow().member_unit(conference, monitor, &server.quota)?
+    };
+    let join = server.registry.borrow_mut().add_member(conference, connection, monitor, unit);
     let command = Command::JoinConference { conference, connection, participant };
-    let answer = call
-        .send_joining(ticket, connection, conference.shard(), command)
-        .await
-        .map_err(|error| error.about("conference_id", conference))?;
+    let concern = Concern::Join(conference, join);
+    let sent = server.dispatch(Dispatch { shard, command, received: call.received, concern });
+    // Who joins a hairpin next has to know how many are in it.
+    let held = hairpin.then_some(ticket);
+    let in_flight = sent.inspect_err(|_| server.registry.borrow_mut().remove_member(conference, join))?;
+    let answer = in_flight.answer().await.map_err(|error| error.about("conference_id", conference))?;
+    drop(held);
     Ok(json!({"effect": effect_of(&answer)?}))
 }
 
 /// Changes how a connection takes part.
 pub(super) async fn set(call: &Call, given: Value) -> Result<Value, RpcError> {
-    let Take { conference_id: conference, connection_id: connection, muted, deaf, gain_db } = params(given)?;
-    let (conference, connection) = (conference_id(&conference)?, connection_id(&connection)?);
-    let gain_db = gain_db.map(gain).transpose()?;
-    let change = ParticipantChange { muted, deaf, gain_db, ..ParticipantChange::default() };
+    let given: Take = params(given)?;
+    let (conference, connection) = (conference_id(&given.conference_id)?, connection_id(&given.connection_id)?);
+    given.check_role()?;
+    if matches!(given.role, Some(RoleName::Monitor)) {
+        let message = "role: to listen outside the mix, leave and join again as monitor";
+        return Err(RpcError::invalid_param("role", message));
+    }
+    let change = ParticipantChange {
+        muted: given.muted,
+        deaf: given.deaf,
+        gain_db: given.gain_db.map(gain).transpose()?,
+        role: given.role.map(Role::from),
+        tariff_tone: given.tariff_tone,
+    };
     let (ticket, shard) = member(call, conference, connection).await?;
+    if change.role.is_some_and(is_special) {
+        let (hairpin, known) = call.conference(conference, |entry| (entry.hairpin, entry.has_member(connection)))?;
+        if hairpin && known {
+            promote(call, conference, None).await?;
+        }
+    }
     let command = Command::SetParticipant { conference, connection, change };
-    let answer = call.send(ticket, shard, command)?.answer().await?;
+    let answer = call.send(ticket, shard, command)?.answer().await.map_err(|error| given.name_param(error))?;
     Ok(json!({"effect": effect_of(&answer)?}))
+}
+
+impl Take {
+    /// Refuses what can be known not to go with the role given.
+    fn check_role(&self) -> Result<(), RpcError> {
+        let wrong = |param, what| Err(RpcError::invalid_param(param, format!("{param}: {what}")));
+        match self.role {
+            Some(RoleName::Coach | RoleName::Pupil) if self.muted == Some(true) => {
+                wrong("muted", "a coach or pupil can't be muted")
+            }
+            Some(RoleName::Coach) if self.tariff_tone == Some(true) => {
+                wrong("tariff_tone", "a coach can't have the tariff tone")
+            }
+            Some(RoleName::Party | RoleName::Monitor | RoleName::Coach | RoleName::Pupil) | None => Ok(()),
+        }
+    }
+
+    /// Names the parameter that does not go with the role a participant has.
+    fn name_param(&self, error: RpcError) -> RpcError {
+        if error.kind() != ErrorKind::InvalidParams {
+            return error;
+        }
+        let params = [("muted", self.muted == Some(true)), ("tariff_tone", self.tariff_tone == Some(true))];
+        let param =
+            params.into_iter().find(|(_, given)| *given && self.role.is_none()).map_or("role", |(param, _)| param);
+        error.with("param", param)
+    }
+}
+
+impl From<RoleName> for Role {
+    fn from(name: RoleName) -> Self {
+        match name {
+            RoleName::Party => Self::Party,
+            RoleName::Monitor => Self::Monitor,
+            RoleName::Coach => Self::Coach,
+            RoleName::Pupil => Self::Pupil,
+        }
+    }
 }
 
 /// Gain in whole decibels, the grain of the mix; a fraction is rounded.
@@ -137,7 +236,37 @@ pub(super) async fn take_out(
     connection: ConnectionId,
 ) -> Result<Answer, RpcError> {
     let (ticket, shard) = member(call, conference, connection).await?;
-    call.send(ticket, shard, Command::LeaveConference { conference, connection })?.answer().await
+    let hairpin = call.conference(conference, |entry| entry.hairpin)?;
+    let command = Command::LeaveConference { conference, connection };
+    let concern = Concern::Leave(conference, connection);
+    let in_flight = call.server.dispatch(Dispatch { shard, command, received: call.received, concern })?;
+    // Who joins a hairpin next has to know how many are in it.
+    let held = hairpin.then_some(ticket);
+    let answer = in_flight.answer().await;
+    drop(held);
+    answer
+}
+
+/// Makes a mixed conference of a hairpin. The caller keeps the conference's ticket until what needs it is sent, so that
+/// nothing comes between. Returns what a newcomer, who may be a monitor, takes of the class `conference`.
+pub(super) async fn promote(
+    call: &Call,
+    id: ConferenceId,
+    newcomer: Option<bool>,
+) -> Result<Option<Rc<Units>>, RpcError> {
+    let server = &call.server;
+    let unit = server.registry.borrow_mut().begin_promotion(id, &server.quota, newcomer)?;
+    let command = Command::PromoteConference { id };
+    let concern = Concern::Promotion(id);
+    let sent = server.dispatch(Dispatch { shard: id.shard(), command, received: call.received, concern });
+    let in_flight = sent.inspect_err(|_| server.registry.borrow_mut().end_promotion(id, false))?;
+    in_flight.answer().await.map_err(|error| error.about("conference_id", id))?;
+    Ok(unit)
+}
+
+/// Whether a role needs a mix.
+fn is_special(role: Role) -> bool {
+    matches!(role, Role::Coach | Role::Pupil)
 }
 
 /// Reports one conference.
@@ -186,8 +315,11 @@ pub(super) async fn dissolve(call: &Call, id: ConferenceId, keep_connections: bo
     ticket.turn().await;
     call.conference(id, |_| ())?;
     let command = Command::DeleteConference { id, keep_connections };
-    let answer = call.send(ticket, id.shard(), command)?.answer().await?;
-    let deleted = call.settle_deleted(&answer).await;
+    let concern = Concern::Dissolution(id);
+    let sent = call.server.dispatch(Dispatch { shard: id.shard(), command, received: call.received, concern });
+    drop(ticket);
+    let answer = sent?.answer().await?;
+    let deleted = call.settle_deleted(&answer, Some(id)).await;
     Ok(json!({"deleted": deleted, "effect": effect_of(&answer)?}))
 }
 
@@ -206,3 +338,6 @@ async fn member(
     }
     Ok((ticket, shard))
 }
+
+/// Who can be in a hairpin; one more promotes it.
+const HAIRPIN_MEMBERS_MAX: usize = 2;

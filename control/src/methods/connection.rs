@@ -3,20 +3,23 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use ringbridge_media::command::{CodecKind, Command, ConnectionChange, ConnectionSpec, Direction};
+use ringbridge_media::command::{CodecKind, Command, ConnectionChange, ConnectionSpec, DigitSource, Direction};
+use ringbridge_media::digits::Digits;
 use ringbridge_media::event::Answer;
 use ringbridge_media::id::ConnectionId;
-use ringbridge_media::limits::{PAYLOAD_TYPES_MAX, RELAY_PTIME_MS_MAX};
+use ringbridge_media::limits::{DIGITS_MAX, PAYLOAD_TYPES_MAX, RELAY_PTIME_MS_MAX};
 use ringbridge_shard::sockets::SocketOptions;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::conference::{dissolve, take_out};
+use super::operation::{self, shard_of, target_or_utility};
 use super::render::{self, effect_of};
 use super::{Call, LABEL_BYTES_MAX, PAGE, conference_id, connection_id, in_length, in_range, shard_id, unexpected};
 use crate::config::{codec_by_name, codec_name};
 use crate::ports::PortError;
 use crate::proto::{ErrorKind, NoParams, RpcError, params};
+use crate::quota::Class;
 use crate::router::{Concern, Dispatch};
 use crate::tickets::Key;
 
@@ -38,6 +41,8 @@ struct Create {
     dscp: Option<u8>,
     rtp_timeout_ms: Option<u32>,
     label: Option<String>,
+    reserve_ms: Option<u32>,
+    digits: Option<DigitSourceName>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -57,6 +62,14 @@ struct Modify {
     #[serde(default, deserialize_with = "present")]
     rtp_timeout_ms: Option<Option<u32>>,
     label: Option<String>,
+    digits: Option<DigitSourceName>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SendDigits {
+    connection_id: String,
+    digits: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -81,6 +94,13 @@ enum DirectionName {
     Inactive,
 }
 
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum DigitSourceName {
+    Events,
+    Auto,
+}
+
 /// Codecs and payload types as negotiated. Kept because the names are text, which no shard sees, and because a change
 /// of one part has to be checked against the others.
 #[derive(Clone, PartialEq, Debug)]
@@ -99,6 +119,11 @@ impl Negotiated {
     /// One codec both ways under its static payload type.
     pub fn new(codec: CodecKind, telephone_event_payload_type: u8) -> Self {
         Self { rx_codec: codec, tx_codec: codec, telephone_event_payload_type, names: BTreeMap::new() }
+    }
+
+    /// Whether one of the codecs is only passed on, which counts as a resource of its own.
+    pub fn is_enhanced(&self) -> bool {
+        !self.rx_codec.is_decodable() || !self.tx_codec.is_decodable()
     }
 
     /// Takes in what a client gives and checks the whole.
@@ -208,6 +233,12 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
     };
     let remote = endpoint("remote", given.remote, ip)?;
     let remote_rtcp = endpoint("remote_rtcp", given.remote_rtcp, ip)?;
+    let reserve_ms = given.reserve_ms.map(|reserve| in_range("reserve_ms", reserve, 1..=RESERVE_MS_MAX)).transpose()?;
+    if reserve_ms.is_some() && remote.is_some() {
+        let message = "reserve_ms: a connection with a remote address is not only reserved";
+        return Err(RpcError::invalid_param("reserve_ms", message));
+    }
+    let digit_source = given.digits.map_or_else(DigitSource::default, DigitSource::from);
     let hinted = given.conference_id.as_deref().map(conference_id).transpose()?;
     let hinted = hinted.map(|id| call.conference(id, |entry| entry.id.shard())).transpose()?;
     let shard = match (given.shard, hinted) {
@@ -216,6 +247,8 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
         (None, None) => server.place(),
     };
 
+    let rtp_unit = server.quota.try_take(Class::Rtp)?;
+    let enhanced = negotiated.is_enhanced().then(|| server.quota.try_take(Class::EnhancedRtp)).transpose()?;
     let (lease, rtp, rtcp) =
         server.ports.take(ip, SocketOptions { dscp, ..SocketOptions::default() }).map_err(port_error)?;
     let (local, local_rtcp) = (lease.rtp(), lease.rtcp());
@@ -233,15 +266,18 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
         rtp_timeout_ms,
         barred: lease.barred(),
         handover: defaults.handover,
-        ..ConnectionSpec::default()
+        digit_source,
+        reserve_ms,
     });
     let id = {
         let mut registry = server.registry.borrow_mut();
         let entry = registry
-            .add_connection(shard, lease, negotiated, dscp)
+            .add_connection(shard, lease, negotiated, dscp, rtp_unit, enhanced)
             .map_err(|full| RpcError::new(ErrorKind::LimitReached, full.to_string()).with("shard", shard.0))?;
         entry.label = label;
         entry.interface = given.interface;
+        entry.digit_source = digit_source;
+        entry.reserved = reserve_ms.is_some();
         entry.id
     };
     let command = Command::CreateConnection { id, spec };
@@ -250,7 +286,7 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
     let receiver = sent.inspect_err(|_| server.abandon_connection(id))?;
     // An error takes the connection out of the registry before it arrives here.
     crate::server::InFlight::new(receiver).answer().await?;
-    Ok(created(id, local, local_rtcp, shard.0))
+    Ok(created(id, local, local_rtcp, shard.0, reserve_ms.is_some()))
 }
 
 /// Changes a connection.
@@ -277,6 +313,13 @@ pub(super) async fn modify(call: &Call, given: Value) -> Result<Value, RpcError>
         given.telephone_event_pt,
     )?;
     let renegotiated = negotiated != before;
+    // Taken before the codec is changed, given back after.
+    let enhanced = negotiated.is_enhanced();
+    let new_unit = if enhanced && !call.connection(id, |entry| entry.enhanced_rtp.is_some())? {
+        Some(call.server.quota.try_take(Class::EnhancedRtp)?)
+    } else {
+        None
+    };
     let change = ConnectionChange {
         remote,
         remote_rtcp,
@@ -287,22 +330,45 @@ pub(super) async fn modify(call: &Call, given: Value) -> Result<Value, RpcError>
         ptime_ms,
         direction: given.direction.map(Direction::from),
         rtp_timeout_ms,
-        ..ConnectionChange::default()
+        digit_source: given.digits.map(DigitSource::from),
     };
     let sent = call.server.send(shard, Command::ModifyConnection { id, change: Box::new(change) }, call.received);
     // The next change is worked out from this one, so it has to be known whether this one was taken.
     let held = renegotiated.then_some(ticket);
     sent?.answer().await.map_err(|error| error.about("connection_id", id))?;
+    let mut reserved = false;
     if let Some(entry) = call.server.registry.borrow_mut().connection_mut(id) {
         if renegotiated {
             entry.negotiated = negotiated;
+            entry.enhanced_rtp = entry.enhanced_rtp.take().or(new_unit).filter(|_| enhanced);
         }
         if label.is_some() {
             entry.label = label;
         }
+        entry.digit_source = given.digits.map_or(entry.digit_source, DigitSource::from);
+        entry.reserved &= remote.is_none();
+        reserved = entry.reserved;
     }
     drop(held);
-    Ok(created(id, local, local_rtcp, shard.0))
+    Ok(created(id, local, local_rtcp, shard.0, reserved))
+}
+
+/// Puts digits into the buffer of a connection, or of the operations of a conference, as if they had been pressed.
+pub(super) async fn send_digits(call: &Call, given: Value) -> Result<Value, RpcError> {
+    let SendDigits { connection_id, digits } = params(given)?;
+    if digits.len() > DIGITS_MAX {
+        let message = format!("digits: {} are more than the buffer holds, {DIGITS_MAX}", digits.len());
+        return Err(RpcError::new(ErrorKind::LimitReached, message).with("param", "digits"));
+    }
+    let digits = Digits::parse(&digits)
+        .filter(|digits| !digits.is_empty())
+        .ok_or_else(|| RpcError::invalid_param("digits", format!("digits: `{digits}` is not made of 0-9 * # A-D")))?;
+    let (target, _) = target_or_utility(call, Some(&connection_id), None)?;
+    let ticket = call.ticket(&[operation::key(target)]);
+    ticket.turn().await;
+    let sent = call.send(ticket, shard_of(call, target)?, Command::SendDigits { target, digits })?;
+    sent.answer().await.map_err(|error| error.about("connection_id", connection_id))?;
+    Ok(json!({}))
 }
 
 /// Reports one connection.
@@ -361,22 +427,26 @@ async fn release(call: &Call, id: ConnectionId) -> Result<Value, RpcError> {
     ticket.turn().await;
     let shard = call.connection(id, |entry| entry.shard)?;
     let answer = call.send(ticket, shard, Command::DeleteConnection { id })?.answer().await?;
-    let deleted = call.settle_deleted(&answer).await;
+    let deleted = call.settle_deleted(&answer, None).await;
     Ok(json!({"deleted": deleted, "effect": effect_of(&answer)?}))
 }
 
-fn created(id: ConnectionId, local: SocketAddr, local_rtcp: SocketAddr, shard: u8) -> Value {
-    json!({
+fn created(id: ConnectionId, local: SocketAddr, local_rtcp: SocketAddr, shard: u8, reserved: bool) -> Value {
+    let mut created = json!({
         "connection_id": id.to_string(),
         "local": local.to_string(),
         "local_rtcp": local_rtcp.to_string(),
         "shard": shard,
-    })
+    });
+    if reserved {
+        created["reserved"] = true.into();
+    }
+    created
 }
 
 fn codec_named(param: &str, name: &str) -> Result<CodecKind, RpcError> {
     codec_by_name(name).ok_or_else(|| {
-        RpcError::new(ErrorKind::UnsupportedCodec, format!("{param}: `{name}` can't be decoded here"))
+        RpcError::new(ErrorKind::UnsupportedCodec, format!("{param}: there is no codec `{name}` here"))
             .with("param", param)
             .with("codec", name)
     })
@@ -458,11 +528,22 @@ impl From<DirectionName> for Direction {
     }
 }
 
+impl From<DigitSourceName> for DigitSource {
+    fn from(name: DigitSourceName) -> Self {
+        match name {
+            DigitSourceName::Events => Self::Events,
+            DigitSourceName::Auto => Self::Auto,
+        }
+    }
+}
+
 const TELEPHONE_EVENT: &str = "telephone-event";
 /// Bytes of an encoding name.
 const ENCODING_BYTES_MAX: usize = 32;
 /// A day.
 const RTP_TIMEOUT_MS_MAX: u32 = 86_400_000;
+/// An hour.
+const RESERVE_MS_MAX: u32 = 3_600_000;
 
 #[cfg(test)]
 mod tests {

@@ -13,10 +13,11 @@ use std::cell::RefCell;
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 
-use ringbridge_media::command::Command;
+use ringbridge_media::command::{Command, Target};
 use ringbridge_media::event::{Answer, CommandError};
 use ringbridge_media::id::{ConferenceId, ConnectionId, ShardId};
 use ringbridge_media::time::Instant;
+use ringbridge_shard::mailbox::Lane;
 use serde_json::Value;
 
 use crate::events::Client;
@@ -25,7 +26,6 @@ use crate::mediacontrol;
 use crate::openrpc;
 use crate::proto::{ErrorKind, NoParams, RpcError, params};
 use crate::registry::{ConferenceEntry, ConnectionEntry};
-use crate::router;
 use crate::server::{InFlight, Server};
 use crate::tickets::{Key, Ticket};
 
@@ -37,6 +37,8 @@ pub struct Call {
     pub client: Rc<Client>,
     /// When the request was received.
     pub received: Instant,
+    /// Where it came from, in words, for the log.
+    pub origin: Rc<str>,
     announcements: RefCell<Vec<Gate>>,
 }
 
@@ -50,6 +52,7 @@ macro_rules! methods {
         /// # Errors
         /// -32601 for a method that is not known, else what the method says. A call that fails has changed nothing.
         pub async fn call(call: &Call, method: &str, params: Value) -> Result<Value, RpcError> {
+            tracing::debug!(origin = &*call.origin, method, "call");
             match method {
                 $($name => $handler(call, params).await,)*
                 "debug.shard_panic" if call.server.config.fault_injection => server::shard_panic(call, params).await,
@@ -72,6 +75,7 @@ methods! {
     "connection.get" => connection::get,
     "connection.list" => connection::list,
     "connection.delete" => connection::delete,
+    "connection.send_digits" => connection::send_digits,
     "relay.start" => relay::start,
     "relay.stop" => relay::stop,
     "conference.create" => conference::create,
@@ -84,6 +88,7 @@ methods! {
     "operation.start" => operation::start,
     "operation.stop" => operation::stop,
     "operation.list" => operation::list,
+    "operation.adjust" => operation::adjust,
     "recording.mute" => recording::mute,
     "rpc.discover" => discover,
 }
@@ -95,8 +100,17 @@ async fn discover(_call: &Call, given: Value) -> Result<Value, RpcError> {
 
 impl Call {
     /// A call of `client`.
-    pub fn new(server: Rc<Server>, client: Rc<Client>, received: Instant) -> Self {
-        Self { server, client, received, announcements: RefCell::new(Vec::new()) }
+    pub fn new(server: Rc<Server>, client: Rc<Client>, received: Instant, origin: Rc<str>) -> Self {
+        Self { server, client, received, origin, announcements: RefCell::new(Vec::new()) }
+    }
+
+    /// A call from within this process, received now. It has no client whose queue could fill up: events are heard with
+    /// [`Hub::observe`](crate::events::Hub::observe), and what [`call`] returns is the answer. Once that has been handed
+    /// over, [`announce`](Self::announce) has to be called, whether the call failed or not: the ends of the operations
+    /// it started are not told before.
+    pub fn in_process(server: Rc<Server>, origin: Rc<str>) -> Self {
+        let received = server.now();
+        Self::new(server, Rc::default(), received, origin)
     }
 
     /// Opens `gate` once the answer to this call is queued.
@@ -135,10 +149,18 @@ impl Call {
         sent
     }
 
-    /// The connections an answer says were released. Waits until that is known here too, so that whoever reads the
-    /// answer finds their ports free.
-    async fn settle_deleted(&self, answer: &Answer) -> Vec<String> {
+    /// The connections an answer says were released. Waits until that is known here too, and the ends of the operations
+    /// on them and on `conference` were told, so that whoever reads the answer finds their ports free.
+    async fn settle_deleted(&self, answer: &Answer, conference: Option<ConferenceId>) -> Vec<String> {
         let Answer::Deleted { connections, .. } = answer else { return Vec::new() };
+        let targets = connections.iter().map(|id| Target::Connection(*id)).chain(conference.map(Target::Conference));
+        let ends: Vec<Gate> = {
+            let registry = self.server.registry.borrow();
+            targets.flat_map(|target| registry.operations_of(target)).map(|entry| entry.ended.clone()).collect()
+        };
+        for end in ends {
+            end.wait().await;
+        }
         for id in connections {
             if let Ok(ended) = self.connection(*id, |entry| entry.ended.clone()) {
                 ended.wait().await;
@@ -147,20 +169,14 @@ impl Call {
         connections.iter().map(ToString::to_string).collect()
     }
 
-    /// Carries out a command on `shard`, after moving `connection` there if it lives elsewhere. The ticket is held all
-    /// the while, so nothing that names one of its ids can overtake the move.
-    async fn send_joining(
-        &self,
-        ticket: Ticket,
-        connection: ConnectionId,
-        shard: ShardId,
-        command: Command,
-    ) -> Result<Answer, RpcError> {
+    /// Moves a connection to `shard` if it lives elsewhere. To be called by the holder of its ticket, which has to be
+    /// kept until the command that needs it there is sent, so that nothing can overtake the move.
+    async fn bring(&self, connection: ConnectionId, shard: ShardId, lane: Lane) -> Result<(), RpcError> {
         let from = self.connection(connection, |entry| entry.shard)?;
         if from == shard {
-            return self.send(ticket, shard, command)?.answer().await;
+            return Ok(());
         }
-        self.server.router.borrow().room(shard, router::lane(&command))?;
+        self.server.router.borrow().room(shard, lane)?;
         let (slot, over) = self.server.registry.borrow_mut().begin_move(connection, shard).map_err(|full| {
             RpcError::new(ErrorKind::LimitReached, full.to_string()).about("connection_id", connection)
         })?;
@@ -175,13 +191,8 @@ impl Call {
             let down = [from, shard].into_iter().find(|shard| !router.is_up(*shard));
             down.map_or(unknown, |down| RpcError::shard_failed(down.0).about("connection_id", connection))
         })?;
-        if !arrived {
-            // What is wired to something where it lives stays there.
-            return Err(CommandError::AlreadyJoined(connection).into());
-        }
-        let answer = self.server.send(shard, command, self.received)?.answer().await;
-        drop(ticket);
-        answer
+        // What is wired to something where it lives stays there.
+        if arrived { Ok(()) } else { Err(CommandError::AlreadyJoined(connection).into()) }
     }
 }
 

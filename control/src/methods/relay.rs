@@ -1,6 +1,7 @@
 //! `relay.*`
 
 use ringbridge_media::command::Command;
+use ringbridge_shard::mailbox::Lane;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -40,11 +41,12 @@ pub(super) async fn start(call: &Call, given: Value) -> Result<Value, RpcError> 
     let ticket = call.ticket(&[Key::Connection(a), Key::Connection(b)]);
     ticket.turn().await;
     let shard = call.connection(a, |entry| entry.shard)?;
-    let answer = call
-        .send_joining(ticket, b, shard, Command::StartRelay { a, b })
-        .await
-        .map_err(|error| error.about("connection_id", a))?;
+    call.bring(b, shard, Lane::Ordinary).await?;
+    let sent = call.server.send(shard, Command::StartRelay { a, b }, call.received)?;
+    let answer = sent.answer().await.map_err(|error| error.about("connection_id", a))?;
+    // Whoever stops the relay next finds its text.
     let relay = call.server.registry.borrow_mut().add_call(a, b, caller_number, called_number);
+    drop(ticket);
     Ok(json!({"call_id": relay.id, "effect": effect_of(&answer)?}))
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ringbridge_media::command::Direction;
+use ringbridge_media::command::{DigitSource, Direction, Role, Target};
 use ringbridge_media::event::{
     Answer, ConferenceStatus, ConnectionState, ConnectionStatus, Effect, EffectClock, OperationStatus, StreamStamp,
 };
@@ -12,7 +12,6 @@ use super::unexpected;
 use crate::config::codec_name;
 use crate::proto::RpcError;
 use crate::registry::{OperationEntry, Registry, utility_id};
-use ringbridge_media::command::Target;
 
 /// The effect of an answer that has one; null if nothing could be heard of the change.
 ///
@@ -96,6 +95,8 @@ pub fn connection(status: &ConnectionStatus, registry: &Registry) -> Value {
         "jitter_ms": status.jitter_ms,
         "level_db": status.level_db,
         "operations": status.operations.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "reserved": status.reserved,
+        "digits": status.digits.as_str(),
     });
     match status.state {
         ConnectionState::Idle => {}
@@ -110,6 +111,11 @@ pub fn connection(status: &ConnectionStatus, registry: &Registry) -> Value {
     value["label"] = entry.label.clone().into();
     value["interface"] = entry.interface.clone().into();
     value["dscp"] = entry.dscp.into();
+    value["digit_source"] = match entry.digit_source {
+        DigitSource::Events => "events",
+        DigitSource::Auto => "auto",
+    }
+    .into();
     value["telephone_event_pt"] = entry.negotiated.telephone_event_payload_type.into();
     let names: BTreeMap<String, &str> =
         entry.negotiated.names.iter().map(|(number, name)| (number.to_string(), name.as_str())).collect();
@@ -133,6 +139,8 @@ pub fn conference(status: &ConferenceStatus, registry: &Registry) -> Value {
                 "muted": participant.muted,
                 "deaf": participant.deaf,
                 "gain_db": participant.gain_db,
+                "role": role_name(participant.role),
+                "tariff_tone": participant.tariff_tone,
                 "talking": participant.talking,
                 "level_db": participant.level_db,
             })
@@ -143,6 +151,7 @@ pub fn conference(status: &ConferenceStatus, registry: &Registry) -> Value {
         "shard": status.id.shard().0,
         "sample_rate_hz": ringbridge_media::limits::SAMPLE_RATE_HZ,
         "media_time_ms": status.media_time_ms,
+        "hairpin": status.hairpin,
         "participants": participants,
         "operations": status.operations.iter().map(ToString::to_string).collect::<Vec<_>>(),
     });
@@ -170,6 +179,16 @@ pub fn operation(status: &OperationStatus, entry: Option<&OperationEntry>) -> Va
         value.insert("path".into(), recording.path.to_string_lossy().into());
     }
     value.into()
+}
+
+/// The name of a participant's role.
+fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Party => "party",
+        Role::Monitor => "monitor",
+        Role::Coach => "coach",
+        Role::Pupil => "pupil",
+    }
 }
 
 /// The name of a direction (RFC 8866 section 6.7).

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::{Call, in_range, shard_id};
 use crate::config::{CODECS, codec_name};
 use crate::proto::{ErrorKind, NoParams, RpcError, params};
+use crate::quota::{Class, Usage};
 use crate::server::Server;
 
 #[derive(Debug, Deserialize)]
@@ -49,7 +50,9 @@ pub(super) async fn stats(call: &Call, given: Value) -> Result<Value, RpcError> 
             None => json!({"shard": shard.0, "up": false}),
         })
         .collect();
-    Ok(json!({"shards": shards, "control": control_stats(&call.server)}))
+    let resources: Map<String, Value> =
+        Class::ALL.iter().map(|class| (class.name().to_owned(), usage(call.server.quota.usage(*class)))).collect();
+    Ok(json!({"shards": shards, "control": control_stats(&call.server), "resources": resources}))
 }
 
 /// Refuses new connections; with a deadline, waits until none is left or it has passed.
@@ -97,6 +100,10 @@ fn shard_stats(snapshot: &ShardSnapshot) -> Value {
         "cpu_ns": snapshot.cpu_ns,
         "thread_id": snapshot.thread_id,
     })
+}
+
+fn usage(usage: Usage) -> Value {
+    json!({"in_use": usage.in_use, "limit": usage.limit, "denied": usage.denied})
 }
 
 fn control_stats(server: &Server) -> Value {

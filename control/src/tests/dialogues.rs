@@ -96,7 +96,6 @@ fn wrong_types_and_ranges_name_the_parameter() {
         ("operation.start", json!({"connection_id": id}), -32602, "kind"),
         ("operation.start", json!({"kind": 1, "connection_id": id}), -32602, "kind"),
         ("operation.start", json!({"kind": "sing", "connection_id": id}), -32602, "kind"),
-        ("operation.start", json!({"kind": "tone", "connection_id": id}), 1016, "kind"),
         ("operation.start", json!({"kind": "play", "connection_id": id}), -32602, "files"),
         ("operation.start", json!({"kind": "play", "connection_id": id, "files": []}), -32602, "files"),
         ("operation.start", json!({"kind": "play", "connection_id": id, "files": [1]}), -32602, "files[0]"),

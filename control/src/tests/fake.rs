@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use ringbridge_media::command::{
-    Command, ConferenceSpec, ConnectionSpec, OperationKind, OperationSpec, ParticipantSpec, Target,
+    Command, ConferenceSpec, ConnectionSpec, OperationKind, OperationSpec, ParticipantSpec, Role, Target,
 };
 use ringbridge_media::digits::Digits;
 use ringbridge_media::event::{
@@ -39,6 +39,7 @@ struct State {
     held: BTreeSet<u8>,
     failing: BTreeSet<u8>,
     log: Vec<String>,
+    started: Vec<String>,
     forgotten: Vec<(u8, ConnectionId)>,
     starts: u32,
     refused_starts: u32,
@@ -48,12 +49,14 @@ struct Connection {
     shard: ShardId,
     spec: ConnectionSpec,
     state: ConnectionState,
+    reserved: bool,
+    digits: Digits,
     _sockets: (UdpSocket, UdpSocket),
 }
 
 struct Conference {
     members: BTreeMap<ConnectionId, ParticipantSpec>,
-    participants_max: u32,
+    spec: ConferenceSpec,
 }
 
 struct Operation {
@@ -97,6 +100,11 @@ impl World {
     /// Commands in the order carried out, by name.
     pub(super) fn log(&self) -> Vec<String> {
         self.state().log.clone()
+    }
+
+    /// What the last operation was started with, without its samples.
+    pub(super) fn started(&self) -> String {
+        self.state().started.last().cloned().unwrap_or_default()
     }
 
     /// Connections the shards were told to forget.
@@ -168,6 +176,28 @@ impl World {
                 }
             }
         }
+    }
+}
+
+impl Conference {
+    /// Monitors don't keep it alive.
+    fn is_empty(&self) -> bool {
+        self.members.values().all(|member| member.role == Role::Monitor)
+    }
+}
+
+fn describe(operation: &OperationSpec) -> String {
+    match operation {
+        OperationSpec::Play { playlist, volume, speed, isolate, until } => {
+            format!("play {} {volume:?} {speed:?} {isolate} {until:?}", playlist.prompts.len())
+        }
+        OperationSpec::Tone { tone, duration_ms, isolate, until } => {
+            format!("tone {tone:?} {duration_ms:?} {isolate} {until:?}")
+        }
+        OperationSpec::Record { queue: _, until } => format!("record {until:?}"),
+        OperationSpec::GatherDigits { flush, until } => format!("gather_digits {flush} {until:?}"),
+        OperationSpec::DetectSilence { until } => format!("detect_silence {until:?}"),
+        OperationSpec::DetectNonSilence { until } => format!("detect_nonsilence {until:?}"),
     }
 }
 
@@ -253,18 +283,25 @@ impl State {
                     shard,
                     spec: *spec,
                     state: ConnectionState::Idle,
+                    reserved: spec.reserve_ms.is_some(),
+                    digits: Digits::default(),
                     _sockets: sockets.expect("sockets come along"),
                 };
                 self.connections.insert(id, connection);
                 quietly(Answer::Done)
             }
             Command::ModifyConnection { id, change } => {
-                let spec = &mut self.connection(shard, id)?.spec;
+                let connection = self.connection(shard, id)?;
+                connection.reserved &= change.remote.is_none();
+                let spec = &mut connection.spec;
                 spec.remote = change.remote.or(spec.remote);
                 spec.ptime_ms = change.ptime_ms.unwrap_or(spec.ptime_ms);
                 spec.rtp_timeout_ms = change.rtp_timeout_ms.unwrap_or(spec.rtp_timeout_ms);
                 (spec.rx_codec, spec.rx_payload_type) =
                     change.rx_codec.unwrap_or((spec.rx_codec, spec.rx_payload_type));
+                (spec.tx_codec, spec.tx_payload_type) =
+                    change.tx_codec.unwrap_or((spec.tx_codec, spec.tx_payload_type));
+                spec.digit_source = change.digit_source.unwrap_or(spec.digit_source);
                 quietly(Answer::Done)
             }
             Command::InspectConnection { id } => {
@@ -303,18 +340,24 @@ impl State {
                 self.connection(shard, b)?.state = ConnectionState::Idle;
                 quietly(Answer::Effect(effect(EffectClock::Connection, &[a, b])))
             }
-            Command::CreateConference { id, spec: ConferenceSpec { participants_max, .. } } => {
-                self.conferences.insert(id, Conference { members: BTreeMap::new(), participants_max });
+            Command::CreateConference { id, spec } => {
+                self.conferences.insert(id, Conference { members: BTreeMap::new(), spec });
                 quietly(Answer::Done)
             }
             Command::JoinConference { conference, connection, participant } => {
                 if self.connection(shard, connection)?.state != ConnectionState::Idle {
                     return Err(CommandError::AlreadyJoined(connection));
                 }
+                self.usable(shard, connection)?;
+                let decodable = self.connection(shard, connection)?.spec.rx_codec.is_decodable();
                 let room = self.conference(conference)?;
-                if room.members.len() >= room.participants_max as usize {
+                if room.members.len() >= room.spec.participants_max as usize {
                     return Err(CommandError::LimitReached);
                 }
+                if !decodable && !room.spec.hairpin {
+                    return Err(CommandError::UnsupportedCodec);
+                }
+                assert!(!room.spec.hairpin || room.members.len() < 2, "it has to be promoted before a third joins");
                 room.members.insert(connection, participant);
                 self.connection(shard, connection)?.state = ConnectionState::InConference(conference);
                 quietly(Answer::Effect(effect(EffectClock::Conference, &[connection])))
@@ -322,7 +365,19 @@ impl State {
             Command::SetParticipant { conference, connection, change } => {
                 self.connection(shard, connection)?;
                 let room = self.conference(conference)?;
+                let hairpin = room.spec.hairpin;
                 let member = room.members.get_mut(&connection).ok_or(CommandError::NotAParticipant(connection))?;
+                let role = change.role.unwrap_or(member.role);
+                let special = matches!(role, Role::Coach | Role::Pupil);
+                if special && change.muted.unwrap_or(member.muted)
+                    || role == Role::Coach && change.tariff_tone.unwrap_or(member.tariff_tone)
+                    || member.role == Role::Monitor && change.role.is_some()
+                {
+                    return Err(CommandError::RoleConflict(connection));
+                }
+                assert!(!hairpin || !special, "it has to be promoted before there is a coach or pupil");
+                member.role = role;
+                member.tariff_tone = change.tariff_tone.unwrap_or(member.tariff_tone);
                 member.muted = change.muted.unwrap_or(member.muted);
                 member.gain_db = change.gain_db.unwrap_or(member.gain_db);
                 quietly(Answer::Effect(effect(EffectClock::Conference, &[connection])))
@@ -331,7 +386,7 @@ impl State {
                 self.connection(shard, connection)?;
                 let room = self.conference(conference)?;
                 room.members.remove(&connection).ok_or(CommandError::NotAParticipant(connection))?;
-                let empty = room.members.is_empty();
+                let empty = room.is_empty();
                 self.connection(shard, connection)?.state = ConnectionState::Idle;
                 let mut events = Vec::new();
                 if empty {
@@ -363,7 +418,14 @@ impl State {
             }
             Command::StartOperation { id, target, operation } => {
                 self.target(shard, target)?;
+                if let Target::Connection(id) = target {
+                    self.usable(shard, id)?;
+                }
+                if let Target::Conference(id) = target {
+                    assert!(!self.conference(id)?.spec.hairpin, "it has to be promoted before an operation runs on it");
+                }
                 let kind = operation.kind();
+                self.started.push(describe(&operation));
                 let (queue, until) = match *operation {
                     OperationSpec::Play { until, .. }
                     | OperationSpec::Tone { until, .. }
@@ -391,16 +453,36 @@ impl State {
                 let events = operations.iter().map(|id| self.end(*id, Condition::UserStop)).collect();
                 Ok((Answer::Stopped { operations, effect: effect(EffectClock::Connection, &[]) }, events))
             }
-            Command::AdjustPlay { target, change: _ } => {
+            Command::AdjustPlay { target, change } => {
                 self.target(shard, target)?;
+                let plays = |running: &Operation| running.target == target && running.kind == OperationKind::Play;
+                if change.only_if_playing && !self.operations.values().any(plays) {
+                    return Err(CommandError::UnknownOperation(OperationId::new(shard, 0, 0)));
+                }
+                self.started.push(format!("{:?}", change.adjust));
                 quietly(Answer::Effect(effect(EffectClock::Connection, &[])))
             }
-            Command::SendDigits { target, digits: _ } => {
+            Command::SendDigits { target, digits } => {
                 self.target(shard, target)?;
+                if let Target::Connection(id) = target {
+                    self.usable(shard, id)?;
+                    let buffer = &mut self.connection(shard, id)?.digits;
+                    let mut longer = *buffer;
+                    if !digits.as_bytes().iter().all(|digit| longer.push(*digit)) {
+                        return Err(CommandError::LimitReached);
+                    }
+                    *buffer = longer;
+                }
                 quietly(Answer::Done)
             }
             Command::PromoteConference { id } => {
-                self.conference(id)?;
+                let members: Vec<ConnectionId> = self.conference(id)?.members.keys().copied().collect();
+                for member in members {
+                    if !self.connection(shard, member)?.spec.rx_codec.is_decodable() {
+                        return Err(CommandError::UnsupportedCodec);
+                    }
+                }
+                self.conference(id)?.spec.hairpin = false;
                 quietly(Answer::Done)
             }
             Command::ListOperations { target } => {
@@ -426,6 +508,10 @@ impl State {
         self.conferences.get_mut(&id).ok_or(CommandError::UnknownConference(id))
     }
 
+    fn usable(&mut self, shard: ShardId, id: ConnectionId) -> Result<(), CommandError> {
+        if self.connection(shard, id)?.reserved { Err(CommandError::NotConnected(id)) } else { Ok(()) }
+    }
+
     fn target(&mut self, shard: ShardId, target: Target) -> Result<(), CommandError> {
         match target {
             Target::Connection(id) => self.connection(shard, id).map(|_| ()),
@@ -439,7 +525,8 @@ impl State {
             queue.finish();
         }
         let Operation { target, kind, .. } = operation;
-        Event::OperationEnded { id, target, kind, condition, elapsed_ms: 42, digits: None, playlist: None }
+        let digits = (kind == OperationKind::GatherDigits).then(|| Digits::parse("12#").expect("digits"));
+        Event::OperationEnded { id, target, kind, condition, elapsed_ms: 42, digits, playlist: None }
     }
 
     fn end_all(&mut self, target: Target) -> Vec<Event> {
@@ -461,7 +548,7 @@ impl State {
             ConnectionState::InConference(room) => {
                 let emptied = self.conferences.get_mut(&room).is_some_and(|conference| {
                     conference.members.remove(&id);
-                    conference.members.is_empty()
+                    conference.is_empty()
                 });
                 if emptied {
                     events.extend(self.dissolve(room, EndReason::LastLeft));
@@ -502,8 +589,8 @@ impl State {
             jitter_ms: 0.5,
             level_db: None,
             operations: operations.map(|(id, _)| *id).collect(),
-            reserved: false,
-            digits: Digits::default(),
+            reserved: connection.reserved,
+            digits: connection.digits,
         }
     }
 
@@ -523,7 +610,7 @@ impl State {
             id,
             participants: participants.collect(),
             operations: Vec::new(),
-            hairpin: false,
+            hairpin: self.conferences[&id].spec.hairpin,
             media_time_ms: 5.0,
         }
     }

@@ -94,6 +94,14 @@ fn a_relay_brings_the_called_to_the_caller() {
     assert_eq!(client.fails("relay.start", json!({"a": a, "b": b}), 1005)["kind"], "already_joined");
     client.ok("relay.stop", json!({"a": b}));
     assert!(client.ok("connection.get", json!({"connection_id": a}))["call_id"].is_null());
+    // Sent without waiting, the stop still finds the text of the start.
+    rig.world.hold(0);
+    let start = client.send("relay.start", json!({"a": a, "b": b, "caller_number": "100"}));
+    let stop = client.send("relay.stop", json!({"a": a}));
+    rig.world.release(0);
+    assert!(client.answer(start)["result"]["call_id"].is_string());
+    assert!(client.answer(stop)["result"]["effect"].is_object());
+    assert!(client.ok("connection.get", json!({"connection_id": a}))["call_id"].is_null());
     client.ok("connection.delete", json!({"connection_id": b}));
     let moved = ConnectionId::parse(&b).expect("an id");
     eventually("the old shard forgets it", || rig.world.forgotten() == [(1, moved)]);
@@ -277,7 +285,7 @@ fn figures_and_metrics() {
     let mut client = rig.client();
     client.connection(json!({"shard": 1}));
     let info = client.ok("server.info", json!({}));
-    assert_eq!((&info["shards"], &info["codecs"]), (&json!(2), &json!(["PCMU", "PCMA"])));
+    assert_eq!((&info["shards"], &info["codecs"]), (&json!(2), &json!(["PCMU", "PCMA", "G723", "G729"])));
     let stats = client.ok("server.stats", json!({}));
     let shard = &stats["shards"][1];
     assert_eq!((&shard["shard"], &shard["connections"], &shard["up"]), (&json!(1), &json!(1), &json!(true)));
@@ -299,7 +307,7 @@ fn figures_and_metrics() {
     }
 }
 
-fn scrape(address: std::net::SocketAddr) -> String {
+pub(super) fn scrape(address: std::net::SocketAddr) -> String {
     use std::io::{Read, Write};
     let mut stream = std::net::TcpStream::connect(address).expect("metrics are served");
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");

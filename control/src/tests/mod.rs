@@ -5,4 +5,7 @@ mod failures;
 mod fake;
 mod limits;
 mod media;
+mod mediacontrol;
+mod operations;
+mod quotas;
 mod rig;

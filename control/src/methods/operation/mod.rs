@@ -1,39 +1,32 @@
-//! `operation.*`
+//! `operation.*`, one file for each kind that can be started.
 
-use ringbridge_media::command::{Command, OperationKind, OperationSpec, StopConditions, Target};
+mod adjust;
+mod conditions;
+mod detect;
+mod digits;
+mod format;
+mod play;
+mod record;
+mod tone;
+
+use ringbridge_media::command::{Command, OperationSpec, Target};
 use ringbridge_media::event::Answer;
 use ringbridge_media::id::{OperationId, ShardId};
-use ringbridge_media::limits::PROMPTS_MAX;
 use ringbridge_shard::mailbox::Lane;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use super::conference::promote;
 use super::render::{self, effect_of};
-use super::{Call, conference_id, connection_id, in_range, unexpected};
+use super::{Call, conference_id, connection_id, unexpected};
 use crate::gate::Gate;
 use crate::proto::{ErrorKind, RpcError, params};
+use crate::quota::Units;
 use crate::registry::{RecordingEntry, parse_utility_id, utility_id};
 use crate::router::{Concern, Dispatch};
-use crate::tickets::Key;
+use crate::tickets::{Key, Ticket};
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Play {
-    connection_id: Option<String>,
-    conference_id: Option<String>,
-    files: Vec<String>,
-    max_time_ms: Option<u32>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Record {
-    connection_id: Option<String>,
-    conference_id: Option<String>,
-    path: String,
-    channels: Option<Map<String, Value>>,
-    max_time_ms: Option<u32>,
-}
+pub(super) use adjust::adjust;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -57,11 +50,12 @@ pub(super) async fn start(call: &Call, mut given: Value) -> Result<Value, RpcErr
     let kind = given.as_object_mut().and_then(|object| object.remove("kind"));
     match kind {
         Some(Value::String(kind)) => match kind.as_str() {
-            "play" => play(call, given).await,
-            "record" => record(call, given).await,
-            later if KINDS_OF_LATER_VERSIONS.contains(&later) => {
-                Err(RpcError::unsupported(&format!("operation `{later}`")).with("param", "kind"))
-            }
+            "play" => play::start(call, given).await,
+            "tone" => tone::start(call, given).await,
+            "record" => record::start(call, given).await,
+            "gather_digits" => digits::start(call, given).await,
+            "detect_silence" => detect::silence(call, given).await,
+            "detect_nonsilence" => detect::nonsilence(call, given).await,
             other => Err(RpcError::invalid_param("kind", format!("kind: there is no operation `{other}`"))),
         },
         Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
@@ -78,24 +72,11 @@ pub(super) async fn start(call: &Call, mut given: Value) -> Result<Value, RpcErr
 pub(super) async fn stop(call: &Call, given: Value) -> Result<Value, RpcError> {
     let Stop { connection_id, conference_id, operation_id, block } = params(given)?;
     let named = operation_id.as_deref().map(operation).transpose()?;
-    let utility = connection_id.as_deref().and_then(parse_utility_id);
-    let (key_target, wanted) = match utility {
-        Some(of_utility) => {
-            if conference_id.is_some() {
-                return Err(both_targets());
-            }
-            let text = connection_id.as_deref().unwrap_or_default();
-            let registry = call.server.registry.borrow();
-            let entry = registry.operation(of_utility).filter(|entry| !entry.ending);
-            let target = entry.map(|entry| entry.target).filter(|target| matches!(target, Target::Conference(_)));
-            let target = target.ok_or_else(|| RpcError::unknown_connection(text))?;
-            if named.is_some_and(|named| named != of_utility) {
-                return Err(RpcError::unknown_operation(operation_id.unwrap_or_default()));
-            }
-            (target, Some(of_utility))
-        }
-        None => (target(connection_id.as_deref(), conference_id.as_deref())?, named),
-    };
+    let (key_target, of_utility) = target_or_utility(call, connection_id.as_deref(), conference_id.as_deref())?;
+    if of_utility.is_some_and(|of_utility| named.is_some_and(|named| named != of_utility)) {
+        return Err(RpcError::unknown_operation(operation_id.unwrap_or_default()));
+    }
+    let wanted = of_utility.or(named);
     let ticket = call.ticket(&[key(key_target)]);
     ticket.turn().await;
     let shard = shard_of(call, key_target)?;
@@ -168,102 +149,70 @@ pub(super) async fn list(call: &Call, given: Value) -> Result<Value, RpcError> {
     Ok(json!({"operations": operations}))
 }
 
-async fn play(call: &Call, given: Value) -> Result<Value, RpcError> {
-    let Play { connection_id, conference_id, files, max_time_ms } = params(given)?;
-    let target = target(connection_id.as_deref(), conference_id.as_deref())?;
-    if files.is_empty() || files.len() > PROMPTS_MAX {
-        return Err(RpcError::invalid_param("files", format!("files: 1 to {PROMPTS_MAX} paths are played")));
-    }
-    let max_time_ms = max_time(max_time_ms)?;
-    let ticket = call.ticket(&[key(target)]);
-    ticket.turn().await;
-    // Nothing is read for a target that is not there or can't be reached.
-    call.server.router.borrow().room(shard_of(call, target)?, Lane::Ordinary)?;
-    let playlist = call.server.files.open_playlist(&files).await?;
-    let shard = shard_of(call, target)?;
-    let spec = OperationSpec::Play {
-        playlist,
-        volume: None,
-        speed: None,
-        isolate: false,
-        until: StopConditions::after(max_time_ms),
-    };
-    let begun = begin(call, shard, target, OperationKind::Play, None, spec);
-    drop(ticket);
-    begun?.finish(call).await
-}
-
-async fn record(call: &Call, given: Value) -> Result<Value, RpcError> {
-    let Record { connection_id, conference_id, path, channels, max_time_ms } = params(given)?;
-    let target = target(connection_id.as_deref(), conference_id.as_deref())?;
-    if channels.is_some() {
-        return Err(RpcError::unsupported("a recording with two channels").with("param", "channels"));
-    }
-    let max_time_ms = max_time(max_time_ms)?;
-    let ticket = call.ticket(&[key(target)]);
-    ticket.turn().await;
-    call.server.router.borrow().room(shard_of(call, target)?, Lane::Ordinary)?;
-    let recording = call.server.files.start_recording(&path).await?;
-    let until = StopConditions::after(max_time_ms);
-    let spec = OperationSpec::Record { queue: std::sync::Arc::clone(&recording.queue), until };
-    let entry = RecordingEntry { path: recording.path, queue: recording.queue, done: recording.done };
-    let begun = match shard_of(call, target) {
-        Ok(shard) => begin(call, shard, target, OperationKind::Record, Some(entry), spec),
-        Err(gone) => {
-            call.server.abandon_recording(entry);
-            Err(gone)
-        }
-    };
-    drop(ticket);
-    begun?.finish(call).await
-}
-
-/// An operation whose start is on its way.
-struct Starting {
-    id: OperationId,
+/// An operation's place in the order of commands to its target. Its turn has come.
+struct Place {
+    ticket: Ticket,
     target: Target,
-    announced: Gate,
-    in_flight: crate::server::InFlight,
+    units: Vec<Units>,
 }
 
-fn begin(
+/// Waits for the turn of an operation. Nothing is opened for a target that is not there or can't be reached.
+async fn place(call: &Call, target: Target) -> Result<Place, RpcError> {
+    let ticket = call.ticket(&[key(target)]);
+    ticket.turn().await;
+    call.server.router.borrow().room(shard_of(call, target)?, Lane::Ordinary)?;
+    let units = call.server.quota.try_take_operation(matches!(target, Target::Conference(_)))?;
+    Ok(Place { ticket, target, units })
+}
+
+/// Sends an operation on its way and waits until it runs. A recording whose operation does not start is removed.
+async fn launch(
     call: &Call,
-    shard: ShardId,
-    target: Target,
-    kind: OperationKind,
+    place: Place,
     recording: Option<RecordingEntry>,
     operation: OperationSpec,
-) -> Result<Starting, RpcError> {
+) -> Result<Value, RpcError> {
+    let Place { ticket, target, units } = place;
     let server = &call.server;
+    let shard = match ready(call, target).await {
+        Ok(shard) => shard,
+        Err(error) => {
+            if let Some(recording) = recording {
+                server.abandon_recording(recording);
+            }
+            return Err(error);
+        }
+    };
     let (id, announced) = {
         let mut registry = server.registry.borrow_mut();
-        let entry = registry.add_operation(shard, target, kind, recording);
+        let entry = registry.add_operation(shard, target, operation.kind(), recording, units);
         (entry.id, entry.announced.clone())
     };
     let command = Command::StartOperation { id, target, operation: Box::new(operation) };
     let concern = Concern::Operation(id);
-    match server.dispatch(Dispatch { shard, command, received: call.received, concern }) {
-        Ok(in_flight) => Ok(Starting { id, target, announced, in_flight }),
-        Err(error) => {
-            server.abandon_operation(id);
-            Err(error)
-        }
-    }
+    let sent = server.dispatch(Dispatch { shard, command, received: call.received, concern });
+    drop(ticket);
+    let in_flight = sent.inspect_err(|_| server.abandon_operation(id))?;
+    // Its end is told after this answer, or never if it does not start.
+    call.announce_to(announced);
+    let answer = in_flight.answer().await;
+    let (name, target_id, connection_id) = match target {
+        Target::Connection(connection) => ("connection_id", connection.to_string(), connection.to_string()),
+        Target::Conference(conference) => ("conference_id", conference.to_string(), utility_id(id)),
+    };
+    answer.map_err(|error| error.about(name, target_id))?;
+    Ok(json!({"operation_id": id.to_string(), "connection_id": connection_id}))
 }
 
-impl Starting {
-    async fn finish(self, call: &Call) -> Result<Value, RpcError> {
-        let Self { id, target, announced, in_flight } = self;
-        // Its end is told after this answer, or never if it does not start.
-        call.announce_to(announced);
-        let answer = in_flight.answer().await;
-        let (name, target_id, connection_id) = match target {
-            Target::Connection(connection) => ("connection_id", connection.to_string(), connection.to_string()),
-            Target::Conference(conference) => ("conference_id", conference.to_string(), utility_id(id)),
-        };
-        answer.map_err(|error| error.about(name, target_id))?;
-        Ok(json!({"operation_id": id.to_string(), "connection_id": connection_id}))
+/// Where an operation can run now. A hairpin has to be promoted before.
+async fn ready(call: &Call, target: Target) -> Result<ShardId, RpcError> {
+    let shard = shard_of(call, target)?;
+    if let Target::Conference(id) = target
+        && call.conference(id, |entry| entry.hairpin)?
+    {
+        promote(call, id, None).await?;
     }
+    Ok(shard)
 }
 
 fn append(call: &Call, operations: &mut Vec<Value>, answer: &Answer) -> Result<(), RpcError> {
@@ -284,6 +233,31 @@ fn target(connection: Option<&str>, conference: Option<&str>) -> Result<Target, 
     }
 }
 
+/// What a client means who may also name a conference by the temporary id of an operation on it, as long as that runs.
+pub(super) fn target_or_utility(
+    call: &Call,
+    connection: Option<&str>,
+    conference: Option<&str>,
+) -> Result<(Target, Option<OperationId>), RpcError> {
+    let named = connection.and_then(|text| parse_utility_id(text).map(|operation| (text, operation)));
+    let Some((text, operation)) = named else { return Ok((target(connection, conference)?, None)) };
+    if conference.is_some() {
+        return Err(both_targets());
+    }
+    let registry = call.server.registry.borrow();
+    let entry = registry.operation(operation).filter(|entry| !entry.ending);
+    let target = entry.map(|entry| entry.target).filter(|target| matches!(target, Target::Conference(_)));
+    Ok((target.ok_or_else(|| RpcError::unknown_connection(text))?, Some(operation)))
+}
+
+/// Refuses the second of two parameters that exclude each other.
+fn exclusive(one: &str, has_one: bool, other: &str, has_other: bool) -> Result<(), RpcError> {
+    if has_one && has_other {
+        return Err(RpcError::invalid_param(other, format!("{one} and {other} exclude each other")));
+    }
+    Ok(())
+}
+
 fn both_targets() -> RpcError {
     RpcError::new(ErrorKind::InvalidParams, "connection_id and conference_id exclude each other")
         .with("param", "conference_id")
@@ -293,27 +267,21 @@ fn operation(text: &str) -> Result<OperationId, RpcError> {
     OperationId::parse(text).ok_or_else(|| RpcError::unknown_operation(text))
 }
 
-fn key(target: Target) -> Key {
+pub(super) fn key(target: Target) -> Key {
     match target {
         Target::Connection(id) => Key::Connection(id),
         Target::Conference(id) => Key::Conference(id),
     }
 }
 
-fn shard_of(call: &Call, target: Target) -> Result<ShardId, RpcError> {
+pub(super) fn shard_of(call: &Call, target: Target) -> Result<ShardId, RpcError> {
     match target {
         Target::Connection(id) => call.connection(id, |entry| entry.shard),
         Target::Conference(id) => call.conference(id, |entry| entry.id.shard()),
     }
 }
 
-fn max_time(max_time_ms: Option<u32>) -> Result<Option<u32>, RpcError> {
-    max_time_ms.map(|time| in_range("max_time_ms", time, 1..=MAX_TIME_MS_MAX)).transpose()
-}
-
-/// Operations that are known by name and not carried out yet.
-const KINDS_OF_LATER_VERSIONS: &[&str] = &["tone", "gather_digits", "detect_silence", "detect_nonsilence"];
 /// A day.
-const MAX_TIME_MS_MAX: u32 = 86_400_000;
+const DURATION_MS_MAX: u32 = 86_400_000;
 /// Targets asked at once when all operations are listed.
 const TARGETS_AT_ONCE: usize = 64;
