@@ -69,6 +69,8 @@ pub struct Config {
     pub quota: QuotaConfig,
     /// Text to speech.
     pub tts: TtsSettings,
+    /// The MediaControl API.
+    pub mediacontrol: MediaControlConfig,
 }
 
 /// How prompts that are no files are spoken.
@@ -83,6 +85,57 @@ pub struct TtsSettings {
     pub time_limit_ms: u32,
     /// What is kept of rendered texts on disk, in MiB, `1 ..= 65536`.
     pub cache_mib: u32,
+}
+
+/// How the MediaControl API behaves. Without `listen` it is there for the control socket only.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MediaControlConfig {
+    /// Where it is served over plain HTTP; off by default. Any other address than loopback needs a `token`.
+    pub listen: Option<SocketAddr>,
+    /// What clients that are not on this machine have to show as a bearer token.
+    pub token: Option<Secret>,
+    /// Number of this engine, `1 ..= 255`: the high byte of its ids.
+    pub mms_id: u8,
+    /// Answers 4, 8 and 14 with branches of their own instead of Failure.
+    pub fine_branches: bool,
+    /// Answers the start of an operation with ResultCode 0 instead of 1.
+    pub started_as_zero: bool,
+    /// Tells the end of data as `oed` instead of `eod`.
+    pub legacy_oed: bool,
+    /// Deletes the connections of a script that has ended, or has not read its events for the grace.
+    pub sandbox: bool,
+    /// How long a script's subscriber may be away, in milliseconds, `0 ..= 3600000`.
+    pub sandbox_grace_ms: u32,
+    /// Events may be posted to addresses that begin with one of these; none by default.
+    pub webhooks: Vec<String>,
+}
+
+impl Default for MediaControlConfig {
+    fn default() -> Self {
+        Self {
+            listen: None,
+            token: None,
+            mms_id: 1,
+            fine_branches: false,
+            started_as_zero: false,
+            legacy_oed: false,
+            sandbox: true,
+            sandbox_grace_ms: 30_000,
+            webhooks: Vec::new(),
+        }
+    }
+}
+
+/// A text that is not printed.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
 }
 
 /// What holds for a connection that does not say otherwise.
@@ -127,6 +180,7 @@ impl Default for Config {
             drain_deadline_ms: 5_000,
             fault_injection: false,
             rtp: RtpDefaults::default(),
+            mediacontrol: MediaControlConfig::default(),
             quota: QuotaConfig::default(),
             tts: TtsSettings::default(),
         }
@@ -187,6 +241,9 @@ pub enum ConfigError {
     /// The listener would be reachable from outside.
     #[error("`metrics` is {0}: plain HTTP is served on loopback only, unless `metrics_allow_remote` is true")]
     MetricsNotLoopback(SocketAddr),
+    /// The listener would be open to everybody.
+    #[error("`mediacontrol.listen` is {0}: an address that is not loopback needs `mediacontrol.token`")]
+    MediaControlWithoutToken(SocketAddr),
     /// More shards than one server can have.
     #[error("this machine has {0} cores for us; give `shards` a number up to 255")]
     TooManyCores(usize),
@@ -271,6 +328,21 @@ impl Config {
             && !self.metrics_allow_remote
         {
             return Err(ConfigError::MetricsNotLoopback(metrics));
+        }
+        let api = &self.mediacontrol;
+        within("mediacontrol.mms_id", u32::from(api.mms_id), 1, 255, "1 to 255")?;
+        within("mediacontrol.sandbox_grace_ms", api.sandbox_grace_ms, 0, 3_600_000, "0 to 3600000")?;
+        if let Some(prefix) = api.webhooks.iter().find(|prefix| !is_webhook_prefix(prefix)) {
+            return Err(ConfigError::Range {
+                field: "mediacontrol.webhooks",
+                value: prefix.clone(),
+                rule: "of the form http://host:port/ with a path that ends with a slash",
+            });
+        }
+        if let Some(listen) = api.listen.filter(|listen| !listen.ip().is_loopback())
+            && api.token.as_ref().is_none_or(|token| token.0.is_empty())
+        {
+            return Err(ConfigError::MediaControlWithoutToken(listen));
         }
         let shard_cpus = self.shard_cpus(&machine.cpus)?;
         let port_pairs = self.ports.pairs().count() * self.addresses().len();
@@ -505,6 +577,11 @@ fn codec<'de, D: Deserializer<'de>>(deserializer: D) -> Result<CodecKind, D::Err
         .ok_or_else(|| serde::de::Error::custom(format!("`{name}` is no codec to begin with: PCMU or PCMA")))
 }
 
+/// A prefix names a whole host and whole segments, so that nothing else can begin with it.
+fn is_webhook_prefix(prefix: &str) -> bool {
+    prefix.strip_prefix("http://").is_some_and(|rest| rest.len() > 1 && !rest.starts_with('/') && rest.ends_with('/'))
+}
+
 /// Descriptors kept free for everything that is not a media socket: rings, clients, files.
 const FILES_RESERVED: u64 = 256;
 /// Slots of a shard's table, at least.
@@ -559,6 +636,16 @@ mod tests {
             dscp = 0
             rtp_timeout_ms = 5000
             handover = true
+            [mediacontrol]
+            listen = "192.0.2.1:8080"
+            token = "secret"
+            mms_id = 7
+            fine_branches = true
+            started_as_zero = true
+            legacy_oed = true
+            sandbox = false
+            sandbox_grace_ms = 0
+            webhooks = ["http://127.0.0.1:9000/events/"]
             [quota]
             profile = "sdk"
             rtp = 10
@@ -580,6 +667,7 @@ mod tests {
         assert_eq!(derived.shard_cpus, [Some(0), Some(1), Some(2)]);
         assert_eq!((derived.port_pairs, derived.shard_connections_max), (10, 64));
         assert_eq!(derived.recording_root, Path::new("/tmp/recordings"));
+        assert!(!format!("{config:?}").contains("secret"));
     }
 
     #[test]
@@ -591,13 +679,15 @@ mod tests {
             ("[rtp]\nno_such_key = 1", "rtp."),
             ("[quota]\nno_such_key = 1", "quota."),
             ("[tts]\nno_such_key = 1", "tts."),
+            ("[mediacontrol]\nno_such_key = 1", "mediacontrol."),
         ];
         for (text, section) in sections {
             let error = parse(text).expect_err("unknown");
             let known = error.split("expected one of").nth(1).expect("a list").split('`');
             let keys: Vec<&str> = known.skip(1).step_by(2).collect();
             assert!(keys.len() >= 3, "{error}");
-            for key in keys.iter().filter(|key| !(section.is_empty() && ["rtp", "quota", "tts"].contains(key))) {
+            let tables = ["rtp", "quota", "tts", "mediacontrol"];
+            for key in keys.iter().filter(|key| !(section.is_empty() && tables.contains(key))) {
                 assert!(documented.contains(&format!("`{section}{key}`")), "{section}{key}");
             }
         }
@@ -645,6 +735,11 @@ mod tests {
         check(|config| config.bind = Ipv4Addr::UNSPECIFIED.into(), "bind");
         check(|config| config.metrics = Some(([192, 0, 2, 1], 9100).into()), "metrics_allow_remote");
         check(|config| config.cpus = CpuList(vec![7]), "cpus");
+        check(|config| config.mediacontrol.mms_id = 0, "mediacontrol.mms_id");
+        check(|config| config.mediacontrol.sandbox_grace_ms = 3_600_001, "mediacontrol.sandbox_grace_ms");
+        check(|config| config.mediacontrol.listen = Some(([192, 0, 2, 1], 80).into()), "mediacontrol.token");
+        check(|config| config.mediacontrol.webhooks = vec!["http://127.0.0.1:9000".into()], "mediacontrol.webhooks");
+        check(|config| config.mediacontrol.webhooks = vec!["https://127.0.0.1/".into()], "mediacontrol.webhooks");
     }
 
     #[test]

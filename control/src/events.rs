@@ -53,6 +53,8 @@ event_kinds! {
     ConferenceEnded = "conference.ended",
     /// A shard has failed with all that was on it; it starts again.
     ShardFailed = "shard.failed",
+    /// An event of the MediaControl API.
+    MediaControl = "mediacontrol",
 }
 
 impl EventKind {
@@ -123,7 +125,7 @@ impl Hub {
     }
 
     /// Tells `observer` of every event from now on, in the order published and before any client can read it. It may
-    /// look at the hub, but neither publish nor add another.
+    /// look at the hub and publish what follows from the event, but not add another.
     pub fn observe(&self, observer: Observer) {
         self.observers.borrow_mut().push(observer);
     }

@@ -18,6 +18,7 @@ pub mod demo;
 pub mod events;
 pub mod files;
 pub mod gate;
+pub mod mediacontrol;
 pub mod methods;
 pub mod metrics;
 pub mod openrpc;

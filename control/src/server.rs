@@ -5,7 +5,7 @@
 //! A shard that fails takes its sessions with it: whoever waits for it is answered, each operation, connection and
 //! conference on it gets its one final event, its ports are free again, and it is started anew.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::error::Error;
 use std::future::Future;
 use std::io;
@@ -34,6 +34,7 @@ use crate::begin::begin;
 use crate::config::{Config, ConfigError, Derived, Machine, batch_wait};
 use crate::events::{EventKind, Hub};
 use crate::files::{FilesConfig, MediaFiles, TtsConfig};
+use crate::mediacontrol::{self, MediaControl};
 use crate::metrics;
 use crate::placement::Placement;
 use crate::ports::PortPool;
@@ -72,6 +73,7 @@ pub struct Server {
     pub placement: RefCell<Placement>,
     /// When it was started.
     pub started_at: Timestamp,
+    mediacontrol: OnceCell<Rc<MediaControl>>,
     clock: RefCell<Rc<dyn Fn() -> Instant>>,
     shards: RefCell<Vec<ShardRuntime>>,
     start_shard: StartShard,
@@ -110,6 +112,14 @@ pub enum ServeError {
     /// The metrics listener can't be opened.
     #[error("can't listen at {address} for metrics: {source}")]
     Metrics {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The listener of the MediaControl API can't be opened.
+    #[error("can't listen at {address} for MediaControl: {source}")]
+    MediaControl {
         /// Where.
         address: std::net::SocketAddr,
         /// Why.
@@ -164,7 +174,18 @@ pub async fn run(
         ),
         None => None,
     };
+    let mediacontrol = match config.mediacontrol.listen {
+        Some(address) => Some(
+            tokio::net::TcpListener::bind(address)
+                .await
+                .map_err(|source| ServeError::MediaControl { address, source })?,
+        ),
+        None => None,
+    };
     let server = Server::start(config, derived, start_shard)?;
+    if let Some(listener) = mediacontrol {
+        mediacontrol::http::serve(Rc::clone(server.mediacontrol()), listener);
+    }
     if let Some(listener) = metrics {
         metrics::serve(Rc::clone(&server), listener);
     }
@@ -199,6 +220,8 @@ impl Server {
             std::fs::create_dir_all(path).map_err(|source| ServeError::Directory { path: path.clone(), source })?;
         }
         let server = Rc::new(Self::new(config, derived, start_shard)?);
+        // It is set once, here.
+        drop(server.mediacontrol.set(mediacontrol::start(&server)));
         for shard in server.shard_ids() {
             let handle = (server.start_shard)(server.shard_config(shard), Arc::clone(&server.doorbell))
                 .map_err(ServeError::Shard)?;
@@ -235,6 +258,7 @@ impl Server {
             files,
             placement: RefCell::new(Placement::new(shards)),
             started_at: Timestamp::now(),
+            mediacontrol: OnceCell::new(),
             clock: RefCell::new(Rc::new(clock::now)),
             shards: RefCell::new((0..shards).map(|_| ShardRuntime::default()).collect()),
             start_shard,
@@ -247,6 +271,11 @@ impl Server {
             config,
             derived,
         })
+    }
+
+    /// The MediaControl adapter, whether it has a listener or not.
+    pub fn mediacontrol(&self) -> &Rc<MediaControl> {
+        self.mediacontrol.get().expect("set when the server was started")
     }
 
     /// The time requests are stamped with as they are received.

@@ -38,7 +38,7 @@ pub(super) struct ServeArgs {
     /// Where the control socket is made.
     #[arg(long, value_name = "PATH")]
     control_socket: Option<PathBuf>,
-    /// Listener of the MediaControl API (not supported in this version).
+    /// Listener of the MediaControl API (plain HTTP).
     #[arg(long, value_name = "IP:PORT")]
     mediacontrol: Option<SocketAddr>,
     /// Listener of the AgentGateway API (not supported in this version).
@@ -83,15 +83,9 @@ pub(super) fn main(args: ServeArgs) -> ExitCode {
 
 impl ServeArgs {
     fn missing_adapter(&self) -> Option<&'static str> {
-        [
-            ("--mediacontrol", self.mediacontrol),
-            ("--agentgateway", self.agentgateway),
-            ("--icws", self.icws),
-            ("--verba", self.verba),
-            ("--ng", self.ng),
-        ]
-        .into_iter()
-        .find_map(|(option, address)| address.map(|_| option))
+        [("--agentgateway", self.agentgateway), ("--icws", self.icws), ("--verba", self.verba), ("--ng", self.ng)]
+            .into_iter()
+            .find_map(|(option, address)| address.map(|_| option))
     }
 
     pub(super) fn into_config(self) -> Result<Config, ConfigError> {
@@ -102,6 +96,7 @@ impl ServeArgs {
         config.ports = self.ports.unwrap_or(config.ports);
         config.control_socket = self.control_socket.or(config.control_socket);
         config.metrics = self.metrics.or(config.metrics);
+        config.mediacontrol.listen = self.mediacontrol.or(config.mediacontrol.listen);
         config.state_dir = self.state_dir.or(config.state_dir);
         config.audio_root = self.audio_root.or(config.audio_root);
         Ok(config)

@@ -22,6 +22,7 @@ use serde_json::Value;
 
 use crate::events::Client;
 use crate::gate::Gate;
+use crate::mediacontrol;
 use crate::openrpc;
 use crate::proto::{ErrorKind, NoParams, RpcError, params};
 use crate::registry::{ConferenceEntry, ConnectionEntry};
@@ -55,7 +56,10 @@ macro_rules! methods {
             match method {
                 $($name => $handler(call, params).await,)*
                 "debug.shard_panic" if call.server.config.fault_injection => server::shard_panic(call, params).await,
-                _ => Err(RpcError::new(ErrorKind::MethodNotFound, format!("no such method: {method}"))),
+                _ => match method.strip_prefix("MediaControl.") {
+                    Some(action) => mediacontrol::call_from_socket(call, action, params).await,
+                    None => Err(RpcError::new(ErrorKind::MethodNotFound, format!("no such method: {method}"))),
+                },
             }
         }
     };

@@ -6,6 +6,7 @@ mod fake;
 mod in_process;
 mod limits;
 mod media;
+mod mediacontrol;
 mod operations;
 mod quotas;
 mod rig;
