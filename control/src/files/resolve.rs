@@ -3,6 +3,7 @@
 use std::fs::{File, Metadata};
 use std::path::{Path, PathBuf};
 
+use super::beginning;
 use super::cache::Origin;
 use super::error::FileError;
 use super::format::{Container, HeaderlessFormat};
@@ -51,7 +52,7 @@ impl Shared {
                     return self.find_full_path(text);
                 }
                 if is_windows_full_path(text) {
-                    return Err(self.audio.outside(Path::new(text)));
+                    return Err(self.audio.outside(&beginning(text)));
                 }
                 // Checked even if the text is no path: the client is told of its mistake with the first prompt.
                 let directory = application_directory(application.as_deref(), locale.as_deref())?;
@@ -90,7 +91,7 @@ impl Shared {
                 | FileError::Format { .. }
                 | FileError::Speech { .. }
                 | FileError::Io { .. },
-            ) => return Err(self.audio.not_found(Path::new(text))),
+            ) => return Err(self.audio.not_found(&beginning(text))),
         };
         let places = [
             directory.map(|directory| (Origin::Audio, directory.join(&relative))),
