@@ -14,7 +14,7 @@ use crate::pacing::Pacing;
 use crate::reference::{self, Kind};
 use crate::report::{self, Report};
 use crate::scenario::relay::{Counter, Load as RelayLoad, Mode, STREAMS_MAX};
-use crate::scenario::{Context, commands, idle, mix, relay};
+use crate::scenario::{Context, commands, idle, mediacontrol, mix, relay};
 use crate::session::{ServerInfo, Session};
 use crate::sys;
 use crate::target::{ForwardTarget, ReferenceTarget};
@@ -43,6 +43,8 @@ enum Command {
     Mix(MixArgs),
     /// Mutes, plays, creations and deletions beside a relay load: time to effect and to answer
     Commands(CommandsArgs),
+    /// Metreos.MediaControl over HTTP, alone or beside a relay load: time to answer and to effect of stop and delete
+    Mediacontrol(MediaControlArgs),
     /// CPU and memory of a server with many idle connections and empty conferences
     Idle(IdleArgs),
     /// Runs a reference forwarder; counts are printed for each line on standard input, its end ends it
@@ -193,6 +195,32 @@ struct CommandsArgs {
 }
 
 #[derive(Debug, Args)]
+struct MediaControlArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Where the adapter listens
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9530")]
+    url: String,
+    /// Bearer token, if the listener wants one
+    #[arg(long)]
+    token: Option<String>,
+    /// Clients, each with one HTTP connection and one call at a time
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
+    clients: u32,
+    /// Sending endpoints of the relay load beside, an even number; 0: none
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(0..=i64::from(STREAMS_MAX)))]
+    streams: u32,
+    /// Packets per second over these
+    #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    rate: u64,
+    #[command(flatten)]
+    time: Time,
+    /// Prompt to play, by the name the server finds it under below its --audio-root; longer than 0.1 s
+    #[arg(long, value_name = "FILE")]
+    prompt: String,
+}
+
+#[derive(Debug, Args)]
 struct IdleArgs {
     #[command(flatten)]
     common: Common,
@@ -251,6 +279,7 @@ fn dispatch(command: Command) -> Result<Option<String>> {
         Command::Relay(args) => relay(&args, &machine),
         Command::Mix(args) => mix(&args, &machine),
         Command::Commands(args) => commands(args, &machine),
+        Command::Mediacontrol(args) => media_control(args, &machine),
         Command::Idle(args) => idle(&args, &machine),
         Command::Reference(args) => {
             // Each port is a file of the forwarder's.
@@ -379,6 +408,28 @@ fn commands(args: CommandsArgs, machine: &Machine) -> Result<Option<String>> {
     let run = commands::run(&context, &mut session, &load)?;
     println!("{}", report::commands_table(&run));
     args.common.generator.finish("commands", machine, Some(&server), run.void.clone(), &run)
+}
+
+fn media_control(args: MediaControlArgs, machine: &Machine) -> Result<Option<String>> {
+    let context = args.common.generator.context(machine, Pacing::Sleep)?;
+    if !args.streams.is_multiple_of(2) {
+        return Err(Error::Setup(format!("{} streams: an even number is needed", args.streams)));
+    }
+    let mut session = Session::open(&args.common.control)?;
+    let server = session.info().clone();
+    let load = mediacontrol::Load {
+        url: args.url,
+        token: args.token,
+        clients: args.clients,
+        streams: args.streams,
+        rate: args.rate,
+        seconds: args.time.seconds,
+        warmup_seconds: args.time.warmup_seconds,
+        prompt: args.prompt,
+    };
+    let run = mediacontrol::run(&context, &mut session, &load)?;
+    println!("{}", report::media_control_table(&run));
+    args.common.generator.finish("mediacontrol", machine, Some(&server), run.void.clone(), &run)
 }
 
 fn idle(args: &IdleArgs, machine: &Machine) -> Result<Option<String>> {

@@ -11,7 +11,7 @@ use crate::cpu::CpuUse;
 use crate::error::{Error, Result};
 use crate::figures::{Quantiles, Spread};
 use crate::machine::Machine;
-use crate::scenario::{commands, idle, mix, relay};
+use crate::scenario::{commands, idle, mediacontrol, mix, relay};
 use crate::session::ServerInfo;
 use crate::verify::Verdict;
 
@@ -214,6 +214,56 @@ pub fn commands_table(run: &commands::Run) -> String {
         verdict(&run.verdict),
         quantiles(&run.delay_us, 1.0),
         number(run.lateness_us.p99, 0),
+        run.cpu.percent_of_core,
+        threads(&run.cpu),
+        run.cpu.waited_percent,
+    )
+}
+
+/// The table of a run of Metreos.MediaControl calls.
+#[must_use]
+pub fn media_control_table(run: &mediacontrol::Run) -> String {
+    let mut table = new_table();
+    table.set_header([
+        "action",
+        "sent",
+        "succeeded",
+        "errors",
+        "answer p50 µs",
+        "p99 µs",
+        "max µs",
+        "effect p50 ms",
+        "p99 ms",
+        "max ms",
+        "> 20 ms",
+        "no effect",
+    ]);
+    for (action, tally) in &run.actions {
+        let effect = |value: f64| {
+            if tally.effect_us.count == 0 { "–".to_owned() } else { number(value / 1e3, 3) }
+        };
+        let errors: Vec<String> = tally.errors.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+        table.add_row([
+            action.name().to_owned(),
+            tally.sent.to_string(),
+            tally.succeeded.to_string(),
+            if errors.is_empty() { "0".to_owned() } else { errors.join(", ") },
+            number(tally.answer_us.p50, 0),
+            number(tally.answer_us.p99, 0),
+            number(tally.answer_us.max, 0),
+            effect(tally.effect_us.p50),
+            effect(tally.effect_us.p99),
+            effect(tally.effect_us.max),
+            tally.violations.to_string(),
+            tally.without_effect.to_string(),
+        ]);
+    }
+    let beside = run.verdict.as_ref().map_or_else(
+        || "none".to_owned(),
+        |media| format!("{}; added delay (µs) {}", verdict(media), quantiles(&run.delay_us, 1.0)),
+    );
+    format!(
+        "{table}\nmedia beside: {beside}\nserver CPU {:.1} % of a core: {}; waited for a CPU {:.1} % of the time",
         run.cpu.percent_of_core,
         threads(&run.cpu),
         run.cpu.waited_percent,

@@ -448,7 +448,7 @@ impl Commander {
         };
         counting.tally.succeeded += 1;
         if command.has_effect() {
-            match effect_ms(&result) {
+            match effect_ms(&result["effect"]) {
                 Some(effect) if effect >= 0.0 => {
                     let duration = Duration::try_from_secs_f64(effect / 1e3).unwrap_or(Duration::MAX);
                     let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
@@ -494,9 +494,8 @@ impl Commander {
     }
 }
 
-/// Control-to-effect time of an answer on the media clock, in milliseconds.
-fn effect_ms(result: &Value) -> Option<f64> {
-    let effect = &result["effect"];
+/// Control-to-effect time on the media clock, in milliseconds.
+pub(super) fn effect_ms(effect: &Value) -> Option<f64> {
     Some(effect["media_time_ms"].as_f64()? - effect["received_media_time_ms"].as_f64()?)
 }
 
@@ -559,9 +558,9 @@ mod tests {
 
     #[test]
     fn the_effect_is_the_difference_on_the_media_clock() {
-        let result = json!({"effect": {"received_media_time_ms": 1000.5, "media_time_ms": 1010.0}});
-        assert_eq!(effect_ms(&result), Some(9.5));
-        assert_eq!(effect_ms(&json!({"effect": {}})), None);
+        let effect = json!({"received_media_time_ms": 1000.5, "media_time_ms": 1010.0});
+        assert_eq!(effect_ms(&effect), Some(9.5));
         assert_eq!(effect_ms(&json!({})), None);
+        assert_eq!(effect_ms(&Value::Null), None);
     }
 }

@@ -11,6 +11,7 @@ use crate::traffic::Endpoint;
 
 pub mod commands;
 pub mod idle;
+pub mod mediacontrol;
 pub mod mix;
 pub mod relay;
 

@@ -1,15 +1,16 @@
-//! A foreign implementation of RTP at the other end: ffmpeg, as sender and as receiver.
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test may panic, and its numbers are small")]
+//! ffmpeg, as sender and as receiver.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use ringbridge_tests::audio::{Codec, share, tone};
 use ringbridge_tests::endpoint::{Endpoint, Speech};
-use ringbridge_tests::server::{Leg, Server, Setup, text};
+use ringbridge_tests::server::{Leg, Server, text};
 use ringbridge_tests::until;
 use serde_json::json;
+
+use crate::{free_port, setup};
 
 /// What ffmpeg says, in Hz.
 const SINE: u32 = 440;
@@ -19,10 +20,6 @@ const TONE: u32 = 1100;
 const WINDOW: usize = 800;
 /// Amplitude of ffmpeg's sine source as a share of the harness's tone: 1/8 of full scale.
 const SINE_SHARE: f64 = 4096.0 / 8000.0;
-
-fn setup() -> Setup {
-    Setup::new(env!("CARGO_BIN_EXE_ringbridge-under-test"))
-}
 
 /// A process of ffmpeg. Ended when dropped.
 struct Ffmpeg(Child);
@@ -83,16 +80,6 @@ impl Drop for Ffmpeg {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// An even port that is free now, and so is the next.
-fn free_port() -> u16 {
-    until("a free pair of ports", || {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
-        let port = socket.local_addr().ok()?.port();
-        UdpSocket::bind((Ipv4Addr::LOCALHOST, port.checked_add(1)?)).ok()?;
-        port.is_multiple_of(2).then_some(port)
-    })
 }
 
 fn connect(server: &Server, port: u16, codec: Codec) -> Leg {
