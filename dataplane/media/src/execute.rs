@@ -472,15 +472,13 @@ impl Engine {
                 let slot = self.find(id)?;
                 let due = self.due_of(slot).unwrap_or(self.now);
                 let connection = self.connections[slot as usize].as_ref();
-                for kind in connection.iter().flat_map(|connection| connection.kinds_of(only)) {
-                    streams.extend(connection.and_then(|connection| match kind {
-                        OperationKind::Play | OperationKind::Tone => connection.stamp_out(due),
-                        OperationKind::Record
-                        | OperationKind::GatherDigits
-                        | OperationKind::DetectSilence
-                        | OperationKind::DetectNonSilence => connection.stamp_in(),
-                    }));
-                }
+                // One stamp each way, however many operations there are.
+                let runs = |are_heard| {
+                    let mut kinds = connection.into_iter().flat_map(|connection| connection.kinds_of(only));
+                    connection.filter(|_| kinds.any(|kind| kind.is_heard() == are_heard))
+                };
+                streams.extend(runs(true).and_then(|connection| connection.stamp_out(due)));
+                streams.extend(runs(false).and_then(Connection::stamp_in));
                 effect(EffectClock::Connection, self.epoch_of(slot), received, due, streams)
             }
             Target::Conference(id) => {

@@ -168,7 +168,8 @@ impl World {
             }
         }
         // Now and then a telephone-event takes the place of the audio.
-        let is_event = (PHONES - LISTENERS - EVENT_SENDERS..PHONES - LISTENERS).contains(&phone) && n % 10 == 0;
+        let is_event =
+            (PHONES - LISTENERS - EVENT_SENDERS..PHONES - LISTENERS).contains(&phone) && n.is_multiple_of(10);
         if is_event {
             bytes[RTP_HEADER_BYTES..RTP_HEADER_BYTES + 4].copy_from_slice(&[5, 0x80, 0, 160]);
         }
@@ -279,7 +280,7 @@ impl World {
             nonsilence_ms: Some(3_600_000),
             ..StopConditions::default()
         };
-        let heard = if n % 2 == 0 {
+        let heard = if n.is_multiple_of(2) {
             let playlist = Box::new(Playlist { prompts: vec![Prompt::Whole(Arc::clone(prompt))] });
             OperationSpec::Play { playlist, volume: None, speed: Some(-3), isolate: true, until }
         } else {
