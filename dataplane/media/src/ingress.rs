@@ -91,6 +91,10 @@ impl Engine {
             if let Some(event) = take_digit(now, connection, &packet) {
                 self.out.push_event(event);
             }
+            if connection.link == Link::None {
+                // Its digit waits to be gathered.
+                return Ok(Disposition::Consumed);
+            }
         } else if wants_samples(connection, &self.conferences) {
             let decoded = decode(now, connection, &packet);
             // In a conference the samples are all there is; a relayed packet goes on even if it can't be recorded.

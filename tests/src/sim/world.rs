@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use ringbridge_codec::g711;
 use ringbridge_media::command::{
-    CodecKind, Command, ConferenceSpec, ConnectionChange, ConnectionSpec, Direction, OperationSpec, ParticipantChange,
-    ParticipantSpec, Request, Role, StopConditions, Target,
+    CodecKind, Command, ConferenceSpec, ConnectionChange, ConnectionSpec, DigitSource, Direction, OperationSpec,
+    ParticipantChange, ParticipantSpec, PlayAdjust, PlayChange, Request, Role, StopConditions, Target, ToneSpec,
+    VolumeToggle,
 };
+use ringbridge_media::digits::{DigitSet, Digits};
 use ringbridge_media::engine::{Engine, Totals};
 use ringbridge_media::event::{CommandError, DropReason, Event};
 use ringbridge_media::id::{ConferenceId, ConnectionId, OperationId, ShardId};
@@ -182,6 +184,8 @@ impl World {
                 extra(true, source, vec![0x80, 201, 0, 1, 0, 0, 0, 7]);
             }
             8..12 => extra(false, phone.address, phone.wrap(101, &[5, 0x80 | 10, 1, 0x40])),
+            // A digit whose end never comes.
+            20..22 => extra(false, phone.address, phone.wrap(101, &[11, 10, 0, 0xa0])),
             // A stranger, with noise or with a guess.
             12..20 => {
                 let stranger = SocketAddr::from(([203, 0, 113, 9], 9));
@@ -372,7 +376,7 @@ impl World {
     // The storm
 
     fn storm(&mut self) {
-        match self.dice.below(28) {
+        match self.dice.below(33) {
             0..5 => self.create_connection(),
             5 | 6 => self.create_conference(),
             7..12 => {
@@ -417,15 +421,21 @@ impl World {
                 let a = self.any_connection();
                 self.command(Command::StopRelay { a });
             }
-            19 | 20 => self.start_operation(),
+            19 | 20 | 24 | 25 => self.start_operation(),
             21 => self.stop_operation(),
+            26 => {
+                let digits = self.digits(6);
+                let target = self.any_target();
+                self.command(Command::SendDigits { target, digits });
+            }
+            27 => self.adjust(),
             22 => self.modify(),
             23 => self.complete(),
-            24 => {
+            28 => {
                 let id = self.any_conference();
                 self.command(Command::PromoteConference { id });
             }
-            25 | 26 => {
+            29 | 30 => {
                 let id = self.any_conference();
                 self.command(Command::InspectConference { id });
             }
@@ -482,6 +492,7 @@ impl World {
             tx_codec,
             tx_payload_type: tx_codec.payload_type(),
             ptime_ms,
+            digit_source: *self.dice.pick(&[DigitSource::Events, DigitSource::Events, DigitSource::Auto]),
             rtp_timeout_ms: self.dice.one_in(2).then(|| 50 + u32::try_from(self.dice.below(2_000)).expect("small")),
             ..ConnectionSpec::default()
         };
@@ -525,35 +536,92 @@ impl World {
         );
     }
 
-    fn start_operation(&mut self) {
-        let target = if self.dice.one_in(2) {
+    fn any_target(&mut self) -> Target {
+        if self.dice.one_in(2) {
             Target::Connection(self.any_connection())
         } else {
             Target::Conference(self.any_conference())
+        }
+    }
+
+    /// One digit or more, of those that phones press too.
+    fn digits(&mut self, len_max: u64) -> Digits {
+        (0..=self.dice.below(len_max)).map(|_| *self.dice.pick(b"15#")).collect()
+    }
+
+    fn conditions(&mut self) -> StopConditions {
+        let mut ms = |below, n| self.dice.one_in(n).then(|| u32::try_from(self.dice.below(below)).expect("small"));
+        let (max_time_ms, inter_digit_ms, silence_ms, nonsilence_ms, timeout_ms) =
+            (ms(800, 2), ms(300, 4), ms(300, 5), ms(300, 5), ms(1_500, 4));
+        StopConditions {
+            max_time_ms,
+            digits_max: self.dice.one_in(3).then(|| 1 + u8::try_from(self.dice.below(4)).expect("small")),
+            digit: self.dice.one_in(5).then(|| DigitSet::parse("#")).flatten(),
+            digit_list: self.dice.one_in(5).then(|| DigitSet::parse("1#")).flatten(),
+            digit_pattern: self.dice.one_in(4).then(|| self.digits(3)),
+            inter_digit_ms,
+            silence_ms,
+            nonsilence_ms,
+            timeout_ms,
+        }
+    }
+
+    fn adjust(&mut self) {
+        let target = self.any_target();
+        // Never much louder: see the prompts.
+        let adjust = match self.dice.below(5) {
+            0 => PlayAdjust::VolumeTo(*self.dice.pick(&[-10, -3, 0, 2])),
+            1 => PlayAdjust::VolumeBy(*self.dice.pick(&[-20, -1, 0])),
+            2 => PlayAdjust::SpeedTo(*self.dice.pick(&[-10, -2, 0, 3, 10])),
+            3 => PlayAdjust::SpeedBy(*self.dice.pick(&[-20, -1, 0, 2])),
+            _ => PlayAdjust::Toggle(*self.dice.pick(&[
+                VolumeToggle::Switch,
+                VolumeToggle::Origin,
+                VolumeToggle::Last,
+                VolumeToggle::Reset,
+            ])),
         };
+        let change = PlayChange { adjust, only_if_playing: self.dice.one_in(2) };
+        self.command(Command::AdjustPlay { target, change });
+    }
+
+    fn start_operation(&mut self) {
+        let target = self.any_target();
         self.generation += 1;
         let id = OperationId::new(ShardId(0), 0, self.generation);
-        let max_time_ms = self.dice.one_in(2).then(|| u32::try_from(self.dice.below(800)).expect("small"));
-        let operation = if self.dice.one_in(2) {
-            let prompts = (0..self.dice.below(3))
-                .map(|_| {
-                    // A square wave so soft that eight of them are no voice.
-                    let len = self.dice.index(12_000);
-                    Prompt::Whole((0..len).map(|n| if n / 20 % 2 == 0 { 300 } else { -300 }).collect())
-                })
-                .collect();
-            OperationSpec::Play {
-                playlist: Box::new(Playlist { prompts }),
-                volume: None,
-                speed: None,
-                isolate: false,
-                until: StopConditions::after(max_time_ms),
+        let until = self.conditions();
+        let operation = match self.dice.below(9) {
+            0..3 => {
+                let prompts = (0..self.dice.below(3))
+                    .map(|_| {
+                        // A square wave so soft that eight of them are no voice.
+                        let len = self.dice.index(12_000);
+                        Prompt::Whole((0..len).map(|n| if n / 20 % 2 == 0 { 300 } else { -300 }).collect())
+                    })
+                    .collect();
+                OperationSpec::Play {
+                    playlist: Box::new(Playlist { prompts }),
+                    volume: self.dice.one_in(4).then_some(-2),
+                    speed: self.dice.one_in(4).then(|| *self.dice.pick(&[-5, 0, 4])),
+                    isolate: self.dice.one_in(4),
+                    until,
+                }
             }
-        } else {
-            let queue = Arc::new(RecordQueue::new(8));
-            queue.failed.store(self.dice.one_in(10), Ordering::Release);
-            self.queues.push(Arc::clone(&queue));
-            OperationSpec::Record { queue, until: StopConditions::after(max_time_ms) }
+            3 | 4 => {
+                let queue = Arc::new(RecordQueue::new(8));
+                queue.failed.store(self.dice.one_in(10), Ordering::Release);
+                self.queues.push(Arc::clone(&queue));
+                OperationSpec::Record { queue, until }
+            }
+            5 => OperationSpec::Tone {
+                tone: ToneSpec { first: (450, -35), second: self.dice.one_in(2).then_some((1_150, -40)) },
+                duration_ms: self.dice.one_in(2).then(|| u32::try_from(self.dice.below(500)).expect("small")),
+                isolate: self.dice.one_in(4),
+                until,
+            },
+            6 => OperationSpec::GatherDigits { flush: self.dice.one_in(4), until },
+            7 => OperationSpec::DetectSilence { until },
+            _ => OperationSpec::DetectNonSilence { until },
         };
         self.ledger.operations.insert(id);
         self.operations.push((id, target));
@@ -589,6 +657,7 @@ impl World {
                 *self.dice.pick(&[Direction::SendRecv, Direction::SendRecv, Direction::RecvOnly, Direction::SendOnly])
             }),
             rtp_timeout_ms: self.dice.one_in(3).then(|| self.dice.one_in(2).then_some(700)),
+            digit_source: self.dice.one_in(3).then(|| *self.dice.pick(&[DigitSource::Events, DigitSource::Auto])),
             // The address that the phone has by now.
             remote: self.dice.one_in(3).then(|| self.phones.get(&id).map(|phone| phone.address)).flatten(),
             ..ConnectionChange::default()
@@ -739,7 +808,9 @@ fn home_of(command: &Command) -> ShardId {
         return id.shard();
     }
     if let Command::StartOperation { target: Target::Conference(id), .. }
-    | Command::StopOperation { target: Target::Conference(id), .. } = command
+    | Command::StopOperation { target: Target::Conference(id), .. }
+    | Command::AdjustPlay { target: Target::Conference(id), .. }
+    | Command::SendDigits { target: Target::Conference(id), .. } = command
     {
         return id.shard();
     }

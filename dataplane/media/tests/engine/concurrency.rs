@@ -40,6 +40,7 @@ fn the_matrix_of_one_connection() {
                 let (_, ids) = bench.room_of(&[(Pcmu, 20), (Pcmu, 20)]);
                 let alone = bench.phone(Pcmu, 20);
                 let target = Target::Connection(if in_room { ids[0] } else { alone });
+                bench.say(if in_room { 0 } else { 2 }, Voice::Silence, 0);
                 try_to_start(&mut bench, target, begin()).unwrap();
                 bench.run(30);
                 let answer = try_to_start(&mut bench, target, beside()).map(drop);
@@ -56,7 +57,9 @@ fn the_matrix_of_one_connection() {
                     assert_eq!(answer, Err(CommandError::LimitReached));
                 }
                 bench.run(30);
-                bench.call(Command::StopOperation { target, operation: None }).unwrap();
+                let effect = bench.effect(Command::StopOperation { target, operation: None });
+                let stamps = |outgoing| effect.streams.iter().filter(|stamp| stamp.outgoing == outgoing).count();
+                assert!(stamps(true) <= 1 && stamps(false) <= 1, "{effect:?}");
                 assert_eq!(bench.ended().len(), 3);
                 assert!(bench.ended().iter().all(|ended| ended.1 == Condition::UserStop));
                 try_to_start(&mut bench, target, begin()).unwrap();

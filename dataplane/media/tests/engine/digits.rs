@@ -217,6 +217,13 @@ fn several_who_gather_see_the_same_digits() {
     ];
     assert_eq!(bench.gathered(), expected);
     assert_eq!(bench.digits(id), "4");
+    // What one has taken the other does not take again.
+    bench.send_digits(Target::Connection(id), "567#8").unwrap();
+    for digits_max in [2, 3] {
+        bench.gather(id, StopConditions { digits_max: Some(digits_max), ..NONE });
+    }
+    bench.run(20);
+    assert_eq!((&*bench.gathered()[3].2, &*bench.gathered()[4].2, &*bench.digits(id)), ("45", "456", "7#8"));
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use ringbridge_media::command::{CodecKind, Command, ConnectionSpec, Target};
+use ringbridge_media::command::{
+    CodecKind, Command, ConnectionSpec, OperationSpec, PlayAdjust, PlayChange, StopConditions, Target,
+};
 use ringbridge_media::engine::Engine;
 use ringbridge_media::event::{Answer, CommandError, Condition, ConnectionState, Event};
 use ringbridge_media::id::{ConnectionId, ShardId};
@@ -127,6 +129,40 @@ fn who_is_in_a_relay_or_conference_does_not_move() {
     }
     bench.effect(Command::LeaveConference { conference: room, connection: ids[0] });
     assert_eq!(bench.engine.movable_slot(ids[0]), Some(0));
+}
+
+#[test]
+fn what_listens_and_what_is_adjusted_goes_along() {
+    let mut home = Bench::new();
+    let id = home.phone(Pcmu, 20);
+    let target = Target::Connection(id);
+    home.say(0, Voice::Tone(450.0, 4_000.0), 0);
+    let quiet = StopConditions { silence_ms: Some(300), ..StopConditions::default() };
+    let detection = home.start(target, OperationSpec::DetectSilence { until: quiet });
+    let gathering = home.gather(id, StopConditions { inter_digit_ms: Some(1_500), ..StopConditions::default() });
+    let play = home.play(target, vec![2_000; 16_000]);
+    let change = PlayChange { adjust: PlayAdjust::SpeedTo(-5), only_if_playing: true };
+    home.effect(Command::AdjustPlay { target, change });
+    home.press(0, b'1');
+    home.run(300);
+    let mut other = Bench::on(ShardId(2), home.now);
+    relocate(&mut home, &mut other, id, 3);
+    other.press(0, b'2');
+    other.run(200);
+    other.hush(0);
+    other.run(6_000);
+    let ended: Vec<_> = other.ended().iter().map(|&(id, condition, ms)| (id, condition, ms / 100)).collect();
+    // Silence 300 ms after what the jitter buffer held (each digit has moved the audio behind it by 60 ms); two seconds at
+    // half the speed.
+    let expected =
+        [(detection, Condition::Silence, 9), (gathering, Condition::InterDigitDelay, 18), (play, Condition::Eod, 40)];
+    assert_eq!(ended, expected);
+    assert_eq!(other.gathered()[0].2, "12");
+    let next = other.play(target, vec![2_000; 8_000]);
+    other.run(3_000);
+    let (id, condition, ms) = other.ended()[3];
+    assert_eq!((id, condition, ms / 100), (next, Condition::Eod, 20));
+    assert_eq!((home.ended(), other.engine.poll_timeout()), (vec![], None));
 }
 
 #[test]
