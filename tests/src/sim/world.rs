@@ -678,14 +678,16 @@ impl World {
 
     /// Whether a command has to be refused as a connection is reserved only.
     fn needs_remote(&self, command: &Command) -> bool {
-        let ids = match command {
-            Command::StartRelay { a, b } => [Some(*a), Some(*b)],
-            Command::JoinConference { .. } | Command::StartOperation { .. } | Command::StopOperation { .. } => {
-                [command.connection(), None]
-            }
-            _ => [None, None],
-        };
-        ids.into_iter().flatten().any(|id| self.ledger.reserved.contains_key(&id))
+        let needed = matches!(
+            command,
+            Command::StartRelay { .. }
+                | Command::JoinConference { .. }
+                | Command::StartOperation { .. }
+                | Command::StopOperation { .. }
+        );
+        let peer = if let Command::StartRelay { b, .. } = command { Some(*b) } else { None };
+        let mut ids = command.connection().into_iter().chain(peer);
+        needed && ids.any(|id| self.ledger.reserved.contains_key(&id))
     }
 
     /// Moves a connection that is wired to nothing to the next shard.
