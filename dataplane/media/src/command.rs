@@ -301,7 +301,8 @@ pub struct ConnectionSpec {
     pub digit_source: DigitSource,
     /// Reserved only: it ends with `expired` if `ModifyConnection` gives no remote address within this many
     /// milliseconds. Until then it can be modified, inspected and deleted, and nothing else; what arrives is dropped as
-    /// `reserved`, so that nobody is learned whom the remote address could still exclude.
+    /// `reserved`, so that nobody is learned whom the remote address could still exclude, and `rtp_timeout_ms` counts from
+    /// its completion.
     pub reserve_ms: Option<u32>,
 }
 
