@@ -311,7 +311,7 @@ impl Connection {
 
     /// Whether its conference decodes what it sends: a monitor's audio is for its own digits and operations alone.
     pub(crate) fn is_listened_to(&self) -> bool {
-        self.participant.role != Role::Monitor || self.runs_any() || self.wants_digits()
+        self.participant.role != Role::Monitor || self.needs_audio()
     }
 
     pub(crate) const fn ptime_samples(&self) -> u32 {
