@@ -184,8 +184,7 @@ async fn start(cx: &Cx, target: Asked, mut params: Value, isolate: bool) -> Resu
     let native = told["operation_id"].as_str().unwrap_or_default();
     let filename = told["path"].as_str().map(str::to_owned);
     let notes = Notes { state, filename: filename.clone(), silent: cx.abandoned.get() };
-    let operation =
-        cx.mc.ids.add_operation(native, Rc::clone(&connection), cx.action.name, &cx.routing_guid, notes);
+    let operation = cx.mc.ids.add_operation(native, Rc::clone(&connection), cx.action.name, &cx.routing_guid, notes);
     let mut results = with_connection(&connection);
     results.insert("OperationId".to_owned(), operation.id.to_string().into());
     if let Some(filename) = filename {
@@ -231,7 +230,7 @@ pub(super) async fn adjust(cx: &Cx) -> Result<Results, Fault> {
     if kind == "toggle" {
         params["toggle"] = toggle.max(1).into();
     }
-    let steps = volume.map(|steps| ("volume", steps)).or(speed.map(|steps| ("speed", steps)));
+    let steps = volume.map(|steps| ("volume", steps)).or_else(|| speed.map(|steps| ("speed", steps)));
     let steps = steps.filter(|_| kind != "toggle");
     if steps.is_none() && kind != "toggle" {
         return Err(Fault::parameters("Volume or Speed has to be given"));

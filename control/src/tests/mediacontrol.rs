@@ -18,7 +18,8 @@ fn act(client: &mut Client, action: &str, params: Value, branch: &str) -> Value 
 fn post(address: SocketAddr, target: &str, body: &Value) -> Value {
     let body = body.to_string();
     let mut stream = TcpStream::connect(address).expect("a listener");
-    let head = format!("POST {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+    let head =
+        format!("POST {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
     stream.write_all((head + &body).as_bytes()).expect("sent");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
@@ -60,7 +61,8 @@ fn a_call_by_the_control_socket() {
 fn a_conference_by_the_listener() {
     let address = free_tcp_port();
     let rig = Rig::start_with(2, |config| config.mediacontrol.listen = Some(address));
-    let act = |action: &str, params: Value| post(address, &format!("/MediaControl/{action}"), &json!({"params": params}));
+    let act =
+        |action: &str, params: Value| post(address, &format!("/MediaControl/{action}"), &json!({"params": params}));
     let connect = || act("CreateConnection", json!({"MediaTxIP": "127.0.0.1", "MediaTxPort": 4000}));
     let (one, other) = (connect()["results"]["ConnectionId"].clone(), connect()["results"]["ConnectionId"].clone());
     let made = act("CreateConference", json!({"ConnectionId": one, "Hairpin": false}));
