@@ -14,6 +14,7 @@ use ringbridge_media::command::CodecKind;
 use ringbridge_media::limits::{CONFERENCES_MAX, CONNECTIONS_MAX, RELAY_PTIME_MS_MAX};
 use serde::{Deserialize, Deserializer};
 
+use crate::files::check_command;
 use crate::quota::QuotaConfig;
 
 /// How the server runs.
@@ -48,6 +49,8 @@ pub struct Config {
     pub audio_root: Option<PathBuf>,
     /// Recordings are written below this directory only. Default: `recordings` in the state directory.
     pub recording_root: Option<PathBuf>,
+    /// How often recordings whose time is over are removed, in minutes, `1 ..= 1440`.
+    pub recording_sweep_minutes: u32,
     /// How long a shard gathers arrivals before it works on them, in microseconds, `0 ..= 1000`. 0 gives the lowest
     /// latency, more costs less CPU.
     pub batch_wait_us: u32,
@@ -64,6 +67,8 @@ pub struct Config {
     pub rtp: RtpDefaults,
     /// How much may be in use at once.
     pub quota: QuotaConfig,
+    /// Text to speech.
+    pub tts: TtsSettings,
     /// The MediaControl API.
     pub mediacontrol: MediaControlConfig,
 }
@@ -119,6 +124,20 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// How prompts that are no files are spoken.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TtsSettings {
+    /// Program and arguments, run without a shell. `{output}` is replaced by the WAV file to be made, `{voice}` by the
+    /// language (`en-us`), `{text}` by the text; without `{text}` the text comes by the standard input. Default:
+    /// `espeak-ng` if it is installed. Empty: texts are not spoken.
+    pub command: Option<Vec<String>>,
+    /// How long the program may take, in milliseconds, `100 ..= 60000`.
+    pub time_limit_ms: u32,
+    /// What is kept of rendered texts on disk, in MiB, `1 ..= 65536`.
+    pub cache_mib: u32,
+}
+
 /// What holds for a connection that does not say otherwise.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -154,6 +173,7 @@ impl Default for Config {
             state_dir: None,
             audio_root: None,
             recording_root: None,
+            recording_sweep_minutes: 30,
             batch_wait_us: 500,
             prompt_cache_mib: 256,
             media_threads: 2,
@@ -162,7 +182,14 @@ impl Default for Config {
             rtp: RtpDefaults::default(),
             mediacontrol: MediaControlConfig::default(),
             quota: QuotaConfig::default(),
+            tts: TtsSettings::default(),
         }
+    }
+}
+
+impl Default for TtsSettings {
+    fn default() -> Self {
+        Self { command: None, time_limit_ms: 10_000, cache_mib: 64 }
     }
 }
 
@@ -208,6 +235,9 @@ pub enum ConfigError {
         /// What is allowed.
         rule: &'static str,
     },
+    /// The text-to-speech command can't be used.
+    #[error("`tts.command` has to {0}")]
+    TtsCommand(&'static str),
     /// The listener would be reachable from outside.
     #[error("`metrics` is {0}: plain HTTP is served on loopback only, unless `metrics_allow_remote` is true")]
     MetricsNotLoopback(SocketAddr),
@@ -278,6 +308,10 @@ impl Config {
         within("rtp.telephone_event_pt", u32::from(self.rtp.telephone_event_pt), 96, 127, "96 to 127")?;
         within("rtp.dscp", u32::from(self.rtp.dscp), 0, 63, "0 to 63")?;
         within("rtp.rtp_timeout_ms", self.rtp.rtp_timeout_ms, 0, 86_400_000, "0 to 86400000")?;
+        within("recording_sweep_minutes", self.recording_sweep_minutes, 1, 1440, "1 to 1440")?;
+        within("tts.time_limit_ms", self.tts.time_limit_ms, 100, 60_000, "100 to 60000")?;
+        within("tts.cache_mib", self.tts.cache_mib, 1, 65_536, "1 to 65536")?;
+        check_command(self.tts.command.as_deref().unwrap_or_default()).map_err(ConfigError::TtsCommand)?;
         for (field, ip) in
             [("bind", self.bind)].into_iter().chain(self.interfaces.values().map(|ip| ("interfaces", *ip)))
         {
@@ -587,6 +621,7 @@ mod tests {
             state_dir = "/tmp/state"
             audio_root = "/tmp/audio"
             recording_root = "/tmp/recordings"
+            recording_sweep_minutes = 1440
             batch_wait_us = 0
             prompt_cache_mib = 1
             media_threads = 1
@@ -619,6 +654,10 @@ mod tests {
             conference = 3
             speech = 0
             tts = 4
+            [tts]
+            command = ["flite", "-o", "{output}", "--", "{text}"]
+            time_limit_ms = 100
+            cache_mib = 1
             "#,
         )
         .expect("valid");
@@ -635,18 +674,20 @@ mod tests {
     fn the_documentation_is_complete() {
         // serde lists every key when it meets one it does not know.
         let documented = include_str!("../../docs/configuration.md");
-        for (text, section) in [
+        let sections = [
             ("no_such_key = 1", ""),
             ("[rtp]\nno_such_key = 1", "rtp."),
             ("[quota]\nno_such_key = 1", "quota."),
+            ("[tts]\nno_such_key = 1", "tts."),
             ("[mediacontrol]\nno_such_key = 1", "mediacontrol."),
-        ] {
+        ];
+        let tables = ["rtp", "quota", "tts", "mediacontrol"];
+        for (text, section) in sections {
             let error = parse(text).expect_err("unknown");
             let known = error.split("expected one of").nth(1).expect("a list").split('`');
             let keys: Vec<&str> = known.skip(1).step_by(2).collect();
-            assert!(keys.len() > 5, "{error}");
-            let sections = ["rtp", "quota", "mediacontrol"];
-            for key in keys.iter().filter(|key| !(section.is_empty() && sections.contains(key))) {
+            assert!(keys.len() >= 3, "{error}");
+            for key in keys.iter().filter(|key| !(section.is_empty() && tables.contains(key))) {
                 assert!(documented.contains(&format!("`{section}{key}`")), "{section}{key}");
             }
         }
@@ -687,6 +728,10 @@ mod tests {
         check(|config| config.rtp.ptime_ms = 0, "rtp.ptime_ms");
         check(|config| config.rtp.telephone_event_pt = 95, "rtp.telephone_event_pt");
         check(|config| config.rtp.dscp = 64, "rtp.dscp");
+        check(|config| config.recording_sweep_minutes = 0, "recording_sweep_minutes");
+        check(|config| config.tts.time_limit_ms = 99, "tts.time_limit_ms");
+        check(|config| config.tts.cache_mib = 0, "tts.cache_mib");
+        check(|config| config.tts.command = Some(vec!["flite".into(), "{text}".into()]), "tts.command");
         check(|config| config.bind = Ipv4Addr::UNSPECIFIED.into(), "bind");
         check(|config| config.metrics = Some(([192, 0, 2, 1], 9100).into()), "metrics_allow_remote");
         check(|config| config.cpus = CpuList(vec![7]), "cpus");

@@ -215,7 +215,8 @@ impl Figures {
     }
 
     fn resources(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let gauges: [(&str, &str, fn(&Usage) -> Option<u32>); 2] = [
+        type Value = fn(&Usage) -> Option<u32>;
+        let gauges: [(&str, &str, Value); 2] = [
             ("resources_in_use", "Resources in use, by class.", |usage| Some(usage.in_use)),
             ("resources_limit", "Resources there are, by class; none told if unlimited.", |usage| usage.limit),
         ];

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use crate::files::FileError;
+use crate::files::{FileError, TtsError};
 use crate::quota::{Class, Denied};
 use crate::router::Refusal;
 
@@ -264,11 +264,24 @@ impl From<FileError> for RpcError {
     fn from(error: FileError) -> Self {
         let (kind, path) = match &error {
             FileError::NotFound { path, .. } => (ErrorKind::FileNotFound, path),
-            FileError::Unsupported { path, .. } => (ErrorKind::FileUnsupported, path),
+            FileError::Unsupported { path, .. } | FileError::Format { path, .. } => (ErrorKind::FileUnsupported, path),
             FileError::OutsideRoot { path, .. } => (ErrorKind::PathOutsideRoot, path),
+            FileError::Speech { path, source } => {
+                let kind = match source {
+                    TtsError::NotInstalled => ErrorKind::FileNotFound,
+                    TtsError::NoPort | TtsError::Busy => ErrorKind::LimitReached,
+                    TtsError::Text(_) | TtsError::Rejected(_) | TtsError::OutputTooLarge => ErrorKind::FileUnsupported,
+                    TtsError::TimedOut(_) | TtsError::Io { .. } => ErrorKind::IoError,
+                };
+                (kind, path)
+            }
             FileError::Io { path, .. } => (ErrorKind::IoError, path),
         };
-        Self::new(kind, error.to_string()).with("path", path.to_string_lossy())
+        let told = Self::new(kind, error.to_string()).with("path", path.to_string_lossy());
+        if matches!(&error, FileError::Speech { source: TtsError::NoPort, .. }) {
+            return told.with("resource", Class::Tts.name());
+        }
+        told
     }
 }
 

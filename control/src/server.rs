@@ -33,7 +33,7 @@ use tokio::time::{sleep, timeout};
 use crate::begin::begin;
 use crate::config::{Config, ConfigError, Derived, Machine, batch_wait};
 use crate::events::{EventKind, Hub};
-use crate::files::{FilesConfig, MediaFiles};
+use crate::files::{FilesConfig, MediaFiles, TtsConfig};
 use crate::mediacontrol::{self, MediaControl};
 use crate::metrics;
 use crate::placement::Placement;
@@ -236,6 +236,13 @@ impl Server {
         let files = MediaFiles::start(FilesConfig {
             audio_root: derived.audio_root.clone(),
             recording_root: derived.recording_root.clone(),
+            speech_root: derived.state_dir.join("speech"),
+            tts: TtsConfig {
+                command: config.tts.command.clone(),
+                time_limit: Duration::from_millis(u64::from(config.tts.time_limit_ms)),
+                cache_bytes_max: u64::from(config.tts.cache_mib) << 20,
+            },
+            sweep_every: Some(Duration::from_secs(60 * u64::from(config.recording_sweep_minutes))),
             cache_bytes_max: (config.prompt_cache_mib as usize) << 20,
             threads: config.media_threads as usize,
         })

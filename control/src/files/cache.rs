@@ -12,28 +12,48 @@ use ringbridge_media::samples::Prompt;
 use tokio::sync::oneshot;
 
 use super::error::FileError;
+use super::format::HeaderlessFormat;
 
 /// Where the answer to one request for a prompt goes.
 pub(super) type PromptReply = oneshot::Sender<Result<Prompt, FileError>>;
 
+/// Below which root a file is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Origin {
+    Audio,
+    Recordings,
+    Speech,
+}
+
 /// One state of one file: when the file changes or another takes its place, so does its key.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct PromptKey {
+    origin: Origin,
     path: PathBuf,
+    /// How it is read if it has no header.
+    format: Option<HeaderlessFormat>,
     inode: u64,
     modified: Option<SystemTime>,
     bytes: u64,
 }
 
 impl PromptKey {
-    pub(super) fn new(path: &Path, metadata: &Metadata) -> Self {
-        Self { path: path.to_owned(), inode: metadata.ino(), modified: metadata.modified().ok(), bytes: metadata.len() }
+    pub(super) fn new(origin: Origin, path: &Path, format: Option<HeaderlessFormat>, metadata: &Metadata) -> Self {
+        let (inode, modified, bytes) = (metadata.ino(), metadata.modified().ok(), metadata.len());
+        Self { origin, path: path.to_owned(), format, inode, modified, bytes }
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
+
+    fn place(&self) -> Place {
+        (self.origin, self.path.clone())
+    }
 }
+
+/// Where a file is: of each only one state is held.
+type Place = (Origin, PathBuf);
 
 /// What the prompt cache has done since the start, and what it holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -63,7 +83,7 @@ pub(super) enum Lookup {
 #[derive(Debug)]
 pub(super) struct PromptCache {
     bytes_max: usize,
-    held: HashMap<PathBuf, Held>,
+    held: HashMap<Place, Held>,
     pending: HashMap<PromptKey, Vec<PromptReply>>,
     uses: u64,
     stats: CacheStats,
@@ -85,7 +105,7 @@ impl PromptCache {
     /// Answers `reply` from memory, lets it wait for a decoding under way, or asks the caller to decode.
     pub(super) fn request(&mut self, key: &PromptKey, reply: PromptReply) -> Lookup {
         self.uses += 1;
-        if let Some(held) = self.held.get_mut(&key.path).filter(|held| held.key == *key) {
+        if let Some(held) = self.held.get_mut(&key.place()).filter(|held| held.key == *key) {
             held.last_use = self.uses;
             self.stats.hits += 1;
             // Nobody listens any more: then nobody minds.
@@ -108,7 +128,7 @@ impl PromptCache {
             let _ = reply.send(result.clone().map(Prompt::Whole));
         }
         let Ok(samples) = result else { return };
-        if let Some(outdated) = self.held.remove(&key.path) {
+        if let Some(outdated) = self.held.remove(&key.place()) {
             self.stats.bytes -= size_of_val(&*outdated.samples);
         }
         let bytes = size_of_val(&*samples);
@@ -118,7 +138,7 @@ impl PromptCache {
             }
             self.stats.bytes += bytes;
             self.uses += 1;
-            self.held.insert(key.path.clone(), Held { key: key.clone(), samples, last_use: self.uses });
+            self.held.insert(key.place(), Held { key: key.clone(), samples, last_use: self.uses });
         }
         self.stats.prompts = self.held.len();
     }
@@ -129,8 +149,8 @@ impl PromptCache {
 
     /// Drops the least recently used prompt. Looks at all of them: there are hundreds, and decoding one took far longer.
     fn evict(&mut self) {
-        let oldest = self.held.iter().min_by_key(|(_, held)| held.last_use).map(|(path, _)| path.clone());
-        if let Some(held) = oldest.and_then(|path| self.held.remove(&path)) {
+        let oldest = self.held.iter().min_by_key(|(_, held)| held.last_use).map(|(place, _)| place.clone());
+        if let Some(held) = oldest.and_then(|place| self.held.remove(&place)) {
             self.stats.bytes -= size_of_val(&*held.samples);
             self.stats.evictions += 1;
         }
@@ -142,7 +162,7 @@ mod tests {
     use super::*;
 
     fn key(path: &str, bytes: u64) -> PromptKey {
-        PromptKey { path: path.into(), inode: 0, modified: None, bytes }
+        PromptKey { origin: Origin::Audio, path: path.into(), format: None, inode: 0, modified: None, bytes }
     }
 
     fn decoded(cache: &mut PromptCache, key: &PromptKey, samples: usize) {

@@ -4,6 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::format::FormatError;
+use super::tts::TtsError;
+
 /// Why a prompt can't be played or a recording can't be written. Every variant names the path as it was given.
 ///
 /// Cheap to clone, since everybody who waits for one prompt gets the same error.
@@ -37,6 +40,22 @@ pub enum FileError {
         path: PathBuf,
         /// The directory it has to stay in.
         root: PathBuf,
+    },
+    /// A recording was asked for in a format there is not.
+    #[error("{}: {source}", path.display())]
+    Format {
+        /// As given.
+        path: PathBuf,
+        /// What does not fit.
+        source: FormatError,
+    },
+    /// A name that is no file is a text, and that can't be spoken.
+    #[error("{}: no such file, and as a text: {source}", path.display())]
+    Speech {
+        /// How the text begins.
+        path: PathBuf,
+        /// Why not.
+        source: TtsError,
     },
     /// The operating system refused, or something is full.
     #[error("{}: can't {action}: {source}", path.display())]

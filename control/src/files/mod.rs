@@ -2,7 +2,7 @@
 //!
 //! A few plain threads read, decode and write; nobody waits for a disk but they. The engine sees samples: a prompt is
 //! decoded as a whole and cached, or (if it is long) streamed through a bounded queue; a recording leaves by a bounded
-//! queue and becomes a WAV file whose header is valid at every moment.
+//! queue and becomes a WAV or VOX file that is valid at every moment.
 //!
 //! ```text
 //!  control ── jobs ──▶ media threads ──▶ prompt cache ──▶ Prompt::Whole  ─┐
@@ -11,8 +11,10 @@
 //!                       disk
 //! ```
 //!
-//! Prompts: WAV with 8, 16, 24 or 32-bit PCM, float, A-law or µ-law, 4 to 192 kHz, up to 8 channels. Everything is mixed
-//! to one channel and resampled to 8 kHz. Paths are those of clients: they can't leave the configured directories.
+//! Prompts: WAV with 8, 16, 24 or 32-bit PCM, float, A-law, µ-law or OKI ADPCM, 4 to 192 kHz, up to 8 channels; VOX with
+//! 8 or 16-bit PCM, A-law, µ-law or OKI ADPCM, 6, 8 or 11.025 kHz, one channel. Everything is mixed to one channel and
+//! resampled to 8 kHz. Recordings: WAV and VOX in what VOX can hold. Paths are those of clients: they can't leave the
+//! configured directories.
 //!
 //! | bound | value |
 //! | --- | --- |
@@ -25,11 +27,20 @@
 
 mod cache;
 mod decode;
+mod encode;
 mod error;
+mod expire;
+mod format;
+mod manifest;
 mod prompt;
 mod record;
+mod resample;
+mod resolve;
 mod root;
+mod sample_file;
+mod tts;
 mod wav;
+mod wav_header;
 mod worker;
 
 #[cfg(test)]
@@ -40,18 +51,26 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossbeam::channel::{Sender, TrySendError, bounded};
-use ringbridge_media::limits::PROMPTS_MAX;
-use ringbridge_media::samples::{Playlist, RecordQueue};
+use jiff::Timestamp;
+use ringbridge_media::limits::{PROMPTS_MAX, SAMPLE_RATE_HZ};
+use ringbridge_media::samples::{Playlist, Prompt, RecordQueue};
 use serde::Serialize;
 use tokio::sync::oneshot;
 
 pub use cache::CacheStats;
 pub use error::FileError;
+pub use expire::SweepOutcome;
+pub use format::{Container, Encoding, FormatError, HeaderlessFormat};
+pub use resolve::looks_like_file_name;
+pub use tts::{TtsConfig, TtsError, check_command};
 
 use cache::PromptCache;
+use resolve::Wanted;
 use root::Root;
+use tts::Tts;
 use worker::{Job, Shared, Worker};
 
 /// Jobs that wait for a thread.
@@ -64,6 +83,12 @@ pub struct FilesConfig {
     pub audio_root: PathBuf,
     /// Recordings are written below this directory, which is created with the first.
     pub recording_root: PathBuf,
+    /// Rendered texts are kept below this directory, which is created with the first.
+    pub speech_root: PathBuf,
+    /// How texts are rendered.
+    pub tts: TtsConfig,
+    /// How often recordings whose time is over are removed, beginning at once; `None`: only when asked.
+    pub sweep_every: Option<Duration>,
     /// Bytes of decoded prompts held in memory; one minute takes 960 000.
     pub cache_bytes_max: usize,
     /// Threads that read and write; at least one is started.
@@ -77,6 +102,97 @@ pub struct MediaFiles {
     inner: Arc<Inner>,
 }
 
+/// What one play is to play.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct PlaylistSpec {
+    /// The prompts, in playing order.
+    pub prompts: Vec<PromptSource>,
+    /// Format of VOX files that have no manifest beside them.
+    pub headerless: HeaderlessFormat,
+    /// Where playing begins in the first prompt, in milliseconds. At or past its end the prompt is left out.
+    pub start_ms: u32,
+}
+
+impl PlaylistSpec {
+    /// Files below the audio root, played from the beginning.
+    pub fn files(paths: impl IntoIterator<Item = String>) -> Self {
+        Self { prompts: paths.into_iter().map(PromptSource::File).collect(), ..Self::default() }
+    }
+}
+
+/// What a prompt is given by.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PromptSource {
+    /// A path relative to the audio root, or absolute inside it.
+    File(String),
+    /// A name that is looked for in several places: a full path inside the audio or recording root; else
+    /// `<audio root>/<application>/<locale>/<text>`, `<audio root>/<text>`, `<recording root>/<text>`. If it is nowhere,
+    /// it is a text to be spoken.
+    Named {
+        /// As the client wrote it.
+        text: String,
+        /// The client's application, one path component.
+        application: Option<String>,
+        /// Its language, one path component; `en-US` if there is none.
+        locale: Option<String>,
+    },
+}
+
+impl PromptSource {
+    fn name(&self) -> &str {
+        match self {
+            Self::File(path) => path,
+            Self::Named { text, .. } => text,
+        }
+    }
+
+    fn wanted(&self) -> Wanted {
+        match self {
+            Self::File(path) => Wanted::File(path.clone()),
+            Self::Named { text, application, locale } => {
+                Wanted::Named { text: text.clone(), application: application.clone(), locale: locale.clone() }
+            }
+        }
+    }
+}
+
+/// What a recording becomes. One channel.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RecordingSpec {
+    /// Relative to the recording root, or absolute inside it. Without one, the file gets a name of 8 hexadecimal
+    /// characters and the container's extension.
+    pub path: Option<String>,
+    /// With a header or without.
+    pub container: Container,
+    /// How samples are encoded.
+    pub encoding: Encoding,
+    /// Samples a second: 6000, 8000 or 11025.
+    pub sample_rate_hz: u32,
+    /// Bits of a sample: 4 for ADPCM, 8 for µ-law and A-law, 8 or 16 for PCM.
+    pub bits: u16,
+    /// Days the file is kept after it has ended, up to 9999; `None` and 0: for ever.
+    pub expires_days: Option<u32>,
+}
+
+impl RecordingSpec {
+    /// A WAV file with 16-bit PCM at 8 kHz that is kept for ever.
+    pub fn wav(path: impl Into<String>) -> Self {
+        Self {
+            path: Some(path.into()),
+            container: Container::Wav,
+            encoding: Encoding::Pcm,
+            sample_rate_hz: SAMPLE_RATE_HZ,
+            bits: 16,
+            expires_days: None,
+        }
+    }
+
+    /// Encoding, rate and size together.
+    pub fn format(&self) -> HeaderlessFormat {
+        HeaderlessFormat { encoding: self.encoding, sample_rate_hz: self.sample_rate_hz, bits: self.bits }
+    }
+}
+
 /// A recording that has been started.
 #[derive(Debug)]
 pub struct Recording {
@@ -85,6 +201,8 @@ pub struct Recording {
     pub queue: Arc<RecordQueue>,
     /// The file.
     pub path: PathBuf,
+    /// The file, relative to the recording root.
+    pub name: PathBuf,
     /// Told once the file is complete and on the disk, or can't be.
     pub done: oneshot::Receiver<RecordingOutcome>,
 }
@@ -92,12 +210,27 @@ pub struct Recording {
 /// What became of a recording.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct RecordingOutcome {
-    /// Length of the file in samples, gaps included.
+    /// Length of the recording in samples at 8 kHz, whatever the file's rate, gaps included.
     pub samples: u64,
     /// Where samples are missing; the first 1000.
     pub gaps: Vec<Gap>,
     /// Why it did not end as it should; `None` if it did.
     pub error: Option<String>,
+    /// The kind of `error`.
+    pub failure: Option<RecordingFailure>,
+}
+
+/// Why a recording ended before it should.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RecordingFailure {
+    /// The disk or a quota is full. What was written before is valid.
+    StorageFull,
+    /// The longest recording there can be.
+    TooLong,
+    /// The file can't be written any more.
+    Io,
+    /// Nobody was left to record, or the server ended.
+    Abandoned,
 }
 
 /// A hole in a recording, filled with silence.
@@ -114,6 +247,7 @@ struct Inner {
     /// `None` only while being dropped.
     jobs: Option<Sender<Job>>,
     shared: Arc<Shared>,
+    tts: Tts,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -127,56 +261,129 @@ impl MediaFiles {
         let shared = Arc::new(Shared {
             audio: Root::new(config.audio_root),
             recordings: Root::new(config.recording_root),
+            speech: Root::new(config.speech_root.clone()),
             cache: Arc::new(Mutex::new(PromptCache::new(config.cache_bytes_max))),
             open_files: AtomicUsize::new(0),
         });
         let threads = (0..config.threads.max(1))
             .map(|index| {
-                let worker = Worker::new(receiver.clone(), shared.clone());
+                let sweep_every = config.sweep_every.filter(|_| index == 0);
+                let worker = Worker::new(receiver.clone(), shared.clone(), sweep_every);
                 std::thread::Builder::new().name(format!("rb-files-{index}")).spawn(move || worker.run())
             })
             .collect::<io::Result<_>>()?;
-        Ok(Self { inner: Arc::new(Inner { jobs: Some(sender), shared, threads }) })
+        let tts = Tts::new(config.speech_root, &config.tts);
+        Ok(Self { inner: Arc::new(Inner { jobs: Some(sender), shared, tts, threads }) })
     }
 
-    /// Opens the prompts of one play, in order; ready to be played when it returns. Paths are relative to the audio root,
-    /// or absolute inside it.
+    /// Opens the prompts of one play, in order; ready to be played when it returns.
     ///
     /// # Errors
     /// Those of the first prompt that can't be played.
-    pub async fn open_playlist(&self, files: &[String]) -> Result<Box<Playlist>, FileError> {
-        if let Some(surplus) = files.get(PROMPTS_MAX) {
+    pub async fn open_playlist(&self, spec: &PlaylistSpec) -> Result<Box<Playlist>, FileError> {
+        self.open_playlist_with(spec, || Ok(())).await
+    }
+
+    /// As [`Self::open_playlist`], for who counts text-to-speech ports: `port` is asked before a text is rendered, and
+    /// what it gives is dropped when that is done. A text that has been rendered before takes no port.
+    ///
+    /// # Errors
+    /// Those of the first prompt that can't be played; [`TtsError::NoPort`] or whatever else `port` says among them.
+    pub async fn open_playlist_with<G>(
+        &self,
+        spec: &PlaylistSpec,
+        mut port: impl FnMut() -> Result<G, TtsError>,
+    ) -> Result<Box<Playlist>, FileError> {
+        if let Some(surplus) = spec.prompts.get(PROMPTS_MAX) {
             let reason = format!("a play takes {PROMPTS_MAX} files at most; this is one more");
-            return Err(FileError::unsupported(Path::new(surplus), reason));
+            return Err(FileError::unsupported(Path::new(surplus.name()), reason));
         }
         // All at once: the threads share the work.
-        let mut answers = Vec::with_capacity(files.len());
-        for file in files {
-            let (reply, answer) = oneshot::channel();
-            self.submit(file, Job::Open { file: file.clone(), reply })?;
-            answers.push((file, answer));
+        let mut answers = Vec::with_capacity(spec.prompts.len());
+        for (index, source) in spec.prompts.iter().enumerate() {
+            let start_ms = if index == 0 { spec.start_ms } else { 0 };
+            answers.push((source, self.open(source.name(), source.wanted(), spec.headerless, start_ms)?));
         }
         let mut playlist = Box::new(Playlist::default());
-        for (file, answer) in answers {
-            playlist.prompts.push(answer.await.map_err(|_| ending(file))??);
+        for (index, (source, answer)) in answers.into_iter().enumerate() {
+            let first = index == 0;
+            let opened = answer.await.map_err(|_| ending(source.name()))?;
+            let prompt = match (opened, source) {
+                (Err(FileError::NotFound { .. }), PromptSource::Named { text, locale, .. }) => {
+                    let start_ms = if first { spec.start_ms } else { 0 };
+                    self.speak(text, locale.as_deref(), start_ms, &mut port).await?
+                }
+                (opened, _) => opened?,
+            };
+            // Started past its end.
+            if !matches!(&prompt, Prompt::Whole(samples) if samples.is_empty()) {
+                playlist.prompts.push(prompt);
+            }
         }
         Ok(playlist)
     }
 
-    /// Creates the file of a recording, and the directories it is in. `path` is relative to the recording root, or
-    /// absolute inside it; an existing file is never overwritten.
+    /// Creates the file of a recording, and the directories it is in. An existing file is never overwritten.
     ///
     /// # Errors
-    /// If the file can't be created there.
-    pub async fn start_recording(&self, path: &str) -> Result<Recording, FileError> {
+    /// If the file can't be created there, or there is no such format.
+    pub async fn start_recording(&self, spec: RecordingSpec) -> Result<Recording, FileError> {
+        let path = spec.path.clone().unwrap_or_default();
         let (reply, answer) = oneshot::channel();
-        self.submit(path, Job::Record { file: path.to_owned(), reply })?;
-        answer.await.map_err(|_| ending(path))?
+        self.submit(&path, Job::Record { spec, reply })?;
+        answer.await.map_err(|_| ending(&path))?
+    }
+
+    /// Removes the recordings that had to be gone by `now`, as is done every so often without being asked.
+    ///
+    /// # Errors
+    /// If there is no thread for it.
+    pub async fn sweep(&self, now: Timestamp) -> Result<SweepOutcome, FileError> {
+        let (reply, answer) = oneshot::channel();
+        self.submit("", Job::Sweep { now, reply })?;
+        answer.await.map_err(|_| ending(""))
     }
 
     /// What the prompt cache has done and holds.
     pub fn cache_stats(&self) -> CacheStats {
         self.inner.shared.cache.lock().unwrap_or_else(PoisonError::into_inner).stats()
+    }
+
+    /// Opens a text that is spoken.
+    async fn speak<G>(
+        &self,
+        text: &str,
+        locale: Option<&str>,
+        start_ms: u32,
+        mut port: impl FnMut() -> Result<G, TtsError>,
+    ) -> Result<Prompt, FileError> {
+        let mut again = true;
+        loop {
+            let spoken = self.inner.tts.speak(text, locale, &mut port).await;
+            let name = spoken.map_err(|source| FileError::Speech { path: beginning(text), source })?;
+            let wanted = Wanted::Speech(name.clone());
+            let answer = self.open(text, wanted, HeaderlessFormat::default(), start_ms)?;
+            match answer.await.map_err(|_| ending(text))? {
+                // It has made room for others since.
+                Err(FileError::NotFound { .. }) if again => {
+                    self.inner.tts.forget(&name);
+                    again = false;
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    fn open(
+        &self,
+        name: &str,
+        wanted: Wanted,
+        headerless: HeaderlessFormat,
+        start_ms: u32,
+    ) -> Result<oneshot::Receiver<Result<Prompt, FileError>>, FileError> {
+        let (reply, answer) = oneshot::channel();
+        self.submit(name, Job::Open { wanted, headerless, start_ms, reply })?;
+        Ok(answer)
     }
 
     fn submit(&self, path: &str, job: Job) -> Result<(), FileError> {
@@ -199,6 +406,11 @@ impl Drop for Inner {
             let _ = thread.join();
         }
     }
+}
+
+/// Enough of a text to know it by.
+fn beginning(text: &str) -> PathBuf {
+    PathBuf::from(text.chars().take(64).collect::<String>())
 }
 
 fn ending(path: &str) -> FileError {

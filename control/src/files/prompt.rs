@@ -92,6 +92,14 @@ impl StreamedPrompt {
         if unheard || self.stream.abandoned.load(Ordering::Acquire) {
             return Turn::Done;
         }
+        if self.reply.as_ref().is_some_and(PromptReply::is_closed) {
+            return Turn::Done;
+        }
+        match self.decoder.skip_step() {
+            Ok(false) => {}
+            Ok(true) => return Turn::Busy,
+            Err(error) => return self.fail(error),
+        }
         if STREAM_CHUNKS - self.stream.chunks.len() < REFILL_CHUNKS {
             return Turn::Idle;
         }
@@ -107,13 +115,7 @@ impl StreamedPrompt {
                     self.start();
                     return Turn::Done;
                 }
-                Err(error) => {
-                    self.stream.failed.store(true, Ordering::Release);
-                    if let Some(reply) = self.reply.take() {
-                        let _ = reply.send(Err(FileError::io(&self.path, READ, error)));
-                    }
-                    return Turn::Done;
-                }
+                Err(error) => return self.fail(error),
             }
         }
         if self.stream.chunks.is_full() {
@@ -121,6 +123,14 @@ impl StreamedPrompt {
             return Turn::Idle;
         }
         Turn::Busy
+    }
+
+    fn fail(&mut self, error: std::io::Error) -> Turn {
+        self.stream.failed.store(true, Ordering::Release);
+        if let Some(reply) = self.reply.take() {
+            let _ = reply.send(Err(FileError::io(&self.path, READ, error)));
+        }
+        Turn::Done
     }
 
     fn start(&mut self) {

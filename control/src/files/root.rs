@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::error::FileError;
@@ -19,7 +19,7 @@ use super::error::FileError;
 /// Longest name of a file taken from outside, in bytes.
 const PATH_BYTES_MAX: usize = 1024;
 /// Deepest nesting of directories below a root.
-const DEPTH_MAX: usize = 16;
+pub(super) const DEPTH_MAX: usize = 16;
 /// How often a look-up is repeated that met a rename, which makes the kernel give up (EAGAIN).
 const LOOKUPS_MAX: usize = 8;
 
@@ -95,6 +95,12 @@ impl Root {
         Ok(relative)
     }
 
+    /// Whether `relative` is a directory, as far as can be told from here.
+    pub(super) fn is_directory(&self, relative: &Path) -> bool {
+        let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::DIRECTORY;
+        self.directory().and_then(|root| root.open_beneath(relative, flags, Mode::empty())).is_ok()
+    }
+
     /// Opens a regular file to read. `relative` comes from [`Root::relative`].
     pub(super) fn open(&self, relative: &Path) -> Result<(File, Metadata), FileError> {
         // O_NONBLOCK: opening a fifo nobody writes to would wait for ever.
@@ -115,6 +121,11 @@ impl Root {
             return Err(FileError::unsupported(relative, format!("{kind}; it has to be a regular file")));
         }
         Ok((file, metadata))
+    }
+
+    /// The names in it; `None` if it can't be read, or is not there yet.
+    pub(super) fn list(&self) -> Option<Dir> {
+        Dir::new(self.directory().ok()?.descriptor).ok()
     }
 
     /// Creates a file that does not exist yet, and the directories it is in.
@@ -152,13 +163,19 @@ impl Root {
         Ok(Directory { descriptor })
     }
 
-    fn outside(&self, path: &Path) -> FileError {
+    /// The error of a name that is not there.
+    pub(super) fn not_found(&self, path: &Path) -> FileError {
+        FileError::NotFound { path: path.to_owned(), root: self.path.clone() }
+    }
+
+    /// The error of a name that leads out of here.
+    pub(super) fn outside(&self, path: &Path) -> FileError {
         FileError::OutsideRoot { path: path.to_owned(), root: self.path.clone() }
     }
 
     fn refused(&self, path: &Path, action: &'static str, errno: Errno) -> FileError {
         match errno {
-            Errno::NOENT | Errno::NOTDIR => FileError::NotFound { path: path.to_owned(), root: self.path.clone() },
+            Errno::NOENT | Errno::NOTDIR => self.not_found(path),
             // Out of the root, or links without end.
             Errno::XDEV | Errno::LOOP => self.outside(path),
             Errno::NXIO | Errno::NODEV => {

@@ -14,6 +14,11 @@ use ringbridge_media::samples::{Chunk, Prompt, PromptStream, RecordChunk};
 use super::decode::Decoder;
 use super::*;
 
+mod expiry;
+mod formats;
+mod resolution;
+mod speech;
+
 /// Upper bound of every wait; nothing is expected to take a hundredth of it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -27,12 +32,29 @@ struct Fixture {
 
 impl Fixture {
     fn new(cache_bytes_max: usize) -> Self {
+        // Nothing to speak with.
+        let command = Some(Vec::new());
+        Self::with_tts(cache_bytes_max, TtsConfig { command, time_limit: PATIENCE, cache_bytes_max: 0 })
+    }
+
+    fn with_tts(cache_bytes_max: usize, tts: TtsConfig) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let audio_root = directory.path().join("audio");
-        std::fs::create_dir(&audio_root).unwrap();
-        let recording_root = directory.path().join("recordings");
-        let config = FilesConfig { audio_root, recording_root, cache_bytes_max, threads: 2 };
+        std::fs::create_dir(directory.path().join("audio")).unwrap();
+        let config = Self::config_in(directory.path(), cache_bytes_max, tts);
         Self { files: MediaFiles::start(config).unwrap(), directory }
+    }
+
+    fn config_in(directory: &Path, cache_bytes_max: usize, tts: TtsConfig) -> FilesConfig {
+        let root = |name| directory.join(name);
+        FilesConfig {
+            audio_root: root("audio"),
+            recording_root: root("recordings"),
+            speech_root: root("speech"),
+            tts,
+            sweep_every: None,
+            cache_bytes_max,
+            threads: 2,
+        }
     }
 
     fn audio(&self, name: &str) -> PathBuf {
@@ -44,7 +66,8 @@ impl Fixture {
     }
 
     fn open(&self, name: &str) -> Result<Prompt, FileError> {
-        wait(self.files.open_playlist(&[name.to_owned()])).map(|mut playlist| playlist.prompts.remove(0))
+        wait(self.files.open_playlist(&PlaylistSpec::files([name.to_owned()])))
+            .map(|mut playlist| playlist.prompts.remove(0))
     }
 
     fn whole(&self, name: &str) -> Arc<[i16]> {
@@ -55,12 +78,12 @@ impl Fixture {
     }
 
     fn record(&self, name: &str) -> Result<Recording, FileError> {
-        wait(self.files.start_recording(name))
+        wait(self.files.start_recording(RecordingSpec::wav(name)))
     }
 }
 
 fn wait<F: Future>(future: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { tokio::time::timeout(PATIENCE, future).await.unwrap() })
 }
 
@@ -368,9 +391,9 @@ fn any_bytes_decode_or_fail_cleanly() {
     let mut decoded = 0;
     let mut check = |file: &[u8]| {
         if let Ok(mut decoder) = Decoder::new(io::Cursor::new(file), file.len() as u64) {
-            let mut samples = Vec::new();
+            let (mut samples, expected) = (Vec::new(), decoder.samples());
             while matches!(decoder.step(&mut samples), Ok(true)) {}
-            assert!(samples.len() as u64 <= decoder.samples());
+            assert!(samples.len() as u64 <= expected);
             decoded += 1;
         }
     };
@@ -444,7 +467,7 @@ fn paths_stay_inside_the_root() {
             FileError::OutsideRoot { .. } => "outside",
             FileError::NotFound { .. } => "missing",
             FileError::Unsupported { .. } => "unsupported",
-            FileError::Io { .. } => "io",
+            FileError::Format { .. } | FileError::Speech { .. } | FileError::Io { .. } => "other",
         };
         assert_eq!(kind, expected, "{name}: {error}");
         assert!(error.to_string().len() < 1000, "{error}");
@@ -480,7 +503,7 @@ fn recordings_stay_inside_their_root_and_overwrite_nothing() {
 fn a_prompt_is_decoded_once_and_again_when_it_has_changed() {
     let fixture = Fixture::new(16 << 20);
     fixture.put("p.wav", &Wav::new(Kind::Pcm(16), 1, 48_000, &tone(440.0, 48_000, 0.5, 480_000)).bytes());
-    let names = vec!["p.wav".to_owned(); 40];
+    let names = PlaylistSpec::files(vec!["p.wav".to_owned(); 40]);
     let playlist = wait(fixture.files.open_playlist(&names)).unwrap();
     let whole = |prompt: &Prompt| match prompt {
         Prompt::Whole(samples) => samples.clone(),
@@ -517,8 +540,7 @@ fn a_playlist_is_in_order_bounded_and_fails_as_a_whole() {
         fixture.put(name, &Wav::new(Kind::Ulaw, 1, 8000, &tone(440.0, 8000, 0.5, length)).bytes());
     }
     let open = |names: &[&str]| {
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        wait(fixture.files.open_playlist(&names))
+        wait(fixture.files.open_playlist(&PlaylistSpec::files(names.iter().map(|name| (*name).to_owned()))))
     };
     let lengths: Vec<usize> = open(&["b.wav", "a.wav", "b.wav"])
         .unwrap()
@@ -568,8 +590,9 @@ fn a_long_prompt_is_streamed_and_equals_its_whole_decoding() {
     fixture.put("long.wav", &file);
     let mut expected = Vec::new();
     let mut decoder = Decoder::new(io::Cursor::new(&file), file.len() as u64).unwrap();
+    let length = decoder.samples();
     while decoder.step(&mut expected).unwrap() {}
-    assert_eq!(expected.len() as u64, decoder.samples());
+    assert_eq!(expected.len() as u64, length);
 
     let stream = streamed(&fixture, "long.wav");
     assert!(stream.chunks.is_full(), "nothing is decoded ahead");
@@ -642,7 +665,7 @@ fn a_recording_holds_what_was_queued_and_silence_for_gaps() {
     queue.finish();
     let outcome = wait(recording.done).unwrap();
     let gaps = vec![Gap { at_ms: 40, ms: 40 }, Gap { at_ms: 100, ms: 40 }, Gap { at_ms: 160, ms: 20 }];
-    assert_eq!(outcome, RecordingOutcome { samples: 9 * frame, gaps: gaps.clone(), error: None });
+    assert_eq!(outcome, RecordingOutcome { samples: 9 * frame, gaps: gaps.clone(), error: None, failure: None });
 
     let expected: Vec<i16> =
         [100, 200, 0, 0, 300, 0, 0, 400, 0].iter().flat_map(|level| [*level; CHUNK_SAMPLES]).collect();
@@ -685,7 +708,7 @@ fn a_file_that_is_being_written_is_valid_to_its_last_second() {
 #[test]
 fn a_recording_nobody_feeds_any_more_ends_by_itself() {
     let fixture = Fixture::new(1 << 20);
-    let Recording { queue, path, done } = fixture.record("left.wav").unwrap();
+    let Recording { queue, path, done, .. } = fixture.record("left.wav").unwrap();
     queue.chunks.push(chunk(0, 1)).unwrap();
     drop(queue);
     let outcome = wait(done).unwrap();
@@ -694,7 +717,7 @@ fn a_recording_nobody_feeds_any_more_ends_by_itself() {
     assert_eq!(recorded(&path).len(), CHUNK_SAMPLES);
     assert_eq!(manifest(&path)["state"], "abandoned");
 
-    let Recording { queue, path, done } = fixture.record("never.wav").unwrap();
+    let Recording { queue, path, done, .. } = fixture.record("never.wav").unwrap();
     drop(queue);
     assert_eq!(wait(done).unwrap().samples, 0);
     assert!(!path.exists());

@@ -1,11 +1,16 @@
-//! Reads WAV files: linear PCM, float, A-law and µ-law, any number of channels mixed to one.
+//! Reads audio files, with a WAV header or without one: linear PCM, float, A-law, µ-law and OKI ADPCM, any number of
+//! channels mixed to one.
 //!
-//! The container is walked here rather than by `hound`, which refuses the two G.711 formats. Every number in the file
+//! The container is walked here rather than by `hound`, which refuses all but PCM and float. Every number in the file
 //! is a claim until checked against the file's real length; nothing is allocated by a claim.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
+use ringbridge_codec::adpcm::AdpcmDecoder;
 use ringbridge_codec::g711;
+
+use super::format::{Coding, FormatError, HeaderlessFormat};
+use super::wav_header::{TAG_ALAW, TAG_DIALOGIC_OKI_ADPCM, TAG_OKI_ADPCM, TAG_PCM, TAG_ULAW};
 
 /// Sample rates that are taken, in Hz.
 const SAMPLE_RATES_HZ: std::ops::RangeInclusive<u32> = 4000..=192_000;
@@ -16,13 +21,10 @@ const CHUNKS_MAX: usize = 64;
 /// Frames read at once.
 const FRAMES_PER_READ_MAX: usize = 4096;
 
-const FORMAT_PCM: u16 = 1;
-const FORMAT_FLOAT: u16 = 3;
-const FORMAT_ALAW: u16 = 6;
-const FORMAT_ULAW: u16 = 7;
-const FORMAT_EXTENSIBLE: u16 = 0xFFFE;
+const TAG_FLOAT: u16 = 0x0003;
+const TAG_EXTENSIBLE: u16 = 0xFFFE;
 /// What follows the format tag in the sub-format GUID of `WAVEFORMATEXTENSIBLE`.
-const SUB_FORMAT_TAIL: [u8; 14] = [0, 0, 0, 0, 0x10, 0, 0x80, 0, 0, 0xAA, 0, 0x38, 0x9B, 0x71];
+const SUB_TAG_TAIL: [u8; 14] = [0, 0, 0, 0, 0x10, 0, 0x80, 0, 0, 0xAA, 0, 0x38, 0x9B, 0x71];
 
 /// Why a file can't be read as WAV.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +36,7 @@ pub(super) enum WavError {
     #[error("the WAV header contradicts itself: {0}")]
     Malformed(&'static str),
     #[error(
-        "WAV format {tag:#06x} with {bits} bits is not supported; PCM, float, A-law and µ-law are: \
+        "WAV format {tag:#06x} with {bits} bits is not supported; PCM, float, A-law, µ-law and OKI ADPCM are: \
          sox IN -e signed -b 16 OUT.wav"
     )]
     Format { tag: u16, bits: u16 },
@@ -42,15 +44,19 @@ pub(super) enum WavError {
     Channels(u16),
     #[error("a sample rate of {0} Hz; {from} to {to} Hz are supported", from = SAMPLE_RATES_HZ.start(), to = SAMPLE_RATES_HZ.end())]
     SampleRate(u32),
-    #[error("the WAV file holds no samples")]
+    #[error("{0} channels of ADPCM; only one is supported")]
+    AdpcmChannels(u16),
+    #[error("the file holds no samples")]
     Empty,
+    #[error(transparent)]
+    Headerless(#[from] FormatError),
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
 /// How one sample is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Encoding {
+enum Sample {
     Pcm8,
     Pcm16,
     Pcm24,
@@ -59,41 +65,67 @@ enum Encoding {
     Float64,
     Alaw,
     Ulaw,
+    Adpcm,
 }
 
-impl Encoding {
-    const fn bytes(self) -> usize {
+impl Sample {
+    const fn bits(self) -> usize {
         match self {
-            Self::Pcm8 | Self::Alaw | Self::Ulaw => 1,
-            Self::Pcm16 => 2,
-            Self::Pcm24 => 3,
-            Self::Pcm32 | Self::Float32 => 4,
-            Self::Float64 => 8,
+            Self::Adpcm => 4,
+            Self::Pcm8 | Self::Alaw | Self::Ulaw => 8,
+            Self::Pcm16 => 16,
+            Self::Pcm24 => 24,
+            Self::Pcm32 | Self::Float32 => 32,
+            Self::Float64 => 64,
         }
     }
 }
 
-/// The `fmt ` chunk as far as it matters.
+impl From<Coding> for Sample {
+    fn from(coding: Coding) -> Self {
+        match coding {
+            Coding::Pcm8 => Self::Pcm8,
+            Coding::Pcm16 => Self::Pcm16,
+            Coding::Ulaw => Self::Ulaw,
+            Coding::Alaw => Self::Alaw,
+            Coding::Adpcm => Self::Adpcm,
+        }
+    }
+}
+
+/// What a header or a description tells about the frames.
 #[derive(Clone, Copy, Debug)]
 struct Format {
-    encoding: Encoding,
+    sample: Sample,
     channels: usize,
     sample_rate_hz: u32,
 }
 
-/// A WAV file opened at its first sample.
+impl Format {
+    /// Whole frames in this many bytes.
+    fn frames(self, bytes: u64) -> u64 {
+        bytes * 8 / (self.channels * self.sample.bits()) as u64
+    }
+
+    /// Bytes of this many frames. Those of ADPCM are even in number, but for the last.
+    fn bytes(self, frames: usize) -> usize {
+        (frames * self.channels * self.sample.bits()).div_ceil(8)
+    }
+}
+
+/// A file opened at its first sample.
 #[derive(Debug)]
-pub(super) struct WavReader<R> {
+pub(super) struct FrameReader<R> {
     reader: R,
     format: Format,
-    frames: u64,
     frames_left: u64,
+    adpcm: AdpcmDecoder,
     raw: Vec<u8>,
     linear: Vec<i16>,
 }
 
-impl<R: Read + Seek> WavReader<R> {
-    /// Reads the header of a file of `file_bytes` bytes.
+impl<R: Read + Seek> FrameReader<R> {
+    /// Reads the header of a WAV file of `file_bytes` bytes.
     pub(super) fn new(mut reader: R, file_bytes: u64) -> Result<Self, WavError> {
         let mut riff = [0; 12];
         if file_bytes < riff.len() as u64 {
@@ -121,18 +153,46 @@ impl<R: Read + Seek> WavReader<R> {
                 b"fmt " => format = Some(read_format(&mut reader, bytes)?),
                 b"data" => {
                     let format = format.ok_or(WavError::Malformed("samples before their format"))?;
-                    let frames = bytes / (format.channels * format.encoding.bytes()) as u64;
-                    if frames == 0 {
-                        return Err(WavError::Empty);
-                    }
-                    let (raw, linear) = (Vec::new(), Vec::new());
-                    return Ok(Self { reader, format, frames, frames_left: frames, raw, linear });
+                    return Self::at_first_sample(reader, format, bytes);
                 }
                 _ => {}
             }
             at += bytes + bytes % 2;
         }
         Err(WavError::Malformed("too many chunks before the samples"))
+    }
+
+    /// Takes all `file_bytes` bytes of a file as samples in `format`, in one channel.
+    pub(super) fn headerless(reader: R, file_bytes: u64, format: HeaderlessFormat) -> Result<Self, WavError> {
+        let sample = Sample::from(format.coding()?);
+        let format = Format { sample, channels: 1, sample_rate_hz: format.sample_rate_hz };
+        // No longer than a WAV file can be: lengths in samples are reckoned with.
+        Self::at_first_sample(reader, format, file_bytes.min(u32::MAX.into()))
+    }
+
+    fn at_first_sample(reader: R, format: Format, bytes: u64) -> Result<Self, WavError> {
+        let frames_left = format.frames(bytes);
+        if frames_left == 0 {
+            return Err(WavError::Empty);
+        }
+        let (adpcm, raw, linear) = (AdpcmDecoder::new(), Vec::new(), Vec::new());
+        Ok(Self { reader, format, frames_left, adpcm, raw, linear })
+    }
+
+    /// Jumps over the next `frames` frames, of which there are more. Returns how many have to be read and thrown away
+    /// instead, since what follows depends on them.
+    ///
+    /// # Errors
+    /// If the file can't be read.
+    pub(super) fn skip(&mut self, frames: u64) -> io::Result<u64> {
+        if self.format.sample == Sample::Adpcm {
+            // Two frames share a byte.
+            return Ok(frames - frames % 2);
+        }
+        let bytes = frames * (self.format.channels * self.format.sample.bits() / 8) as u64;
+        self.reader.seek_relative(i64::try_from(bytes).map_err(io::Error::other)?)?;
+        self.frames_left -= frames;
+        Ok(0)
     }
 
     /// Appends at most `frames_max` samples to `out`, all channels mixed to one, on the scale of 16-bit samples
@@ -143,22 +203,27 @@ impl<R: Read + Seek> WavReader<R> {
     pub(super) fn read_mono(&mut self, frames_max: usize, out: &mut Vec<f32>) -> io::Result<usize> {
         let left = usize::try_from(self.frames_left).unwrap_or(usize::MAX);
         let frames = frames_max.min(FRAMES_PER_READ_MAX).min(left);
-        self.raw.resize(frames * self.format.channels * self.format.encoding.bytes(), 0);
+        self.raw.resize(self.format.bytes(frames), 0);
         self.reader.read_exact(&mut self.raw)?;
         self.frames_left -= frames as u64;
         let raw = &self.raw[..];
         let channels = self.format.channels;
-        match self.format.encoding {
-            Encoding::Pcm8 => mix_down(raw, channels, out, |[byte]: [u8; 1]| (f32::from(byte) - 128.0) * 256.0),
-            Encoding::Pcm16 => mix_down(raw, channels, out, |bytes| f32::from(i16::from_le_bytes(bytes))),
-            Encoding::Pcm24 => {
+        match self.format.sample {
+            Sample::Pcm8 => mix_down(raw, channels, out, |[byte]: [u8; 1]| (f32::from(byte) - 128.0) * 256.0),
+            Sample::Pcm16 => mix_down(raw, channels, out, |bytes| f32::from(i16::from_le_bytes(bytes))),
+            Sample::Pcm24 => {
                 mix_down(raw, channels, out, |[a, b, c]: [u8; 3]| i32::from_le_bytes([0, a, b, c]) as f32 / 65536.0)
             }
-            Encoding::Pcm32 => mix_down(raw, channels, out, |bytes| i32::from_le_bytes(bytes) as f32 / 65536.0),
-            Encoding::Float32 => mix_down(raw, channels, out, |bytes| sane(f32::from_le_bytes(bytes).into())),
-            Encoding::Float64 => mix_down(raw, channels, out, |bytes| sane(f64::from_le_bytes(bytes))),
-            Encoding::Alaw => self.mix_down_g711(g711::decode_alaw, out),
-            Encoding::Ulaw => self.mix_down_g711(g711::decode_ulaw, out),
+            Sample::Pcm32 => mix_down(raw, channels, out, |bytes| i32::from_le_bytes(bytes) as f32 / 65536.0),
+            Sample::Float32 => mix_down(raw, channels, out, |bytes| sane(f32::from_le_bytes(bytes).into())),
+            Sample::Float64 => mix_down(raw, channels, out, |bytes| sane(f64::from_le_bytes(bytes))),
+            Sample::Alaw => self.mix_down_g711(g711::decode_alaw, out),
+            Sample::Ulaw => self.mix_down_g711(g711::decode_ulaw, out),
+            Sample::Adpcm => {
+                self.linear.resize(2 * raw.len(), 0);
+                self.adpcm.decode(raw, &mut self.linear);
+                out.extend(self.linear.iter().take(frames).map(|sample| f32::from(*sample)));
+            }
         }
         Ok(frames)
     }
@@ -170,9 +235,9 @@ impl<R: Read + Seek> WavReader<R> {
         out.extend(frames.map(|frame| mean(frame.iter().map(|sample| f32::from(*sample)))));
     }
 
-    /// Length in samples of one channel.
-    pub(super) fn frames(&self) -> u64 {
-        self.frames
+    /// Frames that have not been read yet.
+    pub(super) fn frames_left(&self) -> u64 {
+        self.frames_left
     }
 
     /// Samples a second and channel.
@@ -209,8 +274,8 @@ fn read_format(reader: &mut impl Read, bytes: u64) -> Result<Format, WavError> {
     let (channels, block_bytes, bits) = (le16(&chunk[2..]), le16(&chunk[12..]), le16(&chunk[14..]));
     let sample_rate_hz = le32(&chunk[4..]);
     let mut tag = le16(&chunk);
-    if tag == FORMAT_EXTENSIBLE {
-        if len < 40 || chunk[26..40] != SUB_FORMAT_TAIL {
+    if tag == TAG_EXTENSIBLE {
+        if len < 40 || chunk[26..40] != SUB_TAG_TAIL {
             return Err(WavError::Format { tag, bits });
         }
         tag = le16(&chunk[24..]);
@@ -221,6 +286,13 @@ fn read_format(reader: &mut impl Read, bytes: u64) -> Result<Format, WavError> {
     if !SAMPLE_RATES_HZ.contains(&sample_rate_hz) {
         return Err(WavError::SampleRate(sample_rate_hz));
     }
+    if matches!(tag, TAG_OKI_ADPCM | TAG_DIALOGIC_OKI_ADPCM) && bits == 4 {
+        // A stream of codes: how many bytes a block has makes no difference.
+        return match channels {
+            1 => Ok(Format { sample: Sample::Adpcm, channels: 1, sample_rate_hz }),
+            _ => Err(WavError::AdpcmChannels(channels)),
+        };
+    }
     if block_bytes == 0 || block_bytes % channels != 0 {
         return Err(WavError::Malformed("its frames can't be divided among its channels"));
     }
@@ -229,18 +301,18 @@ fn read_format(reader: &mut impl Read, bytes: u64) -> Result<Format, WavError> {
     if bits == 0 || bits > container_bytes.saturating_mul(8) {
         return Err(WavError::Malformed("its samples have more bits than room"));
     }
-    let encoding = match (tag, container_bytes) {
-        (FORMAT_PCM, 1) => Encoding::Pcm8,
-        (FORMAT_PCM, 2) => Encoding::Pcm16,
-        (FORMAT_PCM, 3) => Encoding::Pcm24,
-        (FORMAT_PCM, 4) => Encoding::Pcm32,
-        (FORMAT_FLOAT, 4) => Encoding::Float32,
-        (FORMAT_FLOAT, 8) => Encoding::Float64,
-        (FORMAT_ALAW, 1) => Encoding::Alaw,
-        (FORMAT_ULAW, 1) => Encoding::Ulaw,
+    let sample = match (tag, container_bytes) {
+        (TAG_PCM, 1) => Sample::Pcm8,
+        (TAG_PCM, 2) => Sample::Pcm16,
+        (TAG_PCM, 3) => Sample::Pcm24,
+        (TAG_PCM, 4) => Sample::Pcm32,
+        (TAG_FLOAT, 4) => Sample::Float32,
+        (TAG_FLOAT, 8) => Sample::Float64,
+        (TAG_ALAW, 1) => Sample::Alaw,
+        (TAG_ULAW, 1) => Sample::Ulaw,
         _ => return Err(WavError::Format { tag, bits }),
     };
-    Ok(Format { encoding, channels: usize::from(channels), sample_rate_hz })
+    Ok(Format { sample, channels: usize::from(channels), sample_rate_hz })
 }
 
 fn le16(bytes: &[u8]) -> u16 {

@@ -1,23 +1,28 @@
 //! What one media thread does: it takes jobs, gives each prompt and recording its turn, and sleeps when there are none.
 
-use std::io::BufReader;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError};
+use jiff::Timestamp;
 use ringbridge_media::limits::SAMPLE_RATE_HZ;
+use ringbridge_media::samples::Prompt;
 use tokio::sync::oneshot;
 
-use super::Recording;
 use super::cache::{Lookup, PromptCache, PromptKey, PromptReply};
 use super::decode::Decoder;
 use super::error::FileError;
+use super::expire::{Sweep, SweepOutcome};
+use super::format::HeaderlessFormat;
 use super::prompt::{StreamedPrompt, WholePrompt};
 use super::record::Recorder;
+use super::resolve::{Found, Wanted};
 use super::root::Root;
 use super::wav::WavError;
+use super::{Recording, RecordingSpec};
 
 /// How often streams are refilled and recordings drained. Their queues hold a hundred times as much.
 const CADENCE: Duration = Duration::from_millis(20);
@@ -31,9 +36,11 @@ const OPEN_FILES_MAX: usize = 4096;
 /// What a media thread is asked to do.
 pub(super) enum Job {
     /// Open a prompt.
-    Open { file: String, reply: PromptReply },
+    Open { wanted: Wanted, headerless: HeaderlessFormat, start_ms: u32, reply: PromptReply },
     /// Begin a recording.
-    Record { file: String, reply: oneshot::Sender<Result<Recording, FileError>> },
+    Record { spec: RecordingSpec, reply: oneshot::Sender<Result<Recording, FileError>> },
+    /// Remove the recordings that had to be gone by then.
+    Sweep { now: Timestamp, reply: oneshot::Sender<SweepOutcome> },
 }
 
 /// What all media threads share.
@@ -41,6 +48,8 @@ pub(super) enum Job {
 pub(super) struct Shared {
     pub(super) audio: Root,
     pub(super) recordings: Root,
+    /// What text was rendered into.
+    pub(super) speech: Root,
     pub(super) cache: Arc<Mutex<PromptCache>>,
     pub(super) open_files: AtomicUsize,
 }
@@ -63,33 +72,56 @@ pub(super) struct Worker {
     whole: Vec<WholePrompt>,
     streamed: Vec<StreamedPrompt>,
     recorders: Vec<Recorder>,
+    sweeps: Vec<Sweep>,
+    /// How often recordings are swept by this thread, and when next.
+    schedule: Option<(Duration, Instant)>,
 }
 
 impl Worker {
-    pub(super) fn new(jobs: Receiver<Job>, shared: Arc<Shared>) -> Self {
-        Self { jobs, shared, whole: Vec::new(), streamed: Vec::new(), recorders: Vec::new() }
+    /// With `sweep_every` it is the one that sweeps, at once and then so often.
+    pub(super) fn new(jobs: Receiver<Job>, shared: Arc<Shared>, sweep_every: Option<Duration>) -> Self {
+        let (whole, streamed, recorders, sweeps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let schedule = sweep_every.map(|every| (every, Instant::now()));
+        Self { jobs, shared, whole, streamed, recorders, sweeps, schedule }
     }
 
     /// Works until nobody can send jobs any more. What is under way then is ended in order.
     pub(super) fn run(mut self) {
         loop {
+            self.keep_schedule();
             let busy = self.turn();
             if self.whole.len() >= DECODES_MAX {
                 continue;
             }
             let job = if busy {
                 self.jobs.recv_timeout(Duration::ZERO)
-            } else if self.streamed.is_empty() && self.recorders.is_empty() {
-                self.jobs.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            } else if self.streamed.is_empty() && self.recorders.is_empty() && self.sweeps.is_empty() {
+                match self.schedule {
+                    Some((_, next)) => self.jobs.recv_deadline(next),
+                    None => self.jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                }
             } else {
                 self.jobs.recv_timeout(CADENCE)
             };
             match job {
-                Ok(Job::Open { file, reply }) => self.open(&file, reply),
-                Ok(Job::Record { file, reply }) => self.record(&file, reply),
+                Ok(Job::Open { wanted, headerless, start_ms, reply }) => {
+                    self.open(&wanted, headerless, start_ms, reply);
+                }
+                Ok(Job::Record { spec, reply }) => self.record(&spec, reply),
+                Ok(Job::Sweep { now, reply }) => {
+                    self.sweeps.push(Sweep::new(&self.shared.recordings, now, Some(reply)));
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+        }
+    }
+
+    fn keep_schedule(&mut self) {
+        let Some((every, next)) = &mut self.schedule else { return };
+        if Instant::now() >= *next {
+            *next = Instant::now() + *every;
+            self.sweeps.push(Sweep::new(&self.shared.recordings, Timestamp::now(), None));
         }
     }
 
@@ -101,6 +133,7 @@ impl Worker {
             turn != Turn::Done
         };
         self.whole.retain_mut(|prompt| keep(prompt.turn()));
+        self.sweeps.retain_mut(|sweep| keep(sweep.turn()));
         let open_before = self.streamed.len() + self.recorders.len();
         self.streamed.retain_mut(|prompt| keep(prompt.turn()));
         self.recorders.retain_mut(|recorder| keep(recorder.turn()));
@@ -109,21 +142,23 @@ impl Worker {
         busy
     }
 
-    fn open(&mut self, file: &str, reply: PromptReply) {
-        let opened = self.shared.audio.relative(file).and_then(|path| {
-            let (file, metadata) = self.shared.audio.open(&path)?;
-            Ok((PromptKey::new(&path, &metadata), BufReader::new(file), metadata.len()))
-        });
-        let (key, reader, bytes) = match opened {
+    fn open(&mut self, wanted: &Wanted, headerless: HeaderlessFormat, start_ms: u32, reply: PromptReply) {
+        // The header is read even for what the cache holds: it tells cheaply which of the two ways the file goes.
+        let opened = self.shared.find(wanted).and_then(|found| self.decoder(found, headerless));
+        let (key, mut decoder) = match opened {
             Ok(opened) => opened,
             Err(error) => return drop(reply.send(Err(error))),
         };
-        // The header is read even for what the cache holds: it tells cheaply which of the two ways the file goes.
-        let decoder = match Decoder::new(reader, bytes) {
-            Ok(decoder) => decoder,
-            Err(error) => return drop(reply.send(Err(refused(key.path(), error)))),
-        };
-        if decoder.samples() > WHOLE_SAMPLES_MAX {
+        let from_start = start_ms == 0;
+        if !from_start {
+            match decoder.skip_ms(start_ms) {
+                Ok(true) => {}
+                Ok(false) => return drop(reply.send(Ok(Prompt::Whole([].into())))),
+                Err(error) => return drop(reply.send(Err(FileError::io(key.path(), "read it", error)))),
+            }
+        }
+        // The cache holds prompts from their beginning.
+        if !from_start || decoder.samples() > WHOLE_SAMPLES_MAX {
             match self.reserve(key.path()) {
                 Ok(()) => self.streamed.push(StreamedPrompt::new(decoder, key.path(), reply)),
                 Err(error) => drop(reply.send(Err(error))),
@@ -137,11 +172,30 @@ impl Worker {
         }
     }
 
-    fn record(&mut self, file: &str, reply: oneshot::Sender<Result<Recording, FileError>>) {
-        if let Err(error) = self.reserve(Path::new(file)) {
+    /// Tells from the file, or from what is known about it, how it is read.
+    fn decoder(&self, found: Found, given: HeaderlessFormat) -> Result<(PromptKey, Decoder), FileError> {
+        let Found { origin, path, file, metadata } = found;
+        let bytes = metadata.len();
+        let mut reader = BufReader::new(file);
+        let format = {
+            let start = reader.fill_buf().map_err(|error| FileError::io(&path, "read it", error))?;
+            self.shared.headerless_format(origin, &path, start, given)
+        };
+        let decoder = match format {
+            None => Decoder::new(reader, bytes),
+            Some(format) => Decoder::headerless(reader, bytes, format),
+        };
+        match decoder {
+            Ok(decoder) => Ok((PromptKey::new(origin, &path, format, &metadata), decoder)),
+            Err(error) => Err(refused(&path, error)),
+        }
+    }
+
+    fn record(&mut self, spec: &RecordingSpec, reply: oneshot::Sender<Result<Recording, FileError>>) {
+        if let Err(error) = self.reserve(Path::new(spec.path.as_deref().unwrap_or_default())) {
             return drop(reply.send(Err(error)));
         }
-        match Recorder::create(&self.shared.recordings, file) {
+        match Recorder::create(&self.shared.recordings, spec) {
             Ok((recorder, recording)) => {
                 self.recorders.push(recorder);
                 // A caller that has gone has dropped its end of the queue: the recorder sees that.
@@ -177,6 +231,8 @@ fn refused(path: &Path, error: WavError) -> FileError {
         | WavError::Format { .. }
         | WavError::Channels(_)
         | WavError::SampleRate(_)
+        | WavError::AdpcmChannels(_)
+        | WavError::Headerless(_)
         | WavError::Empty) => FileError::unsupported(path, error.to_string()),
     }
 }

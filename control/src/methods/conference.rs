@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use ringbridge_media::command::{Command, ConferenceSpec, ParticipantChange, ParticipantSpec, Role};
-use ringbridge_media::event::{Answer, CommandError};
+use ringbridge_media::event::{Answer, CommandError, ConnectionState};
 use ringbridge_media::id::{ConferenceId, ConnectionId, ShardId};
 use ringbridge_media::limits::{GAIN_DB_MAX, GAIN_DB_MIN, PARTICIPANTS_MAX, SAMPLE_RATE_HZ};
 use ringbridge_shard::mailbox::Lane;
@@ -127,12 +127,7 @@ pub(super) async fn join(call: &Call, given: Value) -> Result<Value, RpcError> {
     })?;
     let server = &call.server;
     let unit = if promotes {
-        if call.connection(connection, |entry| entry.negotiated.is_enhanced())? {
-            return Err(RpcError::from(CommandError::UnsupportedCodec).about("connection_id", connection));
-        }
-        if call.connection(connection, |entry| !entry.conferences.is_empty())? {
-            return Err(CommandError::AlreadyJoined(connection).into());
-        }
+        expect_joinable(call, connection, shard).await?;
         promote(call, conference, Some(monitor)).await?
     } else {
         server.registry.borrow().member_unit(conference, monitor, &server.quota)?
@@ -262,6 +257,23 @@ pub(super) async fn promote(
     let in_flight = sent.inspect_err(|_| server.registry.borrow_mut().end_promotion(id, false))?;
     in_flight.answer().await.map_err(|error| error.about("conference_id", id))?;
     Ok(unit)
+}
+
+/// Refuses who can't join a mix, before a hairpin is promoted for it.
+async fn expect_joinable(call: &Call, connection: ConnectionId, shard: ShardId) -> Result<(), RpcError> {
+    let sent = call.server.send(shard, Command::InspectConnection { id: connection }, call.received)?;
+    let answer = sent.answer().await?;
+    let Answer::Connection(status) = &answer else { return Err(unexpected(&answer)) };
+    if status.reserved {
+        return Err(CommandError::NotConnected(connection).into());
+    }
+    if status.state != ConnectionState::Idle {
+        return Err(CommandError::AlreadyJoined(connection).into());
+    }
+    if !status.rx_codec.is_decodable() || !status.tx_codec.is_decodable() {
+        return Err(RpcError::from(CommandError::UnsupportedCodec).about("connection_id", connection));
+    }
+    Ok(())
 }
 
 /// Whether a role needs a mix.

@@ -3,6 +3,7 @@
 mod dialogues;
 mod failures;
 mod fake;
+mod in_process;
 mod limits;
 mod media;
 mod mediacontrol;

@@ -173,6 +173,41 @@ fn plays_take_volume_or_speed_and_conditions() {
 }
 
 #[test]
+fn prompts_are_files_or_spoken() {
+    let rig = Rig::start_with(1, |config| {
+        let spoken = config.state_dir.clone().expect("set").join("audio/spoken.wav");
+        let spoken = spoken.to_str().expect("text").to_owned();
+        config.tts.command = Some(vec!["/bin/cp".into(), spoken, "{output}".into()]);
+        config.quota.tts = Some(1);
+    });
+    rig.prompt("spoken.wav");
+    std::fs::create_dir_all(rig.dir.path().join("state/audio/ivr/en-GB")).expect("made");
+    rig.prompt("ivr/en-GB/menu.wav");
+    let mut client = rig.client();
+    let id = client.connection(json!({}));
+    let play = |prompts: Value, application: Value| {
+        json!({"kind": "play", "connection_id": id, "prompts": prompts, "application": application, "locale": "en-GB",
+               "start_ms": 10})
+    };
+    client.ok("operation.start", play(json!(["menu.wav"]), json!("ivr")));
+    assert!(rig.world.started().starts_with("play 1"));
+    client.ok("operation.start", play(json!(["please hold the line"]), Value::Null));
+    let tts = client.ok("server.stats", json!({}))["resources"]["tts"].take();
+    assert_eq!(tts, json!({"in_use": 0, "limit": 1, "denied": 0}));
+
+    let rig = Rig::start_with(1, |config| {
+        config.tts.command = Some(vec!["/bin/cp".into(), "/nowhere".into(), "{output}".into()]);
+        config.quota.tts = Some(0);
+    });
+    let mut client = rig.client();
+    let id = client.connection(json!({}));
+    let spoken = json!({"kind": "play", "connection_id": id, "prompts": ["please hold the line"]});
+    assert_eq!(client.fails("operation.start", spoken, 1008)["resource"], "tts");
+    assert_eq!(client.ok("server.stats", json!({}))["resources"]["tts"]["denied"], 1);
+    assert_eq!(client.ok("server.stats", json!({}))["resources"]["voice"]["in_use"], 0);
+}
+
+#[test]
 fn recordings_are_named_when_they_have_no_name() {
     let rig = Rig::start(1);
     let mut client = rig.client();
@@ -186,6 +221,10 @@ fn recordings_are_named_when_they_have_no_name() {
     client.ok("operation.stop", json!({"connection_id": id, "operation_id": unnamed["operation_id"]}));
     let path = client.event("operation.ended")["path"].as_str().expect("a path").to_owned();
     assert!(path.ends_with(unnamed["path"].as_str().expect("a path")) && Path::new(&path).exists(), "{path}");
+    let vox = json!({"kind": "record", "connection_id": id, "container": "vox", "encoding": "adpcm",
+                     "sample_rate_hz": 6000, "bits": 4, "expires_days": 3});
+    let vox = client.ok("operation.start", vox);
+    assert!(vox["path"].as_str().is_some_and(|path| path.ends_with(".vox")), "{vox}");
     refused(
         &mut client,
         "operation.start",

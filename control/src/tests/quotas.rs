@@ -177,6 +177,19 @@ fn a_promotion_that_fails_leaves_the_hairpin_as_it_was() {
     assert!(hairpin(&mut client, &room));
     assert_eq!((promotions(&rig), in_use(&mut client)), (0, [4, 0, 0, 0]));
     assert_eq!(denied(&mut client, "conference"), 3);
+    // Nor is it promoted for who can't join.
+    let reserved = client.connection(json!({"reserve_ms": 3_600_000}));
+    let wired = connections(&mut client, 2);
+    client.ok("relay.start", json!({"a": wired[0], "b": wired[1]}));
+    let passed_on = client.connection(json!({"codec": "G729"}));
+    for (id, code) in [(&reserved, 1012), (&wired[0], 1005), (&passed_on, 1013), (&members[0], 1005)] {
+        client.fails("conference.join", json!({"conference_id": room, "connection_id": id}), code);
+    }
+    assert!(hairpin(&mut client, &room));
+    assert_eq!((promotions(&rig), in_use(&mut client)), (0, [8, 1, 0, 0]));
+    for id in [&reserved, &wired[0], &wired[1], &passed_on] {
+        client.ok("connection.delete", json!({"connection_id": id}));
+    }
     // A role fits: two parties.
     client.ok("conference.set", json!({"conference_id": room, "connection_id": members[0], "role": "coach"}));
     assert_eq!(client.fails("conference.join", third.clone(), 1008)["resource"], "conference");

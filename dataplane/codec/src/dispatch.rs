@@ -12,7 +12,7 @@
 use core::fmt;
 use std::sync::LazyLock;
 
-use crate::{g711, mix};
+use crate::{dtmf, g711, mix, stretch, tone};
 
 /// The instruction set whose kernels are in use, for the log.
 pub fn instruction_set() -> &'static str {
@@ -120,6 +120,9 @@ kernels! {
     fn apply_gain(samples: &mut [i16], gain_q12: i32) = mix::loops::apply_gain;
     fn peak(samples: &[i16]) -> u16 = mix::loops::peak;
     fn energy(samples: &[i16]) -> u64 = mix::loops::energy;
+    fn sines(sines: &[tone::Sine; 2], gain: f32, out: &mut [i16]) = tone::loops::sines;
+    fn correlate_dtmf(samples: &[i16; 40], out: &mut [f32; 16]) = dtmf::loops::correlate_dtmf;
+    fn correlate_lags(pattern: &[i16; 80], region: &[i16], out: &mut [i32]) = stretch::loops::correlate_lags;
 }
 
 #[cfg(test)]

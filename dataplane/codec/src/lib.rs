@@ -2,7 +2,7 @@
 //!
 //! Samples are 16-bit linear, one channel. Every kernel is a plain loop over slices that the compiler vectorises; the
 //! widest instruction set of the machine is found once, at the first call, and the results are the same to the bit
-//! whichever it is. No I/O, no state, no allocation. Frames that start on a 64-byte boundary are worth having: with
+//! whichever it is. No I/O, no allocation, and no state but in the few small structs for operations on media. Frames that start on a 64-byte boundary are worth having: with
 //! AVX-512 a frame that does not makes every load straddle two cache lines, which doubles the time of the shorter loops.
 //!
 //! | module | job |
@@ -10,11 +10,19 @@
 //! | [`mod@format`] | the static payload types of RFC 3551 |
 //! | [`g711`] | µ-law and A-law (ITU-T G.711) |
 //! | [`mix`] | sums, differences, gain and levels |
+//! | [`mod@dtmf`] | finds in-band digits (ITU-T Q.23, Q.24) |
+//! | [`mod@tone`] | one or two sines |
+//! | [`mod@adpcm`] | Dialogic ADPCM, for `.vox` files |
+//! | [`mod@stretch`] | another speed at the same pitch |
 
+pub mod adpcm;
 mod dispatch;
+pub mod dtmf;
 pub mod format;
 pub mod g711;
 pub mod mix;
+pub mod stretch;
+pub mod tone;
 
 pub use dispatch::instruction_set;
 pub use format::PayloadFormat;
