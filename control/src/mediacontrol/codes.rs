@@ -193,12 +193,11 @@ impl Fault {
             ErrorKind::IoError if context == Context::Operation => Code::FileIo,
             ErrorKind::IoError | ErrorKind::ShardFailed => Code::DeviceError,
         };
-        let reason = match error.kind() {
-            ErrorKind::UnsupportedCodec => Some(Reason::CoderUnknown),
-            ErrorKind::LimitReached if data["reason"] == Reason::CoderUnavailable.number() => {
-                Some(Reason::CoderUnavailable)
-            }
-            _ => None,
+        let low_bitrate = data["reason"] == Reason::CoderUnavailable.number();
+        let reason = if error.kind() == ErrorKind::UnsupportedCodec {
+            Some(Reason::CoderUnknown)
+        } else {
+            (error.kind() == ErrorKind::LimitReached && low_bitrate).then_some(Reason::CoderUnavailable)
         };
         Self { code, reason, message: error.to_string() }
     }

@@ -67,6 +67,7 @@ async fn connect_into(cx: &Cx, engine: Option<u8>, into: Entry) -> Result<Result
             create["conference_id"] = conference.native.clone().into();
         }
         let (connection, told) = new_connection(cx, create).await?;
+        connection.rtcp_told.set(media.tells_rtcp());
         let joined = enter(cx, &connection, &into, conference, part, &told["shard"]).await;
         let conference = match joined {
             Ok(conference) => conference,

@@ -31,6 +31,7 @@ pub(super) async fn create(cx: &Cx) -> Result<Results, Fault> {
         cx.resolve(engine)?;
         decide(Given::Absent, Given::Absent, media.port, Outcome::NewFull)?;
         let (connection, told) = new_connection(cx, media.create(&cx.routing_guid)).await?;
+        connection.rtcp_told.set(media.tells_rtcp());
         return Ok(media.results(cx, connection.id, &told));
     };
     cx.resolve(engine)?;
@@ -57,14 +58,15 @@ pub(super) async fn modify(cx: &Cx) -> Result<Results, Fault> {
     if status.is_reserved() {
         return Err(not_connected(&id));
     }
-    let change = media.change(&status)?;
+    let change = media.change(&status, connection.rtcp_told.get())?;
     let mut results = media.results(cx, connection.id, status.value());
     if change.is_empty() {
         results.insert("ReasonCode".to_owned(), Reason::NoChange.number().to_string().into());
         return Ok(results);
     }
     send_change(cx, &connection, change).await?;
-    Ok(std::mem::take(&mut results))
+    connection.rtcp_told.set(connection.rtcp_told.get() || media.tells_rtcp());
+    Ok(results)
 }
 
 pub(super) async fn delete(cx: &Cx) -> Result<Results, Fault> {
@@ -152,12 +154,14 @@ pub(super) async fn new_connection(cx: &Cx, create: Value) -> Result<(Rc<Connect
 
 /// Completes a reserved connection.
 pub(super) async fn complete(cx: &Cx, connection: &Connection, media: &Media, status: &Status) -> Result<(), Fault> {
-    let mut change = media.change(status)?;
+    let mut change = media.change(status, false)?;
     if let Some((ip, port)) = media.remote {
         // Whatever it was before: this is what completes it.
         change.insert("remote".to_owned(), format!("{ip}:{port}").into());
     }
-    send_change(cx, connection, change).await
+    send_change(cx, connection, change).await?;
+    connection.rtcp_told.set(media.tells_rtcp());
+    Ok(())
 }
 
 async fn send_change(cx: &Cx, connection: &Connection, mut change: Map<String, Value>) -> Result<(), Fault> {
@@ -167,14 +171,14 @@ async fn send_change(cx: &Cx, connection: &Connection, mut change: Map<String, V
 
 /// What a connect request is, which has to be what the action is for.
 pub(super) fn decide(connection: Given, conference: Given, port: Given, wanted: Outcome) -> Result<(), Fault> {
-    match connect(connection, conference, port) {
-        Outcome::Refused(Code::AlreadyConnected) => {
-            Err(Fault::new(Code::AlreadyConnected, "the connection exists, and there is nothing to do with it"))
-        }
-        Outcome::Refused(code) => Err(Fault::new(code, "the ids and the port given do not make a connect request")),
-        outcome if outcome == wanted => Ok(()),
-        outcome => Err(Fault::new(Code::UnexpectedState, format!("{outcome:?} is not what this action does"))),
+    let outcome = connect(connection, conference, port);
+    if let Outcome::Refused(code) = outcome {
+        return Err(Fault::new(code, "the ids and the port given leave nothing to do"));
     }
+    if outcome != wanted {
+        return Err(Fault::new(Code::UnexpectedState, format!("{outcome:?} is not what this action does")));
+    }
+    Ok(())
 }
 
 pub(super) fn not_connected(id: &str) -> Fault {

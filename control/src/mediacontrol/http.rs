@@ -130,7 +130,8 @@ async fn events(mc: &Rc<MediaControl>, request: &Request<Incoming>) -> Response<
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
     let routing_guid = find("routingGuid").unwrap_or_default();
     let number = |text: Option<&str>| text.map(str::parse::<u64>).transpose();
-    let (Ok(after), Ok(wait)) = (number(header("last-event-id").or(find("after"))), number(find("wait"))) else {
+    let (Ok(after), Ok(wait)) = (number(header("last-event-id").or_else(|| find("after"))), number(find("wait")))
+    else {
         return fault(StatusCode::BAD_REQUEST, "after and wait are whole numbers");
     };
     let after = after.unwrap_or_default();

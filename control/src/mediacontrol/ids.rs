@@ -24,6 +24,8 @@ pub struct Connection {
     pub routing_guid: String,
     /// Whether it only stands for an operation on a conference.
     pub utility: bool,
+    /// The client has said where RTCP goes, so it does not follow the address.
+    pub rtcp_told: Cell<bool>,
     /// The order of its commands.
     pub lane: Lane,
 }
@@ -125,6 +127,7 @@ impl Ids {
             native: native.to_owned(),
             routing_guid: routing_guid.to_owned(),
             utility,
+            rtcp_told: Cell::new(false),
             lane: Lane::default(),
         });
         self.connections.borrow_mut().add(connection.id, native, Rc::clone(&connection));
@@ -383,10 +386,10 @@ mod tests {
         let ids = ids();
         let first = ids.add_connection("c1", "", false).id;
         ids.remove_connection("c1", false).expect("known");
-        ids.next.set(first - 1 & LOCAL_MASK);
+        ids.next.set((first - 1) & LOCAL_MASK);
         assert_eq!(ids.add_conference("f1").id, first + 1);
         tokio::time::advance(REST).await;
-        ids.next.set(first - 1 & LOCAL_MASK);
+        ids.next.set((first - 1) & LOCAL_MASK);
         assert_eq!(ids.add_conference("f2").id, first);
     }
 

@@ -171,10 +171,11 @@ impl Media {
     }
 
     /// What is different from how a connection is now, as parameters of `connection.modify` without the id.
+    /// `rtcp_told`: the client has said before where RTCP goes.
     ///
     /// # Errors
     /// 27: a codec has no such frames.
-    pub(super) fn change(&self, now: &Status) -> Result<Map<String, Value>, Fault> {
+    pub(super) fn change(&self, now: &Status, rtcp_told: bool) -> Result<Map<String, Value>, Fault> {
         let (rx_now, tx_now) = (now.codec("rx_codec"), now.codec("tx_codec"));
         let (rx, tx) = self.codecs(rx_now, tx_now);
         self.check_frames(rx, tx)?;
@@ -185,13 +186,12 @@ impl Media {
             }
         };
         if let Some((ip, port)) = self.remote {
+            let moves = now.0["remote"] != format!("{ip}:{port}");
             set("remote", format!("{ip}:{port}").into());
-            // Unless it is said otherwise, RTCP stays where it was put, and follows where it was left to follow.
-            let follows = now.0["remote_rtcp"].is_null() || now.rtcp_follows();
-            if follows || self.control_ip.is_some() || self.control_port.is_some() {
-                if let Some(remote_rtcp) = self.remote_rtcp() {
-                    set("remote_rtcp", remote_rtcp.into());
-                }
+            // Where RTCP is sent now may have been learned, so it says nothing of what the client wants.
+            let touched = self.tells_rtcp() || (moves && !rtcp_told);
+            if let Some(remote_rtcp) = self.remote_rtcp().filter(|_| touched) {
+                set("remote_rtcp", remote_rtcp.into());
             }
         }
         set("rx_codec", rx.native.into());
@@ -203,6 +203,11 @@ impl Media {
             set("direction", direction.into());
         }
         Ok(change)
+    }
+
+    /// Whether it says where RTCP goes.
+    pub(super) fn tells_rtcp(&self) -> bool {
+        self.control_ip.is_some() || self.control_port.is_some()
     }
 
     /// Whether the address is the one the connection has.
@@ -260,15 +265,6 @@ impl Status {
     fn codec(&self, member: &str) -> Codec {
         let name = self.0[member].as_str().unwrap_or_default();
         CODECS.iter().copied().find(|codec| codec.native == name).unwrap_or(CODECS[0])
-    }
-
-    /// Whether RTCP goes to the port after that of RTP.
-    fn rtcp_follows(&self) -> bool {
-        let address = |member: &str| self.0[member].as_str().and_then(|text| text.parse::<std::net::SocketAddr>().ok());
-        match (address("remote"), address("remote_rtcp")) {
-            (Some(rtp), Some(rtcp)) => rtp.ip() == rtcp.ip() && rtp.port().checked_add(1) == Some(rtcp.port()),
-            (Some(_) | None, None) | (None, Some(_)) => true,
-        }
     }
 }
 
@@ -380,12 +376,14 @@ mod tests {
             "remote": "192.0.2.1:4000", "remote_rtcp": "192.0.2.1:4001", "rx_codec": "PCMU", "tx_codec": "PCMU",
             "ptime_ms": 20, "direction": "sendrecv",
         }));
-        let change = |value| Value::from(media(value).expect("valid").change(&now).expect("suits"));
+        let change = |value| Value::from(media(value).expect("valid").change(&now, false).expect("suits"));
         assert_eq!(change(json!({"MediaTxIP": "192.0.2.1", "MediaTxPort": 4000})), json!({}));
         assert_eq!(
             change(json!({"MediaTxIP": "192.0.2.1", "MediaTxPort": 5000})),
             json!({"remote": "192.0.2.1:5000", "remote_rtcp": "192.0.2.1:5001"})
         );
+        let told = media(json!({"MediaTxIP": "192.0.2.1", "MediaTxPort": 5000})).expect("valid").change(&now, true);
+        assert_eq!(Value::from(told.expect("suits")), json!({"remote": "192.0.2.1:5000"}));
         let to_g723 = json!({"MediaTxIP": "192.0.2.1", "MediaTxPort": 4000, "MediaTxCodec": "G723"});
         assert_eq!(change(to_g723), json!({"rx_codec": "G723", "tx_codec": "G723", "ptime_ms": 30}));
     }

@@ -153,7 +153,7 @@ impl MediaControl {
         let limits = Params::new(request.params).and_then(|params| {
             // A Timeout of 0 or below says nothing.
             let given = params.integer("Timeout")?.and_then(|given| u32::try_from(given).ok()).filter(|ms| *ms > 0);
-            Ok((given.or(request.timeout_ms.filter(|ms| *ms > 0)).unwrap_or(TIMEOUT_MS), params))
+            Ok((given.or_else(|| request.timeout_ms.filter(|ms| *ms > 0)).unwrap_or(TIMEOUT_MS), params))
         });
         let (timeout_ms, params) = match limits {
             Ok(limits) => limits,
@@ -204,12 +204,13 @@ impl MediaControl {
 
     /// A response to what is no request at all.
     pub fn failure(&self, fault: &Fault) -> Response {
-        let branch = match fault.code {
-            Code::ServerBusy if self.config.fine_branches => Branch::ServerBusy,
-            Code::ConnectionBusy if self.config.fine_branches => Branch::ConnectionBusy,
-            Code::ResourceUnavailable if self.config.fine_branches => Branch::NoResourcesAvailable,
-            _ => Branch::Failure,
-        };
+        let fine = [
+            (Code::ServerBusy, Branch::ServerBusy),
+            (Code::ConnectionBusy, Branch::ConnectionBusy),
+            (Code::ResourceUnavailable, Branch::NoResourcesAvailable),
+        ];
+        let branch = fine.into_iter().find(|(code, _)| self.config.fine_branches && *code == fault.code);
+        let branch = branch.map_or(Branch::Failure, |(_, branch)| branch);
         let mut results = Map::new();
         results.insert("ResultCode".to_owned(), fault.code.number().to_string().into());
         if let Some(reason) = fault.reason {

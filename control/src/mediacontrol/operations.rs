@@ -230,7 +230,7 @@ pub(super) async fn adjust(cx: &Cx) -> Result<Results, Fault> {
     if kind == "toggle" {
         params["toggle"] = toggle.max(1).into();
     }
-    let steps = volume.map(|steps| ("volume", steps)).or(speed.map(|steps| ("speed", steps)));
+    let steps = volume.map(|steps| ("volume", steps)).or_else(|| speed.map(|steps| ("speed", steps)));
     let steps = steps.filter(|_| kind != "toggle");
     if steps.is_none() && kind != "toggle" {
         return Err(Fault::parameters("Volume or Speed has to be given"));

@@ -295,6 +295,8 @@ impl State {
                 connection.reserved &= change.remote.is_none();
                 let spec = &mut connection.spec;
                 spec.remote = change.remote.or(spec.remote);
+                spec.remote_rtcp = change.remote_rtcp.or(spec.remote_rtcp);
+                spec.direction = change.direction.unwrap_or(spec.direction);
                 spec.ptime_ms = change.ptime_ms.unwrap_or(spec.ptime_ms);
                 spec.rtp_timeout_ms = change.rtp_timeout_ms.unwrap_or(spec.rtp_timeout_ms);
                 (spec.rx_codec, spec.rx_payload_type) =
