@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::f64::consts::TAU;
+use std::path::Path;
 
 use ringbridge_codec::g711;
 use ringbridge_wire::rtp::RtpPacket;
@@ -70,6 +71,21 @@ pub fn share(samples: &[i16], frequency: u32) -> f64 {
     }
     let power = last * last + before * before - coefficient * last * before;
     2.0 * power.max(0.0).sqrt() / samples.len() as f64 / AMPLITUDE
+}
+
+/// Writes 16-bit samples at 8 kHz as a WAV file, with the directories it is in.
+///
+/// # Panics
+/// If that fails.
+pub fn write_wav(path: &Path, samples: &[i16]) {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).expect("a directory");
+    }
+    let spec =
+        hound::WavSpec { channels: 1, sample_rate: 8000, bits_per_sample: 16, sample_format: hound::SampleFormat::Int };
+    let mut writer = hound::WavWriter::create(path, spec).expect("a file");
+    samples.iter().for_each(|sample| writer.write_sample(*sample).expect("written"));
+    writer.finalize().expect("closed");
 }
 
 /// Amplitude of [`tone`].

@@ -2,8 +2,10 @@
 
 pub mod audio;
 pub mod endpoint;
+pub mod http;
 pub mod server;
 pub mod sim;
+pub mod virtual_time;
 
 use std::time::{Duration, Instant};
 
