@@ -36,6 +36,8 @@ mod resources;
 mod rig;
 #[path = "mediacontrol/row.rs"]
 mod row;
+#[path = "mediacontrol/script.rs"]
+mod script;
 #[path = "mediacontrol/stop.rs"]
 mod stop;
 
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         hostile::rows(),
         prompts::rows(),
         resources::rows(),
+        script::rows(),
         stop::rows(),
     ]
     .into_iter()

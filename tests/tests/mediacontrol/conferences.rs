@@ -164,8 +164,10 @@ fn hears_join(rig: &mut Rig, leg: &Leg, before: u64) -> bool {
     rig.pass(1000);
     let to = rig.ms();
     let phone = rig.at(leg);
-    let band = |at: u64| (480..=760).step_by(20).map(|hz| phone.share(hz, at, at + 100)).fold(0.0, f64::max);
-    (before..to - 100).step_by(50).any(|at| band(at) > 0.1)
+    let band = |at: u64| (480..=760).step_by(20).map(|hz| phone.share(hz, at, at + 80)).fold(0.0, f64::max);
+    let loudest = (before..to - 80).step_by(20).map(band).fold(0.0, f64::max);
+
+    loudest > 0.06
 }
 
 /// A mixed conference of two silent ones, which has had its own tones.

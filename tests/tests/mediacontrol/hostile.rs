@@ -142,7 +142,7 @@ fn directory_out(rig: &mut Rig) {
     // Neither application nor locale lead out.
     rig.application = Some("../../..".to_owned());
     rig.locale = Some("..".to_owned());
-    assert_eq!(rig.code("Play", json!({"ConnectionId": leg.id, "Prompt1": "etc/hosts.wav"})), 30);
+    assert!([27, 30].contains(&rig.code("Play", json!({"ConnectionId": leg.id, "Prompt1": "etc/hosts.wav"}))));
 }
 
 fn recording_out(rig: &mut Rig) {

@@ -32,6 +32,9 @@ pub(crate) const ROWS: &[Case] = &[
     ("http::server_sent_events", sse),
     ("http::webhook", webhook),
     ("http::ids_from_before_a_restart", restart),
+    ("http::got_media_digits_for_who_subscribes", got_media_digits),
+    ("http::a_script_that_ends_takes_its_connections_along", script_end),
+    ("http::a_script_that_is_lost_takes_its_connections_along", script_lost),
 ];
 
 /// A server with the API, and one script.
@@ -428,5 +431,46 @@ fn restart() {
     assert_eq!(script.call("GatherDigits", json!({"ConnectionId": id})).code, 23);
     assert_eq!(script.call("DeleteConnection", json!({"ConferenceId": conference})).code, 24);
     assert_eq!(script.call("StopMediaOperation", json!({"ConnectionId": new, "OperationId": operation})).code, 25);
+    script.stop();
+}
+
+fn got_media_digits() {
+    let script = Script::start(8, "");
+    let (endpoint, id, rx) = script.connect();
+    let path = format!("/MediaControl/events?routingGuid={}&digits=true", script.guid);
+    let mut stream = http::event_stream(script.api, &path);
+    press(&endpoint, rx, "4#");
+    for digit in ["4", "#"] {
+        let (_, event) = stream.next_event();
+        assert_eq!(event["event"], "Metreos.MediaControl.GotMediaDigits");
+        assert_eq!((&event["params"]["Digits"], text(&event["params"]["ConnectionId"])), (&json!(digit), id.clone()));
+    }
+    script.stop();
+}
+
+fn script_end() {
+    let script = Script::start(8, "");
+    let (_, id, _) = script.connect();
+    script.ok("GatherDigits", json!({"ConnectionId": id}));
+    let ended = http::post(script.api, &format!("/MediaControl/scripts/{}/end", script.guid), &json!({}));
+    assert_eq!(ended.json()["deleted"], json!([id]));
+    assert_eq!(script.call("GatherDigits", json!({"ConnectionId": id})).code, 23);
+    crate::load::nothing_in_use(&script, 8);
+    script.stop();
+}
+
+fn script_lost() {
+    let api = http::free_port();
+    let setup = Setup::new(env!("CARGO_BIN_EXE_ringbridge-under-test"));
+    let server = setup.config(&format!("[mediacontrol]\nlisten = \"{api}\"\nsandbox_grace_ms = 200")).start();
+    let script = Script { server, api, guid: "lost".to_owned(), after: 0 };
+    let stream = http::event_stream(api, "/MediaControl/events?routingGuid=lost");
+    script.connect();
+    drop(stream);
+    until("its connection is deleted", || {
+        let list = script.server.ok("connection.list", json!({}));
+        (list["connections"] == json!([])).then_some(())
+    });
+    crate::load::nothing_in_use(&script, 8);
     script.stop();
 }

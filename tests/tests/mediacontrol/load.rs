@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
@@ -69,11 +69,34 @@ fn in_parallel(count: usize, work: impl Fn(usize) + Sync) {
     });
 }
 
+/// Reads a script's events until it is done and nothing more comes.
+fn read_events(api: SocketAddr, guid: &str, done: &AtomicBool) -> Vec<Value> {
+    let (mut events, mut after) = (Vec::new(), 0);
+    loop {
+        // Looked at first: what came before it was set is then read.
+        let last = done.load(Ordering::Acquire);
+        let batch = http::get(api, &format!("/MediaControl/events?routingGuid={guid}&after={after}&wait=200")).json();
+        assert_eq!(batch["missed"], 0, "no event is lost to who keeps up");
+        after = batch["next"].as_u64().expect("a number");
+        let new = batch["events"].as_array().expect("a list");
+        if new.is_empty() && last {
+            return events;
+        }
+        events.extend(new.iter().cloned());
+    }
+}
+
 fn five_hundred() {
     let pairs = u16::try_from(2 * CONNECTIONS).expect("small");
-    let mut script = Script::start(pairs, "");
+    let script = Script::start(pairs, "");
     script.tone("long.wav", 1000, 60_000);
     let (api, guid) = (script.api, script.guid.clone());
+    // A subscriber that keeps up: no log holds all of this.
+    let done = Arc::new(AtomicBool::new(false));
+    let reader = std::thread::spawn({
+        let (guid, done) = (guid.clone(), Arc::clone(&done));
+        move || read_events(api, &guid, &done)
+    });
     let first: Mutex<Vec<Busy>> = Mutex::default();
     in_parallel(CONNECTIONS, |number| {
         let busy = start(api, &guid, number);
@@ -117,7 +140,8 @@ fn five_hundred() {
 
     nothing_in_use(&script, u64::from(pairs));
     let mut ends: BTreeMap<String, usize> = BTreeMap::new();
-    for event in script.events_now() {
+    done.store(true, Ordering::Release);
+    for event in reader.join().expect("it read") {
         assert!(["userstop", "autostop"].contains(&text(&event["params"]["TerminationCondition"]).as_str()), "{event}");
         *ends.entry(text(&event["params"]["OperationId"])).or_default() += 1;
     }

@@ -335,6 +335,11 @@ impl Rig {
         self.last = batch.last;
     }
 
+    /// How many events the script's log still holds.
+    pub(crate) fn kept(&self) -> usize {
+        self.media.logs().get(&self.routing_guid).map_or(0, |log| log.read(0, usize::MAX).events.len())
+    }
+
     /// Every event so far.
     pub(crate) fn events(&self) -> &[Event] {
         &self.events
