@@ -187,6 +187,12 @@ impl VirtualServer {
 
     // Calls
 
+    /// Looks at something of the control plane that goes by the clock.
+    pub fn within<T>(&self, look: impl FnOnce() -> T) -> T {
+        let _clock = self.runtime.enter();
+        look()
+    }
+
     /// Begins work of the control plane.
     pub fn begin<T: 'static>(&mut self, work: impl Future<Output = T> + 'static) -> Pending<T> {
         Pending(self.local.spawn_local(work))

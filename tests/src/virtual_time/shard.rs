@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::UdpSocket;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -81,8 +82,11 @@ impl Node {
     /// Whether a recording's writer is far behind: then the clock has to wait, since it runs faster than any disk.
     pub(super) fn recordings_are_behind(&mut self) -> bool {
         self.recordings.retain(|queue| queue.strong_count() > 0);
-        let behind =
-            |queue: &Weak<RecordQueue>| queue.upgrade().is_some_and(|queue| queue.chunks.len() > BEHIND_CHUNKS);
+        let behind = |queue: &Weak<RecordQueue>| {
+            let queue = queue.upgrade();
+            // A writer that has failed takes nothing any more.
+            queue.is_some_and(|queue| queue.chunks.len() > BEHIND_CHUNKS && !queue.failed.load(Ordering::Acquire))
+        };
         self.recordings.iter().any(behind)
     }
 

@@ -322,7 +322,7 @@ impl Rig {
     /// Takes what the script's log has got.
     fn collect(&mut self) {
         let Some(log) = self.media.logs().get(&self.routing_guid) else { return };
-        let batch = log.read(self.last, usize::MAX);
+        let batch = self.server.within(|| log.read(self.last, usize::MAX));
         assert_eq!(batch.missed, 0, "no event is lost");
         let ms = self.server.ms();
         for event in batch.events {
@@ -337,7 +337,8 @@ impl Rig {
 
     /// How many events the script's log still holds.
     pub(crate) fn kept(&self) -> usize {
-        self.media.logs().get(&self.routing_guid).map_or(0, |log| log.read(0, usize::MAX).events.len())
+        let log = self.media.logs().get(&self.routing_guid);
+        self.server.within(|| log.map_or(0, |log| log.read(0, usize::MAX).events.len()))
     }
 
     /// Every event so far.
