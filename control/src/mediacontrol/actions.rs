@@ -157,6 +157,8 @@ const ADDRESSES: &[&str] = &["MmsId", "MediaRxIP", "MediaRxPort", "MediaRxContro
 const CONNECTION_RESULT: &[&str] = &["ConnectionId"];
 const CONFERENCE_RESULT: &[&str] = &["ConferenceId"];
 const CALL_RESULT: &[&str] = &["CallId"];
+/// From where on it can be heard; an addition of this server.
+const EFFECT: &[&str] = &["Effect"];
 const STARTED: &[&str] = &["ConnectionId", "OperationId"];
 
 /// Every action of `Metreos.MediaControl`.
@@ -196,7 +198,7 @@ pub const ACTIONS: &[Action] = &[
             optional("ConnectionId", Type::Id, "alone: releases the connection"),
             optional("ConferenceId", Type::Id, "alone: releases all of it; with both the connection only leaves"),
         ]],
-        results: &[],
+        results: &[EFFECT],
         starts: false,
         summary: "Releases a connection or a whole conference, or takes a connection out of a conference.",
     },
@@ -240,7 +242,7 @@ pub const ACTIONS: &[Action] = &[
     Action {
         name: "LeaveConference",
         params: &[CONNECTION, CONFERENCE],
-        results: &[],
+        results: &[EFFECT],
         starts: false,
         summary: "Takes a connection out of a conference; the last one out ends the conference.",
     },
@@ -256,21 +258,21 @@ pub const ACTIONS: &[Action] = &[
                 optional("Pupil", Type::Boolean, "true moves the role here"),
             ],
         ],
-        results: &[],
+        results: &[EFFECT],
         starts: false,
         summary: "Changes how a connection takes part; all given attributes or none.",
     },
     Action {
         name: "Mute",
         params: &[CONNECTION, CONFERENCE],
-        results: &[],
+        results: &[EFFECT],
         starts: false,
         summary: "Obsolete: SetConfereeAttribute with Mute true.",
     },
     Action {
         name: "Unmute",
         params: &[CONNECTION, CONFERENCE],
-        results: &[],
+        results: &[EFFECT],
         starts: false,
         summary: "Obsolete: SetConfereeAttribute with Mute false.",
     },
@@ -324,7 +326,7 @@ pub const ACTIONS: &[Action] = &[
                 optional("ToggleType", Type::UInt, "0 to 4"),
             ],
         ],
-        results: &[CONNECTION_RESULT],
+        results: &[CONNECTION_RESULT, EFFECT],
         starts: false,
         summary: "Changes volume or speed of what is being played.",
     },
@@ -402,7 +404,7 @@ pub const ACTIONS: &[Action] = &[
                 optional("Block", Type::Boolean, "true: answered after their events; default true"),
             ],
         ],
-        results: &[],
+        results: &[EFFECT],
         starts: false,
         summary: "Ends one operation or all of a connection; they end with userstop.",
     },

@@ -2,11 +2,12 @@
 
 use std::rc::Rc;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::codes::{Code, Context, Fault};
 use super::connect::{Given, Outcome, connect};
 use super::connections::{complete, new_connection, not_connected, take_out};
+use super::effect::effect;
 use super::ids::{Conference, Connection};
 use super::media::{Media, Status};
 use super::{Cx, Results};
@@ -237,8 +238,8 @@ pub(super) async fn set_attribute(cx: &Cx) -> Result<Results, Fault> {
         }
     }
     // One native command: all of it or nothing.
-    cx.native("conference.set", params, Context::Attribute).await?;
-    Ok(Map::new())
+    let told = cx.native("conference.set", params, Context::Attribute).await?;
+    Ok(effect(cx, &told, &[]))
 }
 
 pub(super) async fn mute(cx: &Cx, muted: bool) -> Result<Results, Fault> {
@@ -248,8 +249,8 @@ pub(super) async fn mute(cx: &Cx, muted: bool) -> Result<Results, Fault> {
     let conference = cx.mc.ids.conference(&conference)?;
     let _turn = connection.lane.turn().await?;
     let params = json!({"conference_id": conference.native, "connection_id": connection.native, "muted": muted});
-    cx.native("conference.set", params, Context::Attribute).await?;
-    Ok(Map::new())
+    let told = cx.native("conference.set", params, Context::Attribute).await?;
+    Ok(effect(cx, &told, &[]))
 }
 
 async fn role(cx: &Cx, conference: &Conference, connection: &Connection) -> Result<String, Fault> {

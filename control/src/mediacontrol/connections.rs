@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::codes::{Code, Context, Fault, Reason};
 use super::connect::{Given, Outcome, connect};
+use super::effect::effect;
 use super::ids::{Connection, Ids};
 use super::media::{Media, Status, capabilities};
 use super::{Cx, Results};
@@ -86,8 +87,8 @@ pub(super) async fn take_out(cx: &Cx, connection: &str, conference: &str) -> Res
     connection.lane.open()?;
     let _turn = connection.lane.last_turn().await;
     let params = json!({"connection_id": connection.native, "conference_id": conference.native});
-    cx.native("connection.delete", params, Context::Connect).await?;
-    Ok(Map::new())
+    let told = cx.native("connection.delete", params, Context::Connect).await?;
+    Ok(effect(cx, &told, &[connection.clone()]))
 }
 
 async fn release(cx: &Cx, id: &str) -> Result<Results, Fault> {
@@ -101,10 +102,10 @@ async fn release(cx: &Cx, id: &str) -> Result<Results, Fault> {
     if deleted.is_err() {
         connection.lane.set_deleting(false);
     }
-    deleted?;
+    let told = deleted?;
     // Its end is known by its event; should that be late, the id is gone all the same.
     cx.mc.ids.remove_connection(&connection.native, false);
-    Ok(Map::new())
+    Ok(effect(cx, &told, &[Rc::clone(&connection)]))
 }
 
 async fn dissolve(cx: &Cx, id: &str) -> Result<Results, Fault> {
@@ -128,12 +129,12 @@ async fn dissolve(cx: &Cx, id: &str) -> Result<Results, Fault> {
             member.lane.set_deleting(false);
         }
     }
-    deleted?;
+    let told = deleted?;
     cx.mc.ids.remove_conference(&conference.native);
-    for member in members {
+    for member in &members {
         cx.mc.ids.remove_connection(&member.native, false);
     }
-    Ok(Map::new())
+    Ok(effect(cx, &told, &members))
 }
 
 /// The connections in a conference that are known here.

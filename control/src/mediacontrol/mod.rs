@@ -13,6 +13,7 @@ pub mod codes;
 mod conferences;
 pub mod connect;
 mod connections;
+mod effect;
 mod events;
 pub mod http;
 pub mod ids;

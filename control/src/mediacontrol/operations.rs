@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::actions::{ADJUSTMENTS, ENCODINGS, FORMATS};
 use super::codes::{Code, Context, Fault};
+use super::effect::effect;
 use super::ids::{Conference, Connection, Notes};
 use super::params::digits;
 use super::{Cx, Results};
@@ -208,8 +209,8 @@ pub(super) async fn stop(cx: &Cx) -> Result<Results, Fault> {
         params["operation_id"] = operation.native.clone().into();
     }
     connection.lane.open()?;
-    cx.native("operation.stop", params, Context::Operation).await?;
-    Ok(Map::new())
+    let told = cx.native("operation.stop", params, Context::Operation).await?;
+    Ok(effect(cx, &told, &[]))
 }
 
 pub(super) async fn adjust(cx: &Cx) -> Result<Results, Fault> {
@@ -247,8 +248,10 @@ pub(super) async fn adjust(cx: &Cx) -> Result<Results, Fault> {
         }
         params[name] = first.into();
     }
-    cx.native("operation.adjust", params, Context::Operation).await?;
-    Ok(with_connection(&connection))
+    let told = cx.native("operation.adjust", params, Context::Operation).await?;
+    let mut results = with_connection(&connection);
+    results.extend(effect(cx, &told, &[]));
+    Ok(results)
 }
 
 pub(super) async fn send_digits(cx: &Cx) -> Result<Results, Fault> {
