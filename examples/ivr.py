@@ -117,13 +117,14 @@ class Telephone:
 
     def _until(self, holds, complaint, seconds):
         until = time.monotonic() + seconds
-        with self.lock:
-            self.heard.clear()
         while time.monotonic() < until:
-            time.sleep(0.05)
             with self.lock:
-                samples = self.heard[-RATE // 2 :]
-            if len(samples) >= RATE // 2 and holds(samples):
+                self.heard.clear()
+            time.sleep(0.5)
+            with self.lock:
+                samples = self.heard[:]
+            # What was not sent was silence.
+            if holds(samples + [0] * (RATE // 2 - len(samples))):
                 return
         sys.exit(complaint)
 

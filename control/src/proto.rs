@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use crate::files::{FileError, TtsError};
+use crate::files::{FileError, TtsError, looks_like_file_name};
 use crate::quota::{Class, Denied};
 use crate::router::Refusal;
 
@@ -269,7 +269,9 @@ impl From<FileError> for RpcError {
             FileError::OutsideRoot { path, .. } => (ErrorKind::PathOutsideRoot, path),
             FileError::Speech { path, source } => {
                 let kind = match source {
-                    TtsError::NotInstalled => ErrorKind::FileNotFound,
+                    // What looks like a file was meant to be one.
+                    TtsError::NotInstalled if looks_like_file_name(&path.to_string_lossy()) => ErrorKind::FileNotFound,
+                    TtsError::NotInstalled => ErrorKind::Unsupported,
                     TtsError::NoPort | TtsError::Busy => ErrorKind::LimitReached,
                     TtsError::Text(_) | TtsError::Rejected(_) | TtsError::OutputTooLarge => ErrorKind::FileUnsupported,
                     TtsError::TimedOut(_) | TtsError::Io { .. } => ErrorKind::IoError,

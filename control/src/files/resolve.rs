@@ -55,7 +55,8 @@ impl Shared {
                     return Err(self.audio.outside(&beginning(text)));
                 }
                 // Checked even if the text is no path: the client is told of its mistake with the first prompt.
-                let directory = application_directory(application.as_deref(), locale.as_deref())?;
+                let directory = application_directory(application.as_deref(), locale.as_deref())
+                    .map_err(|name| self.audio.outside(Path::new(&name)))?;
                 self.find_relative(text, directory.as_deref())
             }
         }
@@ -168,19 +169,20 @@ fn is_windows_full_path(text: &str) -> bool {
 }
 
 /// Where the prompts of an application are, below the audio root.
-fn application_directory(application: Option<&str>, locale: Option<&str>) -> Result<Option<PathBuf>, FileError> {
-    let locale = locale.map_or(Ok(LOCALE_DEFAULT), |locale| component("locale", locale))?;
-    let application = application.map(|application| component("application", application)).transpose()?;
+///
+/// # Errors
+/// The name that is none of a directory there.
+fn application_directory(application: Option<&str>, locale: Option<&str>) -> Result<Option<PathBuf>, String> {
+    let locale = locale.map_or(Ok(LOCALE_DEFAULT), component)?;
+    let application = application.map(component).transpose()?;
     Ok(application.map(|application| Path::new(application).join(locale)))
 }
 
 /// A name that is exactly one directory.
-fn component<'a>(what: &str, name: &'a str) -> Result<&'a str, FileError> {
+fn component(name: &str) -> Result<&str, String> {
     let only_dots = name.bytes().all(|byte| byte == b'.');
     if only_dots || name.len() > NAME_BYTES_MAX || name.contains(['/', '\\', '\0']) {
-        let start: String = name.chars().take(64).collect();
-        let reason = format!("no {what}; it is the name of one directory, without separators");
-        return Err(FileError::unsupported(Path::new(&start), reason));
+        return Err(name.chars().take(64).collect());
     }
     Ok(name)
 }

@@ -129,6 +129,9 @@ impl Media {
 
     /// Which way media flows, if anything is said about it: with the codec and frame size of one side only, that side.
     fn direction(&self) -> Option<&'static str> {
+        if self.remote.is_some_and(|(ip, _)| ip.is_multicast()) {
+            return Some("sendonly");
+        }
         let tx = self.tx_codec.is_some() && self.tx_frame_ms.is_some();
         let rx = self.rx_codec.is_some() && self.rx_frame_ms.is_some();
         let any_tx = self.tx_codec.is_some() || self.tx_frame_ms.is_some();
@@ -201,6 +204,10 @@ impl Media {
         set("ptime_ms", self.tx_frame_ms.or(kept).unwrap_or(tx.frames_ms[0]).into());
         if let Some(direction) = self.direction() {
             set("direction", direction.into());
+        }
+        if self.remote.is_some_and(|(ip, _)| ip.is_multicast()) && change.contains_key("remote") {
+            // Named together: an address of many is only ever sent to.
+            change.insert("direction".to_owned(), "sendonly".into());
         }
         Ok(change)
     }

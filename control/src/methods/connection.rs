@@ -231,8 +231,9 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
             RpcError::invalid_param("interface", format!("interface: none is configured under the name `{name}`"))
         })?,
     };
-    let remote = endpoint("remote", given.remote, ip)?;
-    let remote_rtcp = endpoint("remote_rtcp", given.remote_rtcp, ip)?;
+    let sends_only = given.direction.is_some_and(|direction| Direction::from(direction) == Direction::SendOnly);
+    let remote = endpoint("remote", given.remote, ip, sends_only)?;
+    let remote_rtcp = endpoint("remote_rtcp", given.remote_rtcp, ip, sends_only)?;
     let reserve_ms = given.reserve_ms.map(|reserve| in_range("reserve_ms", reserve, 1..=RESERVE_MS_MAX)).transpose()?;
     if reserve_ms.is_some() && remote.is_some() {
         let message = "reserve_ms: a connection with a remote address is not only reserved";
@@ -301,8 +302,9 @@ pub(super) async fn modify(call: &Call, given: Value) -> Result<Value, RpcError>
     let (shard, local, local_rtcp, dscp, mut negotiated) = call.connection(id, |entry| {
         (entry.shard, entry.lease.rtp(), entry.lease.rtcp(), entry.dscp, entry.negotiated.clone())
     })?;
-    let remote = endpoint("remote", given.remote, local.ip())?;
-    let remote_rtcp = endpoint("remote_rtcp", given.remote_rtcp, local.ip())?;
+    let sends_only = given.direction.is_some_and(|direction| Direction::from(direction) == Direction::SendOnly);
+    let remote = endpoint("remote", given.remote, local.ip(), sends_only)?;
+    let remote_rtcp = endpoint("remote_rtcp", given.remote_rtcp, local.ip(), sends_only)?;
     if given.dscp.is_some_and(|given| given != dscp) {
         return Err(RpcError::unsupported("a change of dscp").with("param", "dscp"));
     }
@@ -480,11 +482,19 @@ fn encoding(name: &str) -> &str {
 }
 
 /// Checks an address media is to be sent to.
-fn endpoint(param: &str, remote: Option<SocketAddr>, local: IpAddr) -> Result<Option<SocketAddr>, RpcError> {
+fn endpoint(
+    param: &str,
+    remote: Option<SocketAddr>,
+    local: IpAddr,
+    sends_only: bool,
+) -> Result<Option<SocketAddr>, RpcError> {
     let Some(remote) = remote else { return Ok(None) };
     let wrong = |message| Err(RpcError::invalid_param(param, format!("{param}: {remote} {message}")));
-    if remote.port() == 0 || remote.ip().is_unspecified() || remote.ip().is_multicast() {
+    if remote.port() == 0 || remote.ip().is_unspecified() {
         return wrong("is no address of one endpoint");
+    }
+    if remote.ip().is_multicast() && !sends_only {
+        return wrong("is a multicast address: give direction \"sendonly\" with it");
     }
     if remote.is_ipv4() != local.is_ipv4() {
         return wrong(if local.is_ipv4() {

@@ -81,3 +81,31 @@ fn a_conference_by_the_listener() {
     assert_eq!(act("DeleteConnection", json!({"ConnectionId": one}))["results"]["ResultCode"], "23");
     assert_eq!(rig.client().ok("connection.list", json!({}))["connections"], json!([]));
 }
+
+#[test]
+fn files_are_found_made_and_missed() {
+    // What is no file would be spoken otherwise.
+    let rig = Rig::start_with(1, |config| config.tts.command = Some(Vec::new()));
+    rig.prompt("welcome.wav");
+    let mut client = rig.client();
+    client.ok("events.subscribe", json!({"kinds": ["mediacontrol"]}));
+    let made = act(&mut client, "CreateConnection", json!({"MediaTxIP": "127.0.0.1", "MediaTxPort": 4000}), "Success");
+    let id = &made["ConnectionId"];
+    let play = json!({"ConnectionId": id, "Prompt1": "welcome.wav", "Volume": 3, "TermCondDigit": "#"});
+    let played = act(&mut client, "Play", play, "Success");
+    let missing = json!({"ConnectionId": id, "Prompt1": "missing.wav"});
+    assert_eq!(act(&mut client, "Play", missing, "Failure")["ResultCode"], "30");
+    let recorded = act(&mut client, "Record", json!({"ConnectionId": id, "Expires": 2}), "Success");
+    let name = recorded["Filename"].as_str().expect("a name");
+    assert!(name.ends_with(".vox") && !name.starts_with('/'), "{name}");
+    act(&mut client, "AdjustPlay", json!({"ConnectionId": id, "Volume": 20, "AdjustmentType": "relative"}), "Success");
+    act(&mut client, "StopMediaOperation", json!({"ConnectionId": id}), "Success");
+    let mut ends = Vec::new();
+    for _ in 0..2 {
+        let event = client.event("mediacontrol");
+        assert_eq!(event["params"]["TerminationCondition"], "userstop", "{event}");
+        ends.push((event["params"]["OperationId"].clone(), event["params"]["Filename"].clone()));
+    }
+    assert!(ends.contains(&(played["OperationId"].clone(), Value::Null)), "{ends:?}");
+    assert!(ends.contains(&(recorded["OperationId"].clone(), json!(name))), "{ends:?}");
+}

@@ -164,7 +164,7 @@ fn hears_join(rig: &mut Rig, leg: &Leg, before: u64) -> bool {
     rig.pass(1000);
     let to = rig.ms();
     let phone = rig.at(leg);
-    let band = |at: u64| (480..=760).step_by(20).map(|hz| phone.share(hz, at, at + 80)).fold(0.0, f64::max);
+    let band = |at: u64| (480..=760).step_by(5).map(|hz| phone.share(hz, at, at + 80)).fold(0.0, f64::max);
     let loudest = (before..to - 80).step_by(20).map(band).fold(0.0, f64::max);
 
     loudest > 0.06
