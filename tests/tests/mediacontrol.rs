@@ -1,9 +1,8 @@
-//! Conformance of the Metreos.MediaControl adapter, rule by rule: `docs/` of the API has the rules, each row here one
-//! case of one of them.
+//! Conformance of the Metreos.MediaControl adapter, rule by rule: each row here is one case of one rule, on a server of
+//! its own.
 //!
-//! The rows run on virtual time, each on a server of its own; `http` runs a slice over HTTP with real RTP, and `load`
-//! and `hostile` are as large and as bad as the real world. `cargo test -p ringbridge-tests --test mediacontrol`, with
-//! a part of a name to run only those rows.
+//! Most rows run on virtual time; `http::` goes over HTTP with real RTP, `load::` and `hostile::` are as large and as
+//! bad as the real world. `cargo test -p ringbridge-tests --test mediacontrol`, with a part of a name to run only those.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test may panic, and its numbers are small")]
 
 #[path = "mediacontrol/adjust.rs"]

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::rig::{Leg, Rig};
-use crate::row::Row;
+use crate::row::{Plain, Row};
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -85,7 +85,7 @@ pub(crate) fn rows() -> Vec<Row> {
             assert!((event.ms - began).abs_diff(ms) <= 50, "{} ms", event.ms - began);
         })
     });
-    let rows: [(&str, fn(&mut Rig)); 4] = [
+    let rows: [Plain; 4] = [
         ("a_toggle_leaves_speed_alone", toggle_and_speed),
         ("it_stays_in_force", stays),
         ("a_new_connection_begins_anew", anew),

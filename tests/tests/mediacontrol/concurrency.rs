@@ -4,7 +4,7 @@ use ringbridge_tests::virtual_time::Voice;
 use serde_json::{Value, json};
 
 use crate::rig::{Leg, Rig};
-use crate::row::Row;
+use crate::row::{Plain, Row};
 
 /// The asynchronous actions.
 const OPERATIONS: [&str; 7] =
@@ -58,7 +58,7 @@ pub(crate) fn rows() -> Vec<Row> {
             }
         })
     });
-    let others: [(&str, fn(&mut Rig)); 9] = [
+    let others: [Plain; 9] = [
         ("a_fourth_operation_is_8", fourth),
         ("several_gathers_see_the_same_digits", several_gathers),
         ("adjust_beside_a_play_and_its_fellows", adjust_beside),

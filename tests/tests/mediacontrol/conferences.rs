@@ -4,10 +4,10 @@ use ringbridge_tests::virtual_time::Voice;
 use serde_json::{Value, json};
 
 use crate::rig::{Leg, Rig, Used, text};
-use crate::row::Row;
+use crate::row::{Plain, Row};
 
 pub(crate) fn rows() -> Vec<Row> {
-    let rows: [(&str, fn(&mut Rig)); 22] = [
+    let rows: [Plain; 22] = [
         ("results_of_a_conference", results),
         ("a_hairpin_is_the_default_and_takes_nothing", hairpin),
         ("a_third_party_promotes", third),

@@ -7,10 +7,10 @@ use ringbridge_tests::virtual_time::Voice;
 use serde_json::{Value, json};
 
 use crate::rig::{Rig, Used, rx, text};
-use crate::row::Row;
+use crate::row::{Plain, Row};
 
 pub(crate) fn rows() -> Vec<Row> {
-    let rows: [(&str, fn(&mut Rig)); 15] = [
+    let rows: [Plain; 15] = [
         ("a_reservation_tells_where_to_send", reservation_results),
         ("a_completed_reservation_keeps_its_address", completed),
         ("a_completed_reservation_never_expires", never_expires),
@@ -85,9 +85,12 @@ fn decision_table() -> Vec<(usize, [Given; 3], Outcome)> {
     table.into_iter().chain(absent).collect()
 }
 
+/// Row, action, parameters, code, RTP and conference resources afterwards.
+type ByAction = (usize, &'static str, Value, u32, (u64, u64));
+
 /// Rows of 9.1 that an action can ask for: row, action, parameters, code, RTP and conference resources afterwards. The
 /// scene holds three connections, one of them in a mixed conference, one reserved.
-fn by_action() -> Vec<(usize, &'static str, Value, u32, (u64, u64))> {
+fn by_action() -> Vec<ByAction> {
     let to = |mut params: Value| {
         params["MediaTxIP"] = "10.1.0.50".into();
         params["MediaTxPort"] = 4000.into();

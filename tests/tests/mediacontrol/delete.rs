@@ -4,10 +4,10 @@ use ringbridge_tests::virtual_time::Voice;
 use serde_json::{Value, json};
 
 use crate::rig::{Leg, Rig, Used};
-use crate::row::Row;
+use crate::row::{Plain, Row};
 
 pub(crate) fn rows() -> Vec<Row> {
-    let rows: [(&str, fn(&mut Rig)); 12] = [
+    let rows: [Plain; 12] = [
         ("a_connection_gives_back_its_rtp", connection),
         ("a_low_bitrate_connection_gives_back_both", low_bitrate),
         ("a_reserved_connection", reserved),

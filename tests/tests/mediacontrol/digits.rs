@@ -4,7 +4,7 @@ use ringbridge_tests::virtual_time::Voice;
 use serde_json::{Value, json};
 
 use crate::rig::{Leg, Rig};
-use crate::row::Row;
+use crate::row::{Plain, Row};
 
 /// What is in the buffer, the conditions of a GatherDigits, what is pressed then, its condition and `Digits`, what a
 /// second GatherDigits of one digit finds at once (`None`: nothing).
@@ -75,7 +75,7 @@ pub(crate) fn rows() -> Vec<Row> {
             assert_eq!(event, ("maxdigits".to_owned(), "12".to_owned()));
         })
     });
-    let rows: [(&str, fn(&mut Rig)); 10] = [
+    let rows: [Plain; 10] = [
         ("a_stopped_play_leaves_its_digit_to_the_gather", play_then_gather),
         ("a_pause_of_2_s_starts_a_pattern_anew", pattern_restarts),
         ("a_pause_before_the_gather_does_not", pattern_in_buffer),

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::http::{Case, Script};
 use crate::load::nothing_in_use;
 use crate::rig::{Leg, Rig, text};
-use crate::row::Row;
+use crate::row::{Plain, Row};
 
 pub(crate) const REAL: &[Case] = &[
     ("hostile::a_subscriber_that_never_reads", never_reads),
@@ -76,7 +76,7 @@ pub(crate) fn rows() -> Vec<Row> {
             })
         })
     });
-    let rows: [(&str, fn(&mut Rig)); 14] = [
+    let rows: [Plain; 14] = [
         ("unknown_parameters_are_ignored", unknown_parameters),
         ("long_texts", long_texts),
         ("a_prompt_behind_a_symlink_out", symlink_out),

@@ -5,7 +5,7 @@ use ringbridge_tests::audio;
 use serde_json::{Value, json};
 
 use crate::rig::{Leg, Rig, text};
-use crate::row::Row;
+use crate::row::{Plain, Row};
 
 /// Files that exist (path below the base, frequency), application and locale, the prompt, what is heard.
 type Case =
@@ -71,7 +71,7 @@ pub(crate) fn rows() -> Vec<Row> {
             })
         })
     });
-    let rows: [(&str, fn(&mut Rig)); 11] = [
+    let rows: [Plain; 11] = [
         ("three_prompts_without_a_gap", three),
         ("formats_may_be_mixed", mixed),
         ("a_headerless_prompt_is_ulaw_at_8_kHz", headerless),

@@ -4,10 +4,10 @@ use ringbridge_control::config::Config;
 use serde_json::{Value, json};
 
 use crate::rig::{Leg, Rig, Used};
-use crate::row::Row;
+use crate::row::{Plain, Row};
 
 pub(crate) fn rows() -> Vec<Row> {
-    let rows: [(&str, fn(&mut Rig)); 9] = [
+    let rows: [Plain; 9] = [
         ("worked_example_1_one_idle", |rig| {
             rig.connect();
             assert_eq!(rig.used(), Used::new(1, 0, 0, 0));

@@ -259,8 +259,7 @@ impl Rig {
         params["MediaTxIP"] = address.ip().to_string().into();
         params["MediaTxPort"] = address.port().into();
         let results = self.ok("CreateConnection", params);
-        let leg = Leg { id: text(&results["ConnectionId"]), phone, rx: rx(&results) };
-        leg
+        Leg { id: text(&results["ConnectionId"]), phone, rx: rx(&results) }
     }
 
     /// A new connection whose phone sends this from now on.

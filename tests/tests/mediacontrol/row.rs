@@ -4,6 +4,9 @@ use ringbridge_control::config::Config;
 
 use crate::rig::Rig;
 
+/// What a row does on a server as it is by default, by name.
+pub(crate) type Plain = (&'static str, fn(&mut Rig));
+
 /// A row.
 pub(crate) struct Row {
     /// `module::what`.

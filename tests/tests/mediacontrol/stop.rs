@@ -4,10 +4,10 @@ use ringbridge_tests::virtual_time::Voice;
 use serde_json::json;
 
 use crate::rig::{Leg, Rig, text};
-use crate::row::Row;
+use crate::row::{Plain, Row};
 
 pub(crate) fn rows() -> Vec<Row> {
-    let rows: [(&str, fn(&mut Rig)); 13] = [
+    let rows: [Plain; 13] = [
         ("one_of_two_is_named", one_of_two),
         ("all_of_three", all_of_three),
         ("events_stand_before_the_response", events_first),
