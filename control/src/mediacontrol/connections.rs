@@ -88,7 +88,7 @@ pub(super) async fn take_out(cx: &Cx, connection: &str, conference: &str) -> Res
     let _turn = connection.lane.last_turn().await;
     let params = json!({"connection_id": connection.native, "conference_id": conference.native});
     let told = cx.native("connection.delete", params, Context::Connect).await?;
-    Ok(effect(cx, &told, &[connection.clone()]))
+    Ok(effect(cx, &told, std::slice::from_ref(&connection)))
 }
 
 async fn release(cx: &Cx, id: &str) -> Result<Results, Fault> {
@@ -105,7 +105,7 @@ async fn release(cx: &Cx, id: &str) -> Result<Results, Fault> {
     let told = deleted?;
     // Its end is known by its event; should that be late, the id is gone all the same.
     cx.mc.ids.remove_connection(&connection.native, false);
-    Ok(effect(cx, &told, &[Rc::clone(&connection)]))
+    Ok(effect(cx, &told, std::slice::from_ref(&connection)))
 }
 
 async fn dissolve(cx: &Cx, id: &str) -> Result<Results, Fault> {
