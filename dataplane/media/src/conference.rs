@@ -251,9 +251,11 @@ fn collect(
     } else {
         participant.talk.look(frame)
     };
-    let Media { operations, frame, .. } = media.as_mut();
-    let loud = participant.talk.is_loud();
-    run_each(operations, false, target, digits, out, |operation| operation.listen(loud, frame));
+    if media.runs_any() {
+        let Media { operations, frame, .. } = media.as_mut();
+        let loud = participant.talk.is_loud();
+        run_each(operations, false, target, digits, out, |operation| operation.listen(loud, frame));
+    }
     if participant.role == Role::Monitor {
         return;
     }
