@@ -18,6 +18,7 @@ mod events;
 pub mod http;
 pub mod ids;
 pub mod lanes;
+mod legacy;
 pub mod log;
 mod media;
 pub mod native;
@@ -148,6 +149,10 @@ impl MediaControl {
         let Some(mc) = self.own.upgrade() else {
             return self.failure(&Fault::new(Code::ServerInactive, "the server has ended"));
         };
+        if let Some(older) = legacy::action(&request.action) {
+            let older = older.to_owned();
+            return legacy::call(self, &older, request).await;
+        }
         let Some(action) = Action::by_name(&request.action) else {
             return self.failure(&Fault::new(Code::UnknownCommand, format!("no such action: {}", request.action)));
         };

@@ -485,6 +485,40 @@ fn modify_says_when_nothing_is_different() {
 }
 
 #[test]
+fn the_older_namespace_has_other_names_for_the_same() {
+    run(async |rig| {
+        let call = |name: &str| format!("Metreos.Providers.MediaServer.{name}");
+        let code = async |name: &str, params: Value| {
+            rig.call(&call(name), params).await.results["resultCode"].as_str().map(str::to_owned)
+        };
+        let half = rig.call(&call("CreateConnection"), json!({"remoteIp": "0", "remotePort": 0})).await;
+        assert_eq!(half.results["resultCode"], "0", "{half:?}");
+        let id = half.results["connectionId"].as_str().expect("an id").to_owned();
+        assert!(half.results.contains_key("ipAddress") && half.results.contains_key("port"), "{half:?}");
+        let full = json!({"connectionId": id, "remoteIp": "192.0.2.1", "remotePort": "4000"});
+        assert_eq!(code("CreateConnection", full).await.as_deref(), Some("0"), "completed");
+        let moved = json!({"connectionId": id, "remoteIp": "192.0.2.2", "remotePort": "4000"});
+        assert_eq!(code("CreateConnection", moved).await.as_deref(), Some("0"), "changed");
+        assert_eq!(rig.fake.count("connection.modify"), 2);
+        let room = json!({"conferenceId": 0, "connectionId": id});
+        let room = rig.call(&call("CreateConnectionConference"), room).await;
+        let conference = room.results["conferenceId"].as_str().expect("an id").to_owned();
+        let both = json!({"connectionId": id, "conferenceId": conference, "filename": "a.wav"});
+        let played = rig.call(&call("PlayAnnouncement"), both.clone()).await;
+        assert_eq!(
+            (&played.results["resultCode"], &played.results["connectionId"]),
+            (&json!("1"), &json!(id)),
+            "{played:?}"
+        );
+        drop(played);
+        assert_eq!(code("MuteConferenceConnection", both.clone()).await.as_deref(), Some("0"));
+        assert_eq!(code("StopMediaOperation", json!({"connectionId": id})).await.as_deref(), Some("0"));
+        assert_eq!(code("JoinConference", both).await.as_deref(), Some("21"), "not of that namespace");
+        assert_eq!(code("DeleteConnection", json!({"connectionId": id})).await.as_deref(), Some("0"));
+    });
+}
+
+#[test]
 fn delete_has_three_forms() {
     run(async |rig| {
         let (one, other) = (rig.connection().await, rig.connection().await);
