@@ -24,6 +24,7 @@ pub mod metrics;
 pub mod openrpc;
 pub mod placement;
 pub mod ports;
+pub mod preparing;
 pub mod proto;
 pub mod quota;
 pub mod registry;

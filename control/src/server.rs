@@ -38,6 +38,7 @@ use crate::mediacontrol::{self, MediaControl};
 use crate::metrics;
 use crate::placement::Placement;
 use crate::ports::PortPool;
+use crate::preparing::Preparing;
 use crate::proto::RpcError;
 use crate::quota::Quota;
 use crate::registry::{Ended, OperationEntry, RecordingEntry, Registry, utility_id};
@@ -65,6 +66,8 @@ pub struct Server {
     pub quota: Quota,
     /// The order of commands that name one id.
     pub tickets: Tickets,
+    /// Starts whose prompts are not ready yet.
+    pub preparing: Preparing,
     /// Clients and their events.
     pub hub: Hub,
     /// Prompts and recordings.
@@ -254,6 +257,7 @@ impl Server {
             quota: Quota::new(&config.quota),
             ports: PortPool::new(config.ports, config.addresses()),
             tickets: Tickets::default(),
+            preparing: Preparing::default(),
             hub: Hub::default(),
             files,
             placement: RefCell::new(Placement::new(shards)),

@@ -111,6 +111,8 @@ pub struct PlaylistSpec {
     pub headerless: HeaderlessFormat,
     /// Where playing begins in the first prompt, in milliseconds. At or past its end the prompt is left out.
     pub start_ms: u32,
+    /// A name that is nowhere is an error instead of a text.
+    pub files_only: bool,
 }
 
 impl PlaylistSpec {
@@ -309,7 +311,7 @@ impl MediaFiles {
             let first = index == 0;
             let opened = answer.await.map_err(|_| ending(source.name()))?;
             let prompt = match (opened, source) {
-                (Err(FileError::NotFound { .. }), PromptSource::Named { text, locale, .. }) => {
+                (Err(FileError::NotFound { .. }), PromptSource::Named { text, locale, .. }) if !spec.files_only => {
                     let start_ms = if first { spec.start_ms } else { 0 };
                     self.speak(text, locale.as_deref(), start_ms, &mut port).await?
                 }

@@ -214,10 +214,14 @@ impl Directory {
         draft.push(".new");
         self.remove(&draft);
         let mut file = self.create_new(&draft)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        rustix::fs::renameat(&self.descriptor, &draft, &self.descriptor, name)?;
-        Ok(())
+        let written = file
+            .write_all(content)
+            .and_then(|()| file.sync_all())
+            .and_then(|()| Ok(rustix::fs::renameat(&self.descriptor, &draft, &self.descriptor, name)?));
+        if written.is_err() {
+            self.remove(&draft);
+        }
+        written
     }
 
     /// Removes the file `name` if there is one.

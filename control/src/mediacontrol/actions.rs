@@ -85,7 +85,7 @@ pub const CODECS: &[&str] = &["G711u", "G711a", "G723", "G729"];
 /// Formats of audio files.
 pub const FORMATS: &[&str] = &["wav", "vox"];
 /// Encodings of audio files.
-pub const ENCODINGS: &[&str] = &["ulaw", "alaw", "pcm", "adpcm", "g726"];
+pub const ENCODINGS: &[&str] = &["ulaw", "alaw", "pcm", "adpcm"];
 /// How an adjustment is meant.
 pub const ADJUSTMENTS: &[&str] = &["absolute", "relative", "toggle"];
 /// What is done with a grammar.
@@ -141,7 +141,7 @@ const DIGIT_CONDITIONS: &[Param] = &[
 ];
 const FILE: &[Param] = &[
     optional("AudioFileSampleRate", Type::UInt, "kHz: 6, 8, 11"),
-    optional("AudioFileSampleSize", Type::UInt, "bits: 2, 4, 8, 16"),
+    optional("AudioFileSampleSize", Type::UInt, "bits: 4, 8, 16"),
     optional("AudioFileEncoding", Type::Choice(ENCODINGS), ""),
 ];
 const STATE: &[Param] = &[optional("State", Type::Text, "returned with the event")];

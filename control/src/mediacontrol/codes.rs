@@ -190,7 +190,8 @@ impl Fault {
                 Context::Attribute | Context::Operation | Context::Digits => Code::ResourceUnavailable,
             },
             ErrorKind::Draining => Code::ServerInactive,
-            ErrorKind::IoError if context == Context::Operation => Code::FileIo,
+            // What goes wrong before anything is played or recorded is the opening.
+            ErrorKind::IoError if context == Context::Operation => Code::FileOpen,
             ErrorKind::IoError | ErrorKind::ShardFailed => Code::DeviceError,
         };
         let low_bitrate = data["reason"] == Reason::CoderUnavailable.number();
@@ -260,7 +261,7 @@ mod tests {
             (ErrorKind::FileUnsupported, 27, 27),
             (ErrorKind::NotConnected, 16, 16),
             (ErrorKind::Draining, 5, 5),
-            (ErrorKind::IoError, 7, 31),
+            (ErrorKind::IoError, 7, 30),
             (ErrorKind::ShardFailed, 7, 7),
             (ErrorKind::Internal, 6, 6),
             (ErrorKind::InvalidParams, 27, 27),

@@ -4,12 +4,16 @@ use std::rc::Rc;
 
 use serde_json::{Map, Value, json};
 
+use tokio::time::timeout;
+
 use super::codes::{Code, Context, Fault, Reason};
 use super::connect::{Given, Outcome, connect};
 use super::effect::effect;
 use super::ids::{Connection, Ids};
+use super::lanes::Turn;
 use super::media::{Media, Status, capabilities};
 use super::{Cx, Results};
+use crate::preparing::PATIENCE;
 
 pub(super) async fn reserve(cx: &Cx) -> Result<Results, Fault> {
     let (engine, media) = (cx.engine()?, Media::read(&cx.params)?);
@@ -96,7 +100,7 @@ async fn release(cx: &Cx, id: &str) -> Result<Results, Fault> {
     connection.lane.open()?;
     // Nothing that comes after this is taken; what came before is answered first.
     connection.lane.set_deleting(true);
-    let _turn = connection.lane.last_turn().await;
+    let _turn = turn_of_delete(cx, &connection).await;
     let params = json!({"connection_id": connection.native});
     let deleted = cx.native("connection.delete", params, Context::Connect).await;
     if deleted.is_err() {
@@ -106,6 +110,16 @@ async fn release(cx: &Cx, id: &str) -> Result<Results, Fault> {
     // Its end is known by its event; should that be late, the id is gone all the same.
     cx.mc.ids.remove_connection(&connection.native, false);
     Ok(effect(cx, &told, std::slice::from_ref(&connection)))
+}
+
+/// Waits for what came before, as long as that does not wait itself for a text to be rendered.
+async fn turn_of_delete(cx: &Cx, connection: &Connection) -> Turn {
+    loop {
+        match timeout(PATIENCE, connection.lane.last_turn()).await {
+            Ok(turn) => return turn,
+            Err(_) => cx.mc.native.give_up(&connection.native),
+        }
+    }
 }
 
 async fn dissolve(cx: &Cx, id: &str) -> Result<Results, Fault> {
@@ -119,7 +133,7 @@ async fn dissolve(cx: &Cx, id: &str) -> Result<Results, Fault> {
     }
     let mut turns = Vec::new();
     for member in &members {
-        turns.push(member.lane.last_turn().await);
+        turns.push(turn_of_delete(cx, member).await);
     }
     let params = json!({"conference_id": conference.native});
     let deleted = cx.native("connection.delete", params, Context::Connect).await;

@@ -24,6 +24,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout, timeout_at};
 
+use super::CONTEXT_BYTES_MAX;
 use super::codes::{Code, Fault};
 use super::log::{Batch, Log, Subscriber};
 use super::native::Announce;
@@ -82,7 +83,11 @@ async fn answer(mc: &Rc<MediaControl>, request: Request<Incoming>, peer: SocketA
     }
     let path = request.uri().path().to_owned();
     let Some(rest) = path.strip_prefix("/MediaControl") else { return not_found() };
-    let rest = rest.strip_prefix('/').unwrap_or(rest);
+    let rest = match rest.strip_prefix('/') {
+        Some(rest) => rest,
+        None if rest.is_empty() => rest,
+        None => return not_found(),
+    };
     let segments: Vec<&str> = rest.split('/').collect();
     let method = request.method().clone();
     match (segments.as_slice(), method) {
@@ -134,6 +139,9 @@ async fn events(mc: &Rc<MediaControl>, request: &Request<Incoming>) -> Response<
     else {
         return fault(StatusCode::BAD_REQUEST, "after and wait are whole numbers");
     };
+    if routing_guid.len() > CONTEXT_BYTES_MAX {
+        return fault(StatusCode::BAD_REQUEST, "routingGuid is too long");
+    }
     let after = after.unwrap_or_default();
     let Some(log) = mc.logs().open(routing_guid) else {
         return fault(StatusCode::SERVICE_UNAVAILABLE, "too many scripts");
@@ -208,6 +216,9 @@ async fn subscription(mc: &Rc<MediaControl>, request: Request<Incoming>) -> Resp
         in_body.or_else(|| in_query.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone()))
     };
     let routing_guid = member("routingGuid").unwrap_or_default();
+    if routing_guid.len() > CONTEXT_BYTES_MAX {
+        return fault(StatusCode::BAD_REQUEST, "routingGuid is too long");
+    }
     if removes {
         return match webhook::remove(mc, &routing_guid) {
             true => json_reply(StatusCode::OK, &json!({})),
@@ -216,7 +227,7 @@ async fn subscription(mc: &Rc<MediaControl>, request: Request<Incoming>) -> Resp
     }
     let Some(url) = member("url") else { return fault(StatusCode::BAD_REQUEST, "url has to be given") };
     let digits = body["digits"] == true || member("digits").as_deref() == Some("true");
-    let after = body["after"].as_u64().unwrap_or_default();
+    let after = body["after"].as_u64().or_else(|| member("after")?.parse().ok()).unwrap_or_default();
     match webhook::register(mc, &routing_guid, &url, digits, after) {
         Ok(()) => json_reply(StatusCode::OK, &json!({"routingGuid": routing_guid, "url": url})),
         Err(webhook::Refused::NotAllowed) => {
@@ -298,13 +309,19 @@ async fn read_body(request: Request<Incoming>) -> Result<Bytes, Box<Response<Rep
 
 /// Whoever is on this machine needs no token; everybody else needs the one configured.
 fn is_authorised<T>(mc: &MediaControl, request: &Request<T>, peer: SocketAddr) -> bool {
-    if peer.ip().to_canonical().is_loopback() {
+    // What a proxy passes on, or a web page asks for, comes from this machine without being of it.
+    let is_own =
+        peer.ip().to_canonical().is_loopback() && !FOREIGN.iter().any(|name| request.headers().contains_key(*name));
+    if is_own {
         return true;
     }
     let Some(token) = &mc.config().token else { return false };
     let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     given.and_then(|given| given.strip_prefix("Bearer ")).is_some_and(|given| same(given.trim(), &token.0))
 }
+
+/// Headers of requests that others have made.
+const FOREIGN: &[&str] = &["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via", "origin"];
 
 /// Compares in a time that depends on the lengths only.
 fn same(one: &str, other: &str) -> bool {
@@ -323,7 +340,7 @@ fn query(text: &str) -> Vec<(String, String)> {
 }
 
 /// Undoes percent encoding; what is none stays as it is.
-fn decode(text: &str) -> String {
+pub(super) fn decode(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;

@@ -220,11 +220,20 @@ impl Ids {
 
     /// The connections of a script.
     pub fn connections_of(&self, routing_guid: &str) -> Vec<Rc<Connection>> {
+        self.all_of(routing_guid, false)
+    }
+
+    /// What stands for a script's operations on conferences.
+    pub fn utilities_of(&self, routing_guid: &str) -> Vec<Rc<Connection>> {
+        self.all_of(routing_guid, true)
+    }
+
+    fn all_of(&self, routing_guid: &str, utility: bool) -> Vec<Rc<Connection>> {
         let connections = self.connections.borrow();
         let mut own: Vec<_> = connections
             .by_id
             .values()
-            .filter(|connection| connection.routing_guid == routing_guid && !connection.utility)
+            .filter(|connection| connection.routing_guid == routing_guid && connection.utility == utility)
             .cloned()
             .collect();
         own.sort_unstable_by_key(|connection| connection.id);

@@ -64,6 +64,11 @@ pub struct Subscriber {
 }
 
 impl EventLogs {
+    /// No logs yet. Numbers begin after `floor`, which no earlier life of the server has reached.
+    pub fn new(floor: u64) -> Rc<Self> {
+        Rc::new(Self { floor: Cell::new(floor), ..Self::default() })
+    }
+
     /// The log of a script, made if there is none; `None` if there are too many.
     pub fn open(self: &Rc<Self>, routing_guid: &str) -> Option<Rc<Log>> {
         let mut logs = self.logs.borrow_mut();
@@ -203,6 +208,9 @@ impl Log {
     /// Its script has ended: nobody is missed any more.
     pub fn end_script(&self) {
         self.lost.set(None);
+        if !self.is_subscribed() {
+            self.wants_digits.set(false);
+        }
     }
 
     /// Whether a subscriber has asked for GotMediaDigits.
@@ -225,7 +233,6 @@ impl Drop for Subscriber {
         log.touched.set(Instant::now());
         if log.subscribers.get() == 0 {
             log.lost.set(Some(Instant::now()));
-            log.wants_digits.set(false);
         }
         log.changed.notify_waiters();
     }
@@ -316,7 +323,7 @@ mod tests {
             drop(one);
             assert_eq!(log.lost(), None);
             drop(other);
-            assert!(log.lost().is_some() && !log.wants_digits());
+            assert!(log.lost().is_some() && log.wants_digits(), "digits pressed between two polls are kept");
             let again = log.subscribe(false);
             assert_eq!(log.lost(), None);
             drop(again);

@@ -1,6 +1,6 @@
 //! Addresses, codecs and frame sizes as connect actions give them.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use serde_json::{Map, Value, json};
 
@@ -202,7 +202,10 @@ impl Media {
         let ptime_now = now.0["ptime_ms"].as_u64().and_then(|ptime| u32::try_from(ptime).ok());
         let kept = ptime_now.filter(|ptime| tx.frames_ms.contains(ptime) || tx == tx_now);
         set("ptime_ms", self.tx_frame_ms.or(kept).unwrap_or(tx.frames_ms[0]).into());
-        if let Some(direction) = self.direction() {
+        let many_now = now.0["remote"].as_str().and_then(|text| text.parse::<SocketAddr>().ok());
+        let was_many = many_now.is_some_and(|remote| remote.ip().is_multicast());
+        let both_ways = (was_many && self.remote.is_some()).then_some("sendrecv");
+        if let Some(direction) = self.direction().or(both_ways) {
             set("direction", direction.into());
         }
         if self.remote.is_some_and(|(ip, _)| ip.is_multicast()) && change.contains_key("remote") {

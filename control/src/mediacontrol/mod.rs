@@ -136,7 +136,8 @@ impl MediaControl {
             ids: Ids::new(config.mms_id, since_epoch),
             config,
             native,
-            logs: Rc::default(),
+            // Above what an earlier life of this server can have reached.
+            logs: EventLogs::new(u64::try_from(since_epoch.as_millis()).unwrap_or_default()),
             hooks: RefCell::default(),
             own: own.clone(),
         })
@@ -240,12 +241,24 @@ impl MediaControl {
         if let Some(log) = self.logs.get(routing_guid) {
             log.end_script();
         }
+        webhook::end(self, routing_guid);
         if !self.config.sandbox || routing_guid.is_empty() {
             return Vec::new();
         }
+        for utility in self.ids.utilities_of(routing_guid) {
+            // What it plays to or records of a conference of somebody else.
+            let params = json!({"connection_id": utility.native, "block": false});
+            let (result, _announce) = self.native.call("operation.stop", params).await;
+            if let Err(error) = result {
+                tracing::debug!(%error, connection = utility.id, "was not there to be stopped");
+            }
+        }
         let mut deleted = Vec::new();
-        for connection in self.ids.connections_of(routing_guid) {
+        let connections = self.ids.connections_of(routing_guid);
+        for connection in &connections {
             connection.lane.set_deleting(true);
+        }
+        for connection in connections {
             let params = json!({"connection_id": connection.native});
             let (result, _announce) = self.native.call("connection.delete", params).await;
             match result {
@@ -269,7 +282,12 @@ impl MediaControl {
     /// Ends the script if its subscriber stays away for too long. To be called when one may have been lost.
     pub fn watch_for_loss(&self, routing_guid: &str) {
         let (Some(mc), Some(log)) = (self.own.upgrade(), self.logs.get(routing_guid)) else { return };
-        let Some(lost) = log.lost().filter(|_| self.config.sandbox && !routing_guid.is_empty()) else { return };
+        if !self.config.sandbox || routing_guid.is_empty() {
+            // Nobody is missed.
+            log.end_script();
+            return;
+        }
+        let Some(lost) = log.lost() else { return };
         let grace = Duration::from_millis(u64::from(self.config.sandbox_grace_ms));
         spawn_local(async move {
             sleep_until(lost + grace).await;

@@ -16,6 +16,9 @@ pub(crate) trait Native {
     /// Tells the clients of the control socket of an event of this adapter.
     fn publish(&self, event: &Value);
 
+    /// Gives up what is to be started on a connection and is not ready yet.
+    fn give_up(&self, connection: &str);
+
     /// Whether a connection with a low-bitrate codec could be made now.
     fn low_bitrate_free(&self) -> bool;
 }

@@ -4,6 +4,8 @@ use std::rc::Rc;
 
 use serde_json::{Map, Value, json};
 
+use crate::files::Container;
+
 use super::actions::{ADJUSTMENTS, ENCODINGS, FORMATS};
 use super::codes::{Code, Context, Fault};
 use super::effect::effect;
@@ -29,8 +31,11 @@ pub(super) async fn play(cx: &Cx) -> Result<Results, Fault> {
 pub(super) async fn seek_and_play(cx: &Cx) -> Result<Results, Fault> {
     let target = target(cx)?;
     let prompt = cx.params.required("Prompt")?;
+    if Container::of_path(&prompt) == Some(Container::Vox) {
+        return Err(Fault::value(format!("Prompt: {prompt} is a VOX file; only WAV files are sought in")));
+    }
     let start_ms = cx.params.uint("SeekPosition")?.unwrap_or_default().min(DAY_MS);
-    start_play(cx, target, json!({"kind": "play", "prompts": [prompt], "start_ms": start_ms})).await
+    start_play(cx, target, json!({"kind": "play", "prompts": [prompt], "spoken": false, "start_ms": start_ms})).await
 }
 
 async fn start_play(cx: &Cx, target: Asked, mut params: Value) -> Result<Results, Fault> {
@@ -119,7 +124,7 @@ pub(super) async fn record(cx: &Cx) -> Result<Results, Fault> {
 }
 
 pub(super) async fn gather_digits(cx: &Cx) -> Result<Results, Fault> {
-    if cx.params.has("ConferenceId") {
+    if cx.params.id("ConferenceId")?.is_some() {
         return Err(Fault::parameters("digits are gathered from a connection, not from a conference"));
     }
     let target = Asked::Connection(cx.params.required_id("ConnectionId")?);
@@ -321,8 +326,8 @@ fn format(cx: &Cx, params: &mut Value) -> Result<(), Fault> {
         params["sample_rate_hz"] = hz.into();
     }
     if let Some(bits) = cx.params.positive("AudioFileSampleSize")? {
-        if ![2, 4, 8, 16].contains(&bits) {
-            return Err(Fault::value(format!("AudioFileSampleSize: {bits} is none of 2, 4, 8, 16")));
+        if ![4, 8, 16].contains(&bits) {
+            return Err(Fault::value(format!("AudioFileSampleSize: {bits} is none of 4, 8, 16")));
         }
         params["bits"] = bits.into();
     }

@@ -3,6 +3,7 @@
 use std::rc::{Rc, Weak};
 use std::time::{Duration, SystemTime};
 
+use ringbridge_media::id::ConnectionId;
 use serde_json::{Value, json};
 use tokio::task::spawn_local;
 
@@ -12,6 +13,7 @@ use crate::methods::{self, Call};
 use crate::proto::{ErrorKind, RpcError};
 use crate::quota::Class;
 use crate::server::Server;
+use crate::tickets::Key;
 
 use super::native::{Announce, Answering, Native};
 use super::{MediaControl, Request};
@@ -39,6 +41,12 @@ impl Native for InProcess {
         let mut told = event.clone();
         told["name"] = event["event"].clone();
         server.hub.publish(EventKind::MediaControl, told);
+    }
+
+    fn give_up(&self, connection: &str) {
+        if let (Some(server), Some(id)) = (self.server.upgrade(), ConnectionId::parse(connection)) {
+            server.preparing.give_up(Key::Connection(id));
+        }
     }
 
     fn low_bitrate_free(&self) -> bool {

@@ -61,6 +61,10 @@ impl Native for Shared {
         self.0.published.borrow_mut().push(event.clone());
     }
 
+    fn give_up(&self, _connection: &str) {
+        // Nothing here is waited for.
+    }
+
     fn low_bitrate_free(&self) -> bool {
         false
     }
@@ -694,8 +698,8 @@ fn operations_are_started_with_what_was_asked() {
         check(
             "SeekAndPlay",
             json!({"Prompt": "a.wav", "SeekPosition": 250}),
-            json!({"kind": "play", "prompts": ["a.wav"], "start_ms": 250, "timeout_ms": 600_000, "locale": "en-US",
-                "isolate": true}),
+            json!({"kind": "play", "prompts": ["a.wav"], "spoken": false, "start_ms": 250, "timeout_ms": 600_000,
+                "locale": "en-US", "isolate": true}),
         )
         .await;
         check(

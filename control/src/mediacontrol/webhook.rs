@@ -15,13 +15,16 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::gate::Gate;
 
 use super::MediaControl;
-use super::http::{BATCH_MAX, Watched, batch_value};
+use super::http::{BATCH_MAX, Watched, batch_value, decode};
 use super::log::Log;
 
 /// A script's subscription. Deliveries end when its gate opens.
 #[derive(Debug)]
 pub(super) struct Hook {
+    /// Opens when nothing more is to be posted.
     ended: Gate,
+    /// Opens when the script has ended: what is there is posted, then no more.
+    last: Gate,
 }
 
 /// Why a subscription is not taken.
@@ -45,7 +48,7 @@ pub(super) fn register(
 ) -> Result<(), Refused> {
     let uri: Uri = url.parse().map_err(|_| Refused::NotAnAddress)?;
     // A path that climbs is not below its prefix, whoever resolves it.
-    if uri.scheme_str() != Some("http") || uri.host().is_none() || uri.path().split('/').any(|part| part == "..") {
+    if uri.scheme_str() != Some("http") || uri.host().is_none() || climbs(uri.path()) {
         return Err(Refused::NotAnAddress);
     }
     if !mc.config().webhooks.iter().any(|prefix| url.starts_with(prefix.as_str())) {
@@ -56,24 +59,36 @@ pub(super) fn register(
     }
     let log = mc.logs().open(routing_guid).ok_or(Refused::TooMany)?;
     let subscriber = Watched::new(mc, &log, digits);
-    let ended = Gate::default();
-    let before = mc.hooks.borrow_mut().insert(routing_guid.to_owned(), Hook { ended: ended.clone() });
+    let (ended, last) = (Gate::default(), Gate::default());
+    let hook = Hook { ended: ended.clone(), last: last.clone() };
+    let before = mc.hooks.borrow_mut().insert(routing_guid.to_owned(), hook);
     if let Some(before) = before {
         before.ended.open();
     }
     let mc = Rc::clone(mc);
     spawn_local(async move {
-        let gave_up = tokio::select! {
-            () = deliver(&log, &uri, after) => true,
+        let over = tokio::select! {
+            delivered = deliver(&log, &uri, after, &last) => {
+                if !delivered {
+                    let routing_guid = &log.routing_guid;
+                    tracing::warn!(routing_guid, url = %uri, "events can't be delivered: subscription ended");
+                }
+                true
+            }
+            // Another one is in its place, or none is wanted.
             () = ended.wait() => false,
         };
-        if gave_up {
-            tracing::warn!(routing_guid = log.routing_guid, url = %uri, "events can't be delivered: subscription ended");
+        if over && !ended.is_open() {
             mc.hooks.borrow_mut().remove(&log.routing_guid);
         }
         drop(subscriber);
     });
     Ok(())
+}
+
+/// Whether a path has a part that leads upwards, written out or encoded.
+fn climbs(path: &str) -> bool {
+    decode(path).split(['/', '\\']).any(|part| part == "..")
 }
 
 /// Ends a script's subscription; `false` if there is none.
@@ -85,13 +100,26 @@ pub(super) fn remove(mc: &MediaControl, routing_guid: &str) -> bool {
     hook.is_some()
 }
 
-/// Delivers events until that has failed for too long.
-async fn deliver(log: &Rc<Log>, uri: &Uri, mut after: u64) {
+/// A script has ended: its subscription ends when what is there has been posted.
+pub(super) fn end(mc: &MediaControl, routing_guid: &str) {
+    if let Some(hook) = mc.hooks.borrow().get(routing_guid) {
+        hook.last.open();
+    }
+}
+
+/// Delivers events until `last` is open and all have been posted; `false` if that has failed for too long.
+async fn deliver(log: &Rc<Log>, uri: &Uri, mut after: u64, last: &Gate) -> bool {
     loop {
         let changed = log.changed.notified();
         let batch = log.read(after, BATCH_MAX);
         if batch.events.is_empty() && batch.missed == 0 {
-            changed.await;
+            if last.is_open() {
+                return true;
+            }
+            tokio::select! {
+                () = changed => {}
+                () = last.wait() => {}
+            }
             continue;
         }
         let body = Bytes::from(batch_value(&log.routing_guid, &batch).to_string());
@@ -104,7 +132,7 @@ async fn deliver(log: &Rc<Log>, uri: &Uri, mut after: u64) {
                 Err(_) => tracing::debug!(url = %uri, "no answer in time: events are posted again"),
             }
             if begun.elapsed() + pause > GIVE_UP {
-                return;
+                return false;
             }
             sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);

@@ -324,7 +324,7 @@ pub(super) async fn delete(call: &Call, given: Value) -> Result<Value, RpcError>
 /// Carries out a `DeleteConference`.
 pub(super) async fn dissolve(call: &Call, id: ConferenceId, keep_connections: bool) -> Result<Value, RpcError> {
     let ticket = call.ticket(&[Key::Conference(id)]);
-    ticket.turn().await;
+    call.server.preparing.turn_of_stop(&ticket, Key::Conference(id)).await;
     call.conference(id, |_| ())?;
     let command = Command::DeleteConference { id, keep_connections };
     let concern = Concern::Dissolution(id);

@@ -1,7 +1,7 @@
 //! `connection.*`
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ringbridge_media::command::{CodecKind, Command, ConnectionChange, ConnectionSpec, DigitSource, Direction};
 use ringbridge_media::digits::Digits;
@@ -426,7 +426,7 @@ pub(super) async fn delete(call: &Call, given: Value) -> Result<Value, RpcError>
 
 async fn release(call: &Call, id: ConnectionId) -> Result<Value, RpcError> {
     let ticket = call.ticket(&[Key::Connection(id)]);
-    ticket.turn().await;
+    call.server.preparing.turn_of_stop(&ticket, Key::Connection(id)).await;
     let shard = call.connection(id, |entry| entry.shard)?;
     let answer = call.send(ticket, shard, Command::DeleteConnection { id })?.answer().await?;
     let deleted = call.settle_deleted(&answer, None).await;
@@ -490,7 +490,8 @@ fn endpoint(
 ) -> Result<Option<SocketAddr>, RpcError> {
     let Some(remote) = remote else { return Ok(None) };
     let wrong = |message| Err(RpcError::invalid_param(param, format!("{param}: {remote} {message}")));
-    if remote.port() == 0 || remote.ip().is_unspecified() {
+    let broadcast = remote.ip() == IpAddr::V4(Ipv4Addr::BROADCAST);
+    if remote.port() == 0 || remote.ip().is_unspecified() || broadcast {
         return wrong("is no address of one endpoint");
     }
     if remote.ip().is_multicast() && !sends_only {

@@ -47,7 +47,8 @@ fn a_call_by_the_control_socket() {
     let stopping = client.send("MediaControl.StopMediaOperation", stop);
     let ended = client.event("mediacontrol");
     assert_eq!(client.answer(stopping)["result"]["branch"], "Success");
-    assert_eq!((&ended["name"], &ended["sequence"]), (&json!("Metreos.MediaControl.GatherDigits_Complete"), &json!(1)));
+    assert_eq!(ended["name"], "Metreos.MediaControl.GatherDigits_Complete");
+    assert!(ended["sequence"].is_u64());
     assert_eq!(ended["params"]["TerminationCondition"], "userstop");
     assert_eq!((&ended["params"]["State"], &ended["params"]["OperationId"]), (&json!("mine"), &started["OperationId"]));
     act(&mut client, "DeleteConnection", json!({"ConnectionId": id}), "Success");

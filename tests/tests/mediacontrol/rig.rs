@@ -191,7 +191,7 @@ impl Rig {
         Flight(self.server.begin(async move {
             let response = media.call(request).await;
             // Read before the response lets events out that have to come after it.
-            let events_before = media.logs().get(&guid).map_or(0, |log| log.read(0, usize::MAX).last);
+            let events_before = media.logs().get(&guid).map_or(0, |log| log.read(0, usize::MAX).events.len() as u64);
             let value = response.to_value();
             Response {
                 branch: text(&value["branch"]),

@@ -72,7 +72,7 @@ fn what_is_recorded_in_any_format_is_played_again() {
         let path = record(&fixture, spec.clone(), &samples);
         // The format of a VOX file comes from its manifest, not from this.
         let headerless = HeaderlessFormat { encoding: Encoding::Pcm, sample_rate_hz: 8000, bits: 16 };
-        let play = PlaylistSpec { prompts: vec![named(&case)], headerless, start_ms: 0 };
+        let play = PlaylistSpec { prompts: vec![named(&case)], headerless, start_ms: 0, ..PlaylistSpec::default() };
         let played = open(&fixture, &play);
         assert!(played.len().abs_diff(samples.len()) <= 2, "{case}: {} samples", played.len());
         let (amplitude, rest) = judge(&played[400..4400], TONE_HZ);
@@ -190,7 +190,7 @@ fn vox_without_a_manifest_is_read_as_the_play_says() {
     fixture.put("p.VOX", &words);
     let play = |headerless| {
         let prompts = vec![PromptSource::File("p.VOX".to_owned())];
-        open(&fixture, &PlaylistSpec { prompts, headerless, start_ms: 0 })
+        open(&fixture, &PlaylistSpec { prompts, headerless, start_ms: 0, ..PlaylistSpec::default() })
     };
     let mut linear = vec![0; 256];
     g711::decode_ulaw(&words, &mut linear);
@@ -205,7 +205,12 @@ fn vox_without_a_manifest_is_read_as_the_play_says() {
 
     let prompts = vec![PromptSource::File("p.VOX".to_owned())];
     let headerless = HeaderlessFormat { bits: 16, ..HeaderlessFormat::default() };
-    let error = wait(fixture.files.open_playlist(&PlaylistSpec { prompts, headerless, start_ms: 0 }));
+    let error = wait(fixture.files.open_playlist(&PlaylistSpec {
+        prompts,
+        headerless,
+        start_ms: 0,
+        ..PlaylistSpec::default()
+    }));
     assert!(matches!(error, Err(FileError::Unsupported { .. })), "{error:?}");
 
     // A manifest that is none, or is about another file, says nothing.
@@ -269,7 +274,7 @@ fn a_long_adpcm_prompt_is_entered_in_the_middle() {
     let headerless = HeaderlessFormat { encoding: Encoding::Adpcm, sample_rate_hz: 8000, bits: 4 };
     let play = |start_ms| {
         let prompts = vec![PromptSource::File("long.vox".to_owned())];
-        open(&fixture, &PlaylistSpec { prompts, headerless, start_ms })
+        open(&fixture, &PlaylistSpec { prompts, headerless, start_ms, ..PlaylistSpec::default() })
     };
     let whole = play(0);
     assert_eq!(whole.len(), 8000 * 130);

@@ -78,7 +78,7 @@ pub(super) async fn stop(call: &Call, given: Value) -> Result<Value, RpcError> {
     }
     let wanted = of_utility.or(named);
     let ticket = call.ticket(&[key(key_target)]);
-    ticket.turn().await;
+    call.server.preparing.turn_of_stop(&ticket, key(key_target)).await;
     let shard = shard_of(call, key_target)?;
     // The gates of all that run now, since an end may be told before the answer is here.
     let ends: Vec<(OperationId, Gate)> = {

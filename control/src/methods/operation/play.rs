@@ -7,10 +7,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::format::format;
-use super::{DURATION_MS_MAX, conditions, exclusive, launch, place, target};
+use super::{DURATION_MS_MAX, conditions, exclusive, key, launch, place, target};
 use crate::files::{Encoding, PlaylistSpec, PromptSource, TtsError};
 use crate::methods::{Call, in_length, in_range};
-use crate::proto::{RpcError, params};
+use crate::proto::{ErrorKind, RpcError, params};
 use crate::quota::Class;
 
 #[derive(Debug, Deserialize)]
@@ -24,6 +24,7 @@ struct Play {
     locale: Option<String>,
     volume: Option<i8>,
     speed: Option<i8>,
+    spoken: Option<bool>,
     start_ms: Option<u32>,
     encoding: Option<Encoding>,
     sample_rate_hz: Option<u32>,
@@ -41,7 +42,14 @@ pub(super) async fn start(call: &Call, mut given: Value) -> Result<Value, RpcErr
     let isolate = given.isolate.unwrap_or(false);
     let prompts = given.playlist()?;
     let place = place(call, target).await?;
-    let playlist = open(call, &prompts).await?;
+    let preparation = call.server.preparing.begin(key(target));
+    let playlist = tokio::select! {
+        opened = open(call, &prompts) => opened?,
+        () = preparation.given_up() => {
+            return Err(RpcError::new(ErrorKind::Busy, "stopped before its prompts were ready"));
+        }
+    };
+    drop(preparation);
     launch(call, place, None, OperationSpec::Play { playlist, volume, speed, isolate, until }).await
 }
 
@@ -72,7 +80,7 @@ impl Play {
             return Err(RpcError::invalid_param("start_ms", "start_ms: only a single prompt can begin in the middle"));
         }
         let headerless = format(self.encoding.unwrap_or(Encoding::Ulaw), self.sample_rate_hz, self.bits)?;
-        Ok(PlaylistSpec { prompts, headerless, start_ms })
+        Ok(PlaylistSpec { prompts, headerless, start_ms, files_only: self.spoken == Some(false) })
     }
 }
 
