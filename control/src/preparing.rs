@@ -72,3 +72,40 @@ impl Drop for Preparation<'_> {
 
 /// How long a stop waits for prompts that were asked for before it.
 pub const PATIENCE: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use ringbridge_media::id::{ConnectionId, ShardId};
+    use tokio::task::{LocalSet, spawn_local};
+
+    use super::*;
+    use crate::tickets::Tickets;
+
+    #[test]
+    fn a_stop_waits_for_files_but_not_for_a_rendering() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        LocalSet::new().block_on(&runtime.expect("a runtime"), async {
+            let (all, tickets) = (Rc::new(Preparing::default()), Tickets::default());
+            let key = Key::Connection(ConnectionId::new(ShardId(0), 1, 1));
+            for (takes, is_given_up) in [(PATIENCE / 2, false), (PATIENCE * 100, true)] {
+                let (start, stop) = (tickets.take(&[key]), tickets.take(&[key]));
+                let preparing = Rc::clone(&all);
+                let started = spawn_local(async move {
+                    start.turn().await;
+                    let preparation = preparing.begin(key);
+                    tokio::select! {
+                        () = tokio::time::sleep(takes) => false,
+                        () = preparation.given_up() => true,
+                    }
+                });
+                let asked = tokio::time::Instant::now();
+                all.turn_of_stop(&stop, key).await;
+                assert!(asked.elapsed() <= PATIENCE * 2, "{:?}", asked.elapsed());
+                assert_eq!(started.await.expect("no panic"), is_given_up);
+                assert!(all.starts.borrow().is_empty());
+            }
+        });
+    }
+}
