@@ -10,6 +10,7 @@
 //! losing a client stops none.
 #![forbid(unsafe_code)]
 
+pub mod auth;
 pub mod begin;
 pub mod cli;
 pub mod client;
@@ -28,7 +29,9 @@ pub mod registry;
 pub mod router;
 pub mod server;
 pub mod socket;
+pub mod store;
 pub mod tickets;
+pub mod tls;
 
 #[cfg(test)]
 mod tests;

@@ -41,6 +41,7 @@ use crate::proto::RpcError;
 use crate::registry::{Ended, OperationEntry, RecordingEntry, Registry, utility_id};
 use crate::router::{Concern, Dispatch, Pending, Refusal, Reply, Router};
 use crate::socket::{ControlSocket, SocketError};
+use crate::store::{self, Store, StoreError};
 use crate::tickets::Tickets;
 
 /// Starts one shard and waits until it is ready. Called on a thread of its own when a shard has to be started again.
@@ -65,6 +66,8 @@ pub struct Server {
     pub hub: Hub,
     /// Prompts and recordings.
     pub files: MediaFiles,
+    /// What outlives a restart.
+    pub store: Store,
     /// Where new connections go.
     pub placement: RefCell<Placement>,
     /// When it was started.
@@ -89,6 +92,9 @@ pub enum ServeError {
     /// No control socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// No database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// A shard did not start.
     #[error("{0}")]
     Shard(Box<dyn Error + Send + Sync>),
@@ -159,7 +165,13 @@ pub async fn run(
         std::fs::create_dir_all(path).map_err(|source| ServeError::Directory { path: path.clone(), source })?;
     }
     let socket = ControlSocket::bind(config.control_socket.as_deref(), config.control_group.as_deref())?;
-    let server = Rc::new(Server::new(config, derived, start_shard)?);
+    // Behind the socket: a second server does not get as far as this.
+    let store = Store::open(&store::path_in(&derived.state_dir))?;
+    let seeds = config.seeds();
+    let now = Timestamp::now();
+    let added = store.run(move |connection| seeds.apply(connection, now)).await?;
+    tracing::info!(?added, "configured users, agents and API keys that were not known");
+    let server = Rc::new(Server::new(config, derived, store, start_shard)?);
     let metrics = match server.config.metrics {
         Some(address) => Some(
             tokio::net::TcpListener::bind(address).await.map_err(|source| ServeError::Metrics { address, source })?,
@@ -189,11 +201,12 @@ pub async fn run(
         } => {}
     }
     server.stop().await;
+    server.store.close().await;
     Ok(())
 }
 
 impl Server {
-    fn new(config: Config, derived: Derived, start_shard: StartShard) -> Result<Self, ServeError> {
+    fn new(config: Config, derived: Derived, store: Store, start_shard: StartShard) -> Result<Self, ServeError> {
         let io = |what| move |source| ServeError::Io { what, source };
         let files = MediaFiles::start(FilesConfig {
             audio_root: derived.audio_root.clone(),
@@ -210,6 +223,7 @@ impl Server {
             tickets: Tickets::default(),
             hub: Hub::default(),
             files,
+            store,
             placement: RefCell::new(Placement::new(shards)),
             started_at: Timestamp::now(),
             shards: RefCell::new((0..shards).map(|_| ShardRuntime::default()).collect()),
