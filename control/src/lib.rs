@@ -10,6 +10,7 @@
 //! losing a client stops none.
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod auth;
 pub mod begin;
 pub mod cli;
@@ -32,6 +33,7 @@ pub mod socket;
 pub mod store;
 pub mod tickets;
 pub mod tls;
+pub mod web;
 
 #[cfg(test)]
 mod tests;

@@ -30,18 +30,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use jiff::Timestamp;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OpenFlags, Row, TransactionBehavior};
-use tokio::sync::oneshot;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
 
 pub use error::StoreError;
 
 /// A handle to the database; cheap to clone. Its thread ends when the last one is gone.
 #[derive(Clone, Debug)]
 pub struct Store {
-    jobs: Sender<Job>,
+    jobs: mpsc::Sender<Job>,
 }
 
 type Work = Box<dyn FnOnce(&mut Connection) + Send>;
@@ -62,10 +62,10 @@ impl Store {
     }
 
     fn with_connection(connection: Connection, path: &Path, queue_max: usize) -> Result<Self, StoreError> {
-        let (jobs, queue) = bounded(queue_max);
+        let (jobs, queue) = mpsc::channel(queue_max);
         std::thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || work(connection, &queue))
+            .spawn(move || work(connection, queue))
             .map_err(|source| StoreError::Open { path: path.to_owned(), reason: source.to_string() })?;
         Ok(Self { jobs })
     }
@@ -90,7 +90,7 @@ impl Store {
         });
         self.jobs.try_send(Job::Work(job)).map_err(|error| match error {
             TrySendError::Full(_) => StoreError::Busy { waiting: QUEUE_MAX },
-            TrySendError::Disconnected(_) => StoreError::Closed,
+            TrySendError::Closed(_) => StoreError::Closed,
         })?;
         answer.await.unwrap_or(Err(StoreError::Closed))
     }
@@ -99,17 +99,10 @@ impl Store {
     /// [`StoreError::Closed`].
     pub async fn close(&self) {
         let (sender, closed) = oneshot::channel();
-        let mut job = Job::Close(sender);
-        loop {
-            match self.jobs.try_send(job) {
-                Ok(()) => break,
-                Err(TrySendError::Full(unsent)) => job = unsent,
-                Err(TrySendError::Disconnected(_)) => return,
-            }
-            tokio::time::sleep(CLOSE_RETRY).await;
+        if self.jobs.send(Job::Close(sender)).await.is_ok() {
+            // An error says that the thread has ended: that is what is waited for.
+            let _ = closed.await;
         }
-        // An error says that the thread has ended: that is what is waited for.
-        let _ = closed.await;
     }
 }
 
@@ -138,22 +131,25 @@ pub fn path_in(state_dir: &Path) -> PathBuf {
     state_dir.join(FILE_NAME)
 }
 
-fn work(mut connection: Connection, queue: &Receiver<Job>) {
-    let mut closed = None;
-    while let Ok(job) = queue.recv() {
+fn work(mut connection: Connection, mut queue: mpsc::Receiver<Job>) {
+    let mut closers = Vec::new();
+    while let Some(job) = queue.blocking_recv() {
         match job {
             Job::Work(work) => work(&mut connection),
-            Job::Close(sender) => {
-                closed = Some(sender);
-                break;
+            Job::Close(closer) => {
+                // Takes in nothing more; what waits already is still to come.
+                queue.close();
+                closers.push(closer);
             }
         }
     }
     if let Err((_, error)) = connection.close() {
         tracing::error!(%error, "the database was not closed in order; it mends itself when it is opened again");
     }
-    // Nobody may be waiting any more.
-    closed.map(|sender| sender.send(()));
+    for closer in closers {
+        // Whoever waited may have gone.
+        let _ = closer.send(());
+    }
 }
 
 /// All or nothing, and nobody else writes in between.
@@ -245,7 +241,5 @@ const FILE_NAME: &str = "ringbridge.db";
 const QUEUE_MAX: usize = 1024;
 /// How long a write waits for another process that writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often closing looks for room in a full queue.
-const CLOSE_RETRY: Duration = Duration::from_millis(5);
 /// Longest name.
 const NAME_CHARS_MAX: usize = 128;
