@@ -24,7 +24,9 @@ pub(super) struct CheckArgs {
 /// Whether this machine can run the server as these options and its configuration file say.
 pub(super) fn main(args: CheckArgs) -> ExitCode {
     if let Some(directory) = &args.make_cert {
-        return match tls::make_certificate(directory, &args.names) {
+        // What is printed is to hold wherever the server is started.
+        let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.clone());
+        return match tls::make_certificate(&directory, &args.names) {
             Ok(files) => {
                 println!("[tls]\ncert = {:?}\nkey = {:?}", files.cert, files.key);
                 ExitCode::SUCCESS

@@ -1,20 +1,34 @@
 //! The schema and how it came to be: one SQL file a version, never changed once released.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::StoreError;
+use super::{BUSY_TIMEOUT, StoreError};
 
 /// What leads from each version to the next; an empty file has version 0.
 const MIGRATIONS: &[&str] = &[include_str!("migrations/001.sql")];
 /// "RBdb": tells our file from other people's databases (`PRAGMA application_id`).
 const APPLICATION_ID: i64 = 0x5242_6462;
+/// Pause before a file that another process is making is tried again.
+const LOCKED_REST: Duration = Duration::from_millis(5);
 
 /// Sets a new connection up and brings the file to the latest version.
 pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
-    // Refused before anything is changed.
-    check(connection, path)?;
+    let until = Instant::now() + BUSY_TIMEOUT;
+    loop {
+        // SQLite does not wait by itself where the journal mode changes, nor where that might be a deadlock.
+        match set_up(connection, path) {
+            Err(StoreError::Locked) if Instant::now() < until => std::thread::sleep(LOCKED_REST),
+            result => return result,
+        }
+    }
+}
+
+fn set_up(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    // Refused before anything is changed. In one transaction: another process may be making the file right now.
+    check(&*connection.transaction()?, path)?;
     // Readers and one writer at a time, also from other processes. What was answered is on the disk.
     connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0))?;
     connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF;")?;
@@ -143,17 +157,19 @@ mod tests {
     }
 
     #[test]
-    fn two_processes_may_open_a_new_file_at_once() {
+    fn many_may_open_a_new_file_at_once() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("x.db");
-        let threads: Vec<_> = (0..4)
-            .map(|_| {
-                let path = path.clone();
-                std::thread::spawn(move || super::super::connect(&path).map(drop))
-            })
-            .collect();
-        for thread in threads {
-            thread.join().unwrap().unwrap();
+        for round in 0..20 {
+            let path = dir.path().join(format!("{round}.db"));
+            let threads: Vec<_> = (0..4)
+                .map(|_| {
+                    let path = path.clone();
+                    std::thread::spawn(move || super::super::connect(&path).map(drop))
+                })
+                .collect();
+            for thread in threads {
+                thread.join().unwrap().unwrap();
+            }
         }
     }
 }
