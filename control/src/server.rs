@@ -41,8 +41,9 @@ use crate::proto::RpcError;
 use crate::registry::{Ended, OperationEntry, RecordingEntry, Registry, utility_id};
 use crate::router::{Concern, Dispatch, Pending, Refusal, Reply, Router};
 use crate::socket::{ControlSocket, SocketError};
-use crate::store::{self, Store, StoreError};
+use crate::store::{self, Store, StoreError, recordings};
 use crate::tickets::Tickets;
+use crate::tls::{self, TlsError};
 
 /// Starts one shard and waits until it is ready. Called on a thread of its own when a shard has to be started again.
 pub type StartShard =
@@ -68,6 +69,8 @@ pub struct Server {
     pub files: MediaFiles,
     /// What outlives a restart.
     pub store: Store,
+    /// What listeners serve TLS with, if there is a certificate.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Where new connections go.
     pub placement: RefCell<Placement>,
     /// When it was started.
@@ -92,6 +95,9 @@ pub enum ServeError {
     /// No control socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// The certificate can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// No database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -165,13 +171,18 @@ pub async fn run(
         std::fs::create_dir_all(path).map_err(|source| ServeError::Directory { path: path.clone(), source })?;
     }
     let socket = ControlSocket::bind(config.control_socket.as_deref(), config.control_group.as_deref())?;
+    let tls = config.tls.as_ref().map(tls::load).transpose()?;
     // Behind the socket: a second server does not get as far as this.
     let store = Store::open(&store::path_in(&derived.state_dir))?;
     let seeds = config.seeds();
     let now = Timestamp::now();
     let added = store.run(move |connection| seeds.apply(connection, now)).await?;
     tracing::info!(?added, "configured users, agents and API keys that were not known");
-    let server = Rc::new(Server::new(config, derived, store, start_shard)?);
+    let left = store.run(move |connection| recordings::finish_interrupted(connection, now)).await?;
+    if left > 0 {
+        tracing::warn!(left, "recordings that the last server left in the middle were ended");
+    }
+    let server = Rc::new(Server::new(config, derived, (store, tls), start_shard)?);
     let metrics = match server.config.metrics {
         Some(address) => Some(
             tokio::net::TcpListener::bind(address).await.map_err(|source| ServeError::Metrics { address, source })?,
@@ -206,7 +217,12 @@ pub async fn run(
 }
 
 impl Server {
-    fn new(config: Config, derived: Derived, store: Store, start_shard: StartShard) -> Result<Self, ServeError> {
+    fn new(
+        config: Config,
+        derived: Derived,
+        (store, tls): (Store, Option<Arc<rustls::ServerConfig>>),
+        start_shard: StartShard,
+    ) -> Result<Self, ServeError> {
         let io = |what| move |source| ServeError::Io { what, source };
         let files = MediaFiles::start(FilesConfig {
             audio_root: derived.audio_root.clone(),
@@ -224,6 +240,7 @@ impl Server {
             hub: Hub::default(),
             files,
             store,
+            tls,
             placement: RefCell::new(Placement::new(shards)),
             started_at: Timestamp::now(),
             shards: RefCell::new((0..shards).map(|_| ShardRuntime::default()).collect()),
