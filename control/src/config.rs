@@ -16,6 +16,8 @@ use serde::{Deserialize, Deserializer};
 
 use crate::files::check_command;
 use crate::quota::QuotaConfig;
+use crate::store::seed::{AgentSeed, KeySeed, Seeds, UserSeed};
+use crate::tls::TlsFiles;
 
 /// How the server runs.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
@@ -71,6 +73,14 @@ pub struct Config {
     pub tts: TtsSettings,
     /// The MediaControl API.
     pub mediacontrol: MediaControlConfig,
+    /// Certificate and key of the listeners that serve TLS.
+    pub tls: Option<TlsFiles>,
+    /// Users to be added if they are not known.
+    pub users: Vec<UserSeed>,
+    /// Agents to be added if they are not known.
+    pub agents: Vec<AgentSeed>,
+    /// API keys to be added if they are not known.
+    pub api_keys: Vec<KeySeed>,
 }
 
 /// How prompts that are no files are spoken.
@@ -183,6 +193,10 @@ impl Default for Config {
             mediacontrol: MediaControlConfig::default(),
             quota: QuotaConfig::default(),
             tts: TtsSettings::default(),
+            tls: None,
+            users: Vec::new(),
+            agents: Vec::new(),
+            api_keys: Vec::new(),
         }
     }
 }
@@ -247,6 +261,9 @@ pub enum ConfigError {
     /// More shards than one server can have.
     #[error("this machine has {0} cores for us; give `shards` a number up to 255")]
     TooManyCores(usize),
+    /// A user, agent or API key can't be meant like that.
+    #[error("{0}")]
+    Accounts(String),
     /// No directory can be found for a path that has no value.
     #[error("`{field}` has no default here: give it a value")]
     NoDefault {
@@ -344,15 +361,13 @@ impl Config {
         {
             return Err(ConfigError::MediaControlWithoutToken(listen));
         }
+        self.seeds().check().map_err(ConfigError::Accounts)?;
         let shard_cpus = self.shard_cpus(&machine.cpus)?;
         let port_pairs = self.ports.pairs().count() * self.addresses().len();
         // A connection has two sockets, which the table of a ring's registered files has to hold too.
         let by_files = usize::try_from(machine.files.saturating_sub(FILES_RESERVED) / 2).unwrap_or(usize::MAX);
         let shard_connections_max = (2 * port_pairs).clamp(SHARD_CONNECTIONS_MIN, CONNECTIONS_MAX).min(by_files);
-        let state_dir = match &self.state_dir {
-            Some(dir) => dir.clone(),
-            None => default_state_dir().ok_or(ConfigError::NoDefault { field: "state_dir" })?,
-        };
+        let state_dir = self.state_dir()?;
         Ok(Derived {
             shard_connections_max: u32::try_from(shard_connections_max).unwrap_or(u32::MAX),
             conferences_max: shard_cpus.len() * CONFERENCES_MAX,
@@ -362,6 +377,22 @@ impl Config {
             recording_root: self.recording_root.clone().unwrap_or_else(|| state_dir.join("recordings")),
             state_dir,
         })
+    }
+
+    /// The state directory, given or not.
+    ///
+    /// # Errors
+    /// It is not given, and there is nowhere to look for it.
+    pub fn state_dir(&self) -> Result<PathBuf, ConfigError> {
+        match &self.state_dir {
+            Some(dir) => Ok(dir.clone()),
+            None => default_state_dir().ok_or(ConfigError::NoDefault { field: "state_dir" }),
+        }
+    }
+
+    /// What the database gets from here.
+    pub fn seeds(&self) -> Seeds {
+        Seeds { users: self.users.clone(), agents: self.agents.clone(), api_keys: self.api_keys.clone() }
     }
 
     /// Every local address of media sockets, once.
@@ -658,9 +689,23 @@ mod tests {
             command = ["flite", "-o", "{output}", "--", "{text}"]
             time_limit_ms = 100
             cache_mib = 1
+            [tls]
+            cert = "/etc/ringbridge/cert.pem"
+            key = "/etc/ringbridge/key.pem"
+            [[users]]
+            name = "anna"
+            password_file = "/etc/ringbridge/anna"
+            [[agents]]
+            work_number = 101
+            no_password = true
+            [[api_keys]]
+            name = "crm"
+            key_file = "/etc/ringbridge/crm"
+            scopes = ["verba"]
             "#,
         )
         .expect("valid");
+        assert_eq!((config.users.len(), config.agents.len(), config.api_keys.len()), (1, 1, 1));
         assert_eq!(config.cpus.0, [0, 1, 2, 5]);
         assert_eq!(config.rtp.codec, CodecKind::Pcma);
         let derived = config.derive(&machine(&[0, 1, 2, 5])).expect("in range");
@@ -674,20 +719,23 @@ mod tests {
     fn the_documentation_is_complete() {
         // serde lists every key when it meets one it does not know.
         let documented = include_str!("../../docs/configuration.md");
-        let sections = [
-            ("no_such_key = 1", ""),
-            ("[rtp]\nno_such_key = 1", "rtp."),
-            ("[quota]\nno_such_key = 1", "quota."),
-            ("[tts]\nno_such_key = 1", "tts."),
-            ("[mediacontrol]\nno_such_key = 1", "mediacontrol."),
-        ];
-        let tables = ["rtp", "quota", "tts", "mediacontrol"];
-        for (text, section) in sections {
+        for (text, section, keys_min) in [
+            ("no_such_key = 1", "", 20),
+            ("[rtp]\nno_such_key = 1", "rtp.", 6),
+            ("[quota]\nno_such_key = 1", "quota.", 7),
+            ("[tts]\nno_such_key = 1", "tts.", 3),
+            ("[mediacontrol]\nno_such_key = 1", "mediacontrol.", 9),
+            ("[tls]\nno_such_key = 1", "tls.", 2),
+            ("[[users]]\nno_such_key = 1", "users.", 8),
+            ("[[agents]]\nno_such_key = 1", "agents.", 9),
+            ("[[api_keys]]\nno_such_key = 1", "api_keys.", 7),
+        ] {
             let error = parse(text).expect_err("unknown");
-            let known = error.split("expected one of").nth(1).expect("a list").split('`');
+            let known = error.split(", expected ").nth(1).expect("a list").split('`');
             let keys: Vec<&str> = known.skip(1).step_by(2).collect();
-            assert!(keys.len() >= 3, "{error}");
-            for key in keys.iter().filter(|key| !(section.is_empty() && tables.contains(key))) {
+            assert!(keys.len() >= keys_min, "{error}");
+            let tables = ["rtp", "quota", "tts", "mediacontrol", "tls", "users", "agents", "api_keys"];
+            for key in keys.iter().filter(|key| !tables.contains(key)) {
                 assert!(documented.contains(&format!("`{section}{key}`")), "{section}{key}");
             }
         }
@@ -740,6 +788,7 @@ mod tests {
         check(|config| config.mediacontrol.listen = Some(([192, 0, 2, 1], 80).into()), "mediacontrol.token");
         check(|config| config.mediacontrol.webhooks = vec!["http://127.0.0.1:9000".into()], "mediacontrol.webhooks");
         check(|config| config.mediacontrol.webhooks = vec!["https://127.0.0.1/".into()], "mediacontrol.webhooks");
+        check(|config| config.users = toml::from_str::<Config>("[[users]]\nname = \"a\"").unwrap().users, "user a");
     }
 
     #[test]

@@ -10,6 +10,8 @@
 //! losing a client stops none.
 #![forbid(unsafe_code)]
 
+pub mod audit;
+pub mod auth;
 pub mod begin;
 pub mod cli;
 pub mod client;
@@ -31,7 +33,10 @@ pub mod registry;
 pub mod router;
 pub mod server;
 pub mod socket;
+pub mod store;
 pub mod tickets;
+pub mod tls;
+pub mod web;
 
 #[cfg(test)]
 mod tests;

@@ -44,7 +44,9 @@ use crate::quota::Quota;
 use crate::registry::{Ended, OperationEntry, RecordingEntry, Registry, utility_id};
 use crate::router::{Concern, Dispatch, Pending, Refusal, Reply, Router};
 use crate::socket::{ControlSocket, SocketError};
+use crate::store::{self, Store, StoreError, recordings};
 use crate::tickets::Tickets;
+use crate::tls::{self, TlsError};
 
 /// Starts one shard and waits until it is ready. Called on a thread of its own when a shard has to be started again.
 pub type StartShard =
@@ -72,6 +74,10 @@ pub struct Server {
     pub hub: Hub,
     /// Prompts and recordings.
     pub files: MediaFiles,
+    /// What outlives a restart.
+    pub store: Store,
+    /// What listeners serve TLS with, if there is a certificate.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Where new connections go.
     pub placement: RefCell<Placement>,
     /// When it was started.
@@ -98,6 +104,12 @@ pub enum ServeError {
     /// No control socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// The certificate can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// No database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// A shard did not start.
     #[error("{0}")]
     Shard(Box<dyn Error + Send + Sync>),
@@ -186,6 +198,14 @@ pub async fn run(
         None => None,
     };
     let server = Server::start(config, derived, start_shard)?;
+    let seeds = server.config.seeds();
+    let now = Timestamp::now();
+    let added = server.store.run(move |connection| seeds.apply(connection, now)).await?;
+    tracing::info!(?added, "configured users, agents and API keys that were not known");
+    let left = server.store.run(move |connection| recordings::finish_interrupted(connection, now)).await?;
+    if left > 0 {
+        tracing::warn!(left, "recordings that the last server left in the middle were ended");
+    }
     if let Some(listener) = mediacontrol {
         mediacontrol::http::serve(Rc::clone(server.mediacontrol()), listener);
     }
@@ -206,6 +226,7 @@ pub async fn run(
         } => {}
     }
     server.stop().await;
+    server.store.close().await;
     Ok(())
 }
 
@@ -222,7 +243,9 @@ impl Server {
         for path in [&derived.state_dir, &derived.audio_root, &derived.recording_root] {
             std::fs::create_dir_all(path).map_err(|source| ServeError::Directory { path: path.clone(), source })?;
         }
-        let server = Rc::new(Self::new(config, derived, start_shard)?);
+        let tls = config.tls.as_ref().map(tls::load).transpose()?;
+        let store = Store::open(&store::path_in(&derived.state_dir))?;
+        let server = Rc::new(Self::new(config, derived, (store, tls), start_shard)?);
         // It is set once, here.
         drop(server.mediacontrol.set(mediacontrol::start(&server)));
         for shard in server.shard_ids() {
@@ -234,7 +257,12 @@ impl Server {
         Ok(server)
     }
 
-    fn new(config: Config, derived: Derived, start_shard: StartShard) -> Result<Self, ServeError> {
+    fn new(
+        config: Config,
+        derived: Derived,
+        (store, tls): (Store, Option<Arc<rustls::ServerConfig>>),
+        start_shard: StartShard,
+    ) -> Result<Self, ServeError> {
         let io = |what| move |source| ServeError::Io { what, source };
         let files = MediaFiles::start(FilesConfig {
             audio_root: derived.audio_root.clone(),
@@ -260,6 +288,8 @@ impl Server {
             preparing: Preparing::default(),
             hub: Hub::default(),
             files,
+            store,
+            tls,
             placement: RefCell::new(Placement::new(shards)),
             started_at: Timestamp::now(),
             mediacontrol: OnceCell::new(),

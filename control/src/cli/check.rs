@@ -1,13 +1,42 @@
 //! `ringbridge check`
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use ringbridge_shard::probe::{self, Problem, Wanted};
 
 use super::serve::{ServeArgs, machine};
+use crate::tls;
+
+/// What to check, or which certificate to make.
+#[derive(Debug, clap::Args)]
+pub(super) struct CheckArgs {
+    /// Make a certificate that signs itself, DIR/cert.pem and DIR/key.pem, instead of checking. Never overwrites.
+    #[arg(long, value_name = "DIR")]
+    make_cert: Option<PathBuf>,
+    /// A host name or address the certificate is for; localhost without this. May be repeated.
+    #[arg(long = "name", value_name = "HOST", requires = "make_cert")]
+    names: Vec<String>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
 
 /// Whether this machine can run the server as these options and its configuration file say.
-pub(super) fn main(args: ServeArgs) -> ExitCode {
+pub(super) fn main(args: CheckArgs) -> ExitCode {
+    if let Some(directory) = &args.make_cert {
+        // What is printed is to hold wherever the server is started.
+        let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.clone());
+        return match tls::make_certificate(&directory, &args.names) {
+            Ok(files) => {
+                println!("[tls]\ncert = {:?}\nkey = {:?}", files.cert, files.key);
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("ringbridge: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     // The server raises its limit of open files as it starts; what is judged is what it will have.
     let machine = match machine() {
         Ok(machine) => machine,
@@ -16,8 +45,9 @@ pub(super) fn main(args: ServeArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let derived = match args.into_config().and_then(|config| config.derive(&machine)) {
-        Ok(derived) => derived,
+    let config = args.serve.into_config().and_then(|config| Ok((config.derive(&machine)?, config)));
+    let (derived, config) = match config {
+        Ok(checked) => checked,
         Err(error) => {
             eprintln!("ringbridge: {error}");
             return ExitCode::FAILURE;
@@ -33,6 +63,10 @@ pub(super) fn main(args: ServeArgs) -> ExitCode {
         let fatal = problem.is_fatal() && !matches!(problem, Problem::TooFewFiles { .. });
         fit &= !fatal;
         println!("{}: {problem}", if fatal { "problem" } else { "advice" });
+    }
+    if let Some(Err(error)) = config.tls.as_ref().map(tls::load) {
+        fit = false;
+        println!("problem: {error}");
     }
     if !fit {
         return ExitCode::FAILURE;

@@ -1,0 +1,288 @@
+//! The audit log: one line for each command that came in over an API, whatever became of it.
+//!
+//! A structured `tracing` event of target `audit`, level info, always with the same fields, so that it can be routed
+//! and searched (`RINGBRIDGE_LOG=warn,audit=info` shows nothing else). There is no field a password, token or key
+//! belongs in: who asked is a name, what was asked the name of an operation, never an address or a body. Texts from
+//! outside are cut and lose their control characters, so nobody writes lines of their own.
+
+use std::fmt::{self, Write as _};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ringbridge_media::event::Effect;
+use ringbridge_media::id::ShardId;
+
+/// One command.
+#[derive(Clone, Copy)]
+pub struct Entry<'a> {
+    /// Who asked.
+    pub who: Who<'a>,
+    /// From where; none for the control socket.
+    pub from: Option<SocketAddr>,
+    /// Through which API.
+    pub api: &'static str,
+    /// What was asked for: the name of the operation.
+    pub what: &'a str,
+    /// What it concerned: ids as the API or the registry writes them.
+    pub ids: &'a [&'a dyn fmt::Display],
+    /// The shard it was carried out on.
+    pub shard: Option<ShardId>,
+    /// From where on it can be heard.
+    pub effect: Option<&'a Effect>,
+    /// What was answered.
+    pub result: Outcome<'a>,
+    /// From the request's arrival to its answer.
+    pub took: Duration,
+}
+
+/// Who asked for something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Who<'a> {
+    /// Somebody who is not known, or not yet.
+    Unknown,
+    /// A user of the database, by name.
+    User(&'a str),
+    /// An agent, by work number.
+    Agent(u32),
+    /// An application, by the name of its API key.
+    Key(&'a str),
+    /// A process on this machine, by user id.
+    Process(u32),
+}
+
+/// What was answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome<'a> {
+    /// Done.
+    Done,
+    /// Not done, with the code of the API.
+    Refused(&'a str),
+}
+
+/// Writes one line.
+pub fn record(entry: &Entry<'_>) {
+    let stream = entry.effect.and_then(|effect| effect.streams.first());
+    tracing::info!(
+        target: TARGET,
+        who = %entry.who,
+        from = entry.from.map(tracing::field::display),
+        api = entry.api,
+        what = %Plain(&entry.what),
+        ids = %Ids(entry.ids),
+        shard = entry.shard.map(|shard| shard.0),
+        effect_ms = entry.effect.map(|effect| effect.media_time_ms),
+        effect_rtp_timestamp = stream.map(|stream| stream.rtp_timestamp),
+        result = %entry.result,
+        took_ms = entry.took.as_secs_f64() * 1e3,
+    );
+}
+
+impl fmt::Display for Who<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown => f.write_str("unknown"),
+            Self::User(name) => write!(f, "user:{}", Plain(name)),
+            Self::Agent(work_number) => write!(f, "agent:{work_number}"),
+            Self::Key(name) => write!(f, "key:{}", Plain(name)),
+            Self::Process(uid) => write!(f, "uid:{uid}"),
+        }
+    }
+}
+
+impl fmt::Display for Outcome<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done => f.write_str("done"),
+            Self::Refused(code) => write!(f, "refused:{}", Plain(code)),
+        }
+    }
+}
+
+struct Ids<'a>(&'a [&'a dyn fmt::Display]);
+
+impl fmt::Display for Ids<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, id) in self.0.iter().take(IDS_MAX).enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            write!(f, "{comma}{}", Plain(id))?;
+        }
+        if self.0.len() > IDS_MAX {
+            write!(f, ",… {} more", self.0.len() - IDS_MAX)?;
+        }
+        Ok(())
+    }
+}
+
+/// A text from outside: without what would break a line or pass for another field, and not longer than others.
+struct Plain<'a, T: ?Sized>(&'a T);
+
+impl<T: fmt::Display + ?Sized> fmt::Display for Plain<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut cut = Cut { to: f, left: CHARS_MAX };
+        // The only error of its own is that enough was written.
+        match write!(cut, "{}", self.0) {
+            Err(_) if cut.left == 0 => f.write_char('…'),
+            result => result,
+        }
+    }
+}
+
+struct Cut<'a, 'b> {
+    to: &'a mut fmt::Formatter<'b>,
+    left: usize,
+}
+
+impl fmt::Write for Cut<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for char in text.chars() {
+            if self.left == 0 {
+                return Err(fmt::Error);
+            }
+            self.left -= 1;
+            let breaks = char.is_control() || char.is_whitespace() || matches!(char, '=' | '"' | ',');
+            self.to.write_char(if breaks { '_' } else { char })?;
+        }
+        Ok(())
+    }
+}
+
+/// The target of the events.
+pub const TARGET: &str = "audit";
+/// Ids of one line.
+const IDS_MAX: usize = 32;
+/// Characters of one text from outside.
+const CHARS_MAX: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use ringbridge_media::event::{EffectClock, StreamStamp};
+    use ringbridge_media::id::ConnectionId;
+    use tracing_subscriber::EnvFilter;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Captured(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Captured {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn captured(write: impl FnOnce()) -> String {
+        let captured = Captured::default();
+        let writer = captured.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter(EnvFilter::new("warn,audit=info"))
+            .with_ansi(false)
+            .without_time()
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, write);
+        String::from_utf8(captured.0.lock().unwrap().clone()).unwrap()
+    }
+
+    fn entry<'a>() -> Entry<'a> {
+        Entry {
+            who: Who::Unknown,
+            from: None,
+            api: "icws",
+            what: "connection",
+            ids: &[],
+            shard: None,
+            effect: None,
+            result: Outcome::Done,
+            took: Duration::from_micros(1500),
+        }
+    }
+
+    #[test]
+    fn a_line_tells_everything() {
+        let effect = Effect {
+            clock: EffectClock::Conference,
+            received_media_time_ms: 990.0,
+            media_time_ms: 1000.0,
+            streams: vec![StreamStamp {
+                connection: ConnectionId::new(ShardId(3), 0, 0),
+                ssrc: 1,
+                outgoing: true,
+                rtp_timestamp: 8000,
+                sequence: None,
+            }],
+        };
+        let line = captured(|| {
+            tracing::info!("something else");
+            record(&Entry {
+                who: Who::Agent(101),
+                from: Some(([192, 0, 2, 1], 5060).into()),
+                api: "agentgateway",
+                what: "stopvoicetoconf",
+                ids: &[&1_000_001, &"conf-0-0-0"],
+                shard: Some(ShardId(3)),
+                effect: Some(&effect),
+                result: Outcome::Refused("101-002"),
+                ..entry()
+            });
+        });
+        assert_eq!(
+            line,
+            " INFO audit: who=agent:101 from=192.0.2.1:5060 api=\"agentgateway\" what=stopvoicetoconf \
+             ids=1000001,conf-0-0-0 shard=3 effect_ms=1000.0 effect_rtp_timestamp=8000 result=refused:101-002 \
+             took_ms=1.5\n"
+        );
+    }
+
+    #[test]
+    fn what_is_not_there_is_left_out() {
+        let line = captured(|| record(&entry()));
+        assert_eq!(line, " INFO audit: who=unknown api=\"icws\" what=connection ids= result=done took_ms=1.5\n");
+        let line = captured(|| record(&Entry { who: Who::Process(1000), ..entry() }));
+        assert!(line.contains("who=uid:1000 "), "{line}");
+    }
+
+    #[test]
+    fn nobody_writes_lines_of_their_own() {
+        let line = captured(|| {
+            record(&Entry {
+                who: Who::User("eve\n INFO audit: who=user:admin"),
+                what: "x\u{1b}[2J\r",
+                ids: &[&"a,b", &"c=\"d\""],
+                result: Outcome::Refused("a b"),
+                ..entry()
+            });
+        });
+        assert_eq!(line.lines().count(), 1);
+        assert!(line.contains("who=user:eve__INFO_audit:_who_user:admin "), "{line}");
+        assert!(line.contains("what=x_[2J_ ids=a_b,c__d_ result=refused:a_b"), "{line}");
+    }
+
+    #[test]
+    fn lines_are_bounded() {
+        let long = "x".repeat(100_000);
+        let ids: Vec<&dyn fmt::Display> = vec![&long; 1000];
+        let line = captured(|| record(&Entry { who: Who::Key(&long), ids: &ids, ..entry() }));
+        assert!(line.len() < 6000, "{}", line.len());
+        assert!(line.contains("… 968 more"), "{line}");
+    }
+
+    #[test]
+    fn secrets_do_not_show_even_where_they_do_not_belong() {
+        let token = crate::auth::Token::random();
+        let password = crate::auth::Password::new("correct horse battery");
+        let line = captured(|| {
+            // Neither has a text form but its placeholder.
+            let (token, password) = (format!("{token:?}"), format!("{password:?}"));
+            record(&Entry { ids: &[&token, &password], ..entry() });
+        });
+        assert!(!line.contains(token.as_str()) && !line.contains("correct"), "{line}");
+    }
+}
