@@ -156,7 +156,7 @@ impl PromptSource {
     }
 }
 
-/// What a recording becomes. One channel.
+/// What a recording becomes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RecordingSpec {
     /// Relative to the recording root, or absolute inside it. Without one, the file gets a name of 8 hexadecimal
@@ -170,6 +170,8 @@ pub struct RecordingSpec {
     pub sample_rate_hz: u32,
     /// Bits of a sample: 4 for ADPCM, 8 for µ-law and A-law, 8 or 16 for PCM.
     pub bits: u16,
+    /// 1; or 2, caller and called: a WAV file at 8 kHz without ADPCM.
+    pub channels: u16,
     /// Days the file is kept after it has ended, up to 9999; `None` and 0: for ever.
     pub expires_days: Option<u32>,
 }
@@ -183,6 +185,7 @@ impl RecordingSpec {
             encoding: Encoding::Pcm,
             sample_rate_hz: SAMPLE_RATE_HZ,
             bits: 16,
+            channels: 1,
             expires_days: None,
         }
     }
@@ -214,6 +217,8 @@ pub struct RecordingOutcome {
     pub samples: u64,
     /// Where samples are missing; the first 1000.
     pub gaps: Vec<Gap>,
+    /// Of the whole file, in hexadecimal digits; of a recording with two channels.
+    pub sha256: Option<String>,
     /// Why it did not end as it should; `None` if it did.
     pub error: Option<String>,
     /// The kind of `error`.
