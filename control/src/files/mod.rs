@@ -46,6 +46,7 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
@@ -68,6 +69,7 @@ pub use resolve::looks_like_file_name;
 pub use tts::{TtsConfig, TtsError, check_command};
 
 use cache::PromptCache;
+use manifest::manifest_name;
 use resolve::Wanted;
 use root::Root;
 use tts::Tts;
@@ -347,6 +349,27 @@ impl MediaFiles {
         let (reply, answer) = oneshot::channel();
         self.submit("", Job::Sweep { now, reply })?;
         answer.await.map_err(|_| ending(""))
+    }
+
+    /// Opens a recording to be read, by its path below the recording root; its length. Waits for the disk.
+    ///
+    /// # Errors
+    /// It is not there, or no file.
+    pub fn open_recording(&self, path: &str) -> Result<(File, u64), FileError> {
+        let root = &self.inner.shared.recordings;
+        let (file, metadata) = root.open(&root.relative(path)?)?;
+        Ok((file, metadata.len()))
+    }
+
+    /// Removes a recording and its manifest, as far as they are there. Waits for the disk.
+    ///
+    /// # Errors
+    /// Something is there and can't be removed.
+    pub fn remove_recording(&self, path: &str) -> Result<(), FileError> {
+        let root = &self.inner.shared.recordings;
+        let relative = root.relative(path)?;
+        root.remove(&relative)?;
+        root.remove(Path::new(&manifest_name(relative.as_os_str())))
     }
 
     /// What the prompt cache has done and holds.

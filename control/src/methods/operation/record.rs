@@ -10,7 +10,9 @@ use serde_json::Value;
 
 use super::format::format;
 use super::{conditions, launch, place, target};
+use crate::events::EventKind;
 use crate::files::{Container, Encoding, HeaderlessFormat, RecordingSpec};
+use crate::methods::relay::add_numbers;
 use crate::methods::{Call, connection_id, in_range};
 use crate::proto::{RpcError, params};
 use crate::registry::RecordingEntry;
@@ -57,7 +59,24 @@ pub(super) async fn start(call: &Call, mut given: Value) -> Result<Value, RpcErr
     let entry = RecordingEntry { path: recording.path, queue: recording.queue, done: recording.done };
     let mut started = launch(call, place, Some(entry), spec).await?;
     started["path"] = recording.name.to_string_lossy().into();
+    if let Some((caller, called)) = parties {
+        tell(call, &started, caller, called);
+    }
     Ok(started)
+}
+
+/// Tells that both parties of a call are being recorded.
+fn tell(call: &Call, started: &Value, caller: ConnectionId, called: ConnectionId) {
+    let mut told = started.clone();
+    told["caller"] = caller.to_string().into();
+    told["called"] = called.to_string().into();
+    // A relay that has ended meanwhile has no text any more.
+    let relay = call.connection(caller, |entry| entry.call.clone()).ok().flatten();
+    if let Some(relay) = relay.filter(|relay| relay.a == caller) {
+        told["call_id"] = relay.id.as_str().into();
+        add_numbers(&mut told, &relay);
+    }
+    call.server.hub.publish(EventKind::RecordingStarted, told);
 }
 
 impl Channels {
