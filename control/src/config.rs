@@ -73,6 +73,8 @@ pub struct Config {
     pub tts: TtsSettings,
     /// The MediaControl API.
     pub mediacontrol: MediaControlConfig,
+    /// The Verba API.
+    pub verba: VerbaConfig,
     /// Certificate and key of the listeners that serve TLS.
     pub tls: Option<TlsFiles>,
     /// Users to be added if they are not known.
@@ -137,6 +139,18 @@ impl Default for MediaControlConfig {
     }
 }
 
+/// How the Verba API behaves. Without `listen` it is not there, and no call is recorded by a rule.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VerbaConfig {
+    /// Where it is served; off by default. Over TLS if there is a certificate, else on loopback only.
+    pub listen: Option<SocketAddr>,
+    /// Numbers whose calls are recorded; `*` is every call.
+    pub always: Vec<String>,
+    /// Numbers whose calls are recorded, and thrown away at their end unless somebody keeps them; likewise.
+    pub on_demand: Vec<String>,
+}
+
 /// A text that is not printed.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
@@ -191,6 +205,7 @@ impl Default for Config {
             fault_injection: false,
             rtp: RtpDefaults::default(),
             mediacontrol: MediaControlConfig::default(),
+            verba: VerbaConfig::default(),
             quota: QuotaConfig::default(),
             tts: TtsSettings::default(),
             tls: None,
@@ -725,6 +740,7 @@ mod tests {
             ("[quota]\nno_such_key = 1", "quota.", 7),
             ("[tts]\nno_such_key = 1", "tts.", 3),
             ("[mediacontrol]\nno_such_key = 1", "mediacontrol.", 9),
+            ("[verba]\nno_such_key = 1", "verba.", 3),
             ("[tls]\nno_such_key = 1", "tls.", 2),
             ("[[users]]\nno_such_key = 1", "users.", 8),
             ("[[agents]]\nno_such_key = 1", "agents.", 9),
@@ -734,7 +750,7 @@ mod tests {
             let known = error.split(", expected ").nth(1).expect("a list").split('`');
             let keys: Vec<&str> = known.skip(1).step_by(2).collect();
             assert!(keys.len() >= keys_min, "{error}");
-            let tables = ["rtp", "quota", "tts", "mediacontrol", "tls", "users", "agents", "api_keys"];
+            let tables = ["rtp", "quota", "tts", "mediacontrol", "verba", "tls", "users", "agents", "api_keys"];
             for key in keys.iter().filter(|key| !tables.contains(key)) {
                 assert!(documented.contains(&format!("`{section}{key}`")), "{section}{key}");
             }

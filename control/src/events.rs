@@ -45,6 +45,10 @@ event_kinds! {
     TalkStopped = "talk.stopped",
     /// The endpoint's source address is known.
     ConnectionLearned = "connection.learned",
+    /// Two connections were wired to each other.
+    CallStarted = "call.started",
+    /// Both parties of a call are being recorded.
+    RecordingStarted = "recording.started",
     /// Nothing was received for the connection's timeout.
     ConnectionTimeout = "connection.timeout",
     /// A connection is gone.

@@ -36,6 +36,7 @@ pub mod socket;
 pub mod store;
 pub mod tickets;
 pub mod tls;
+mod verba;
 pub mod web;
 
 #[cfg(test)]

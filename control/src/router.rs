@@ -318,7 +318,8 @@ pub fn lane(command: &Command) -> Lane {
         | Command::StopRelay { .. }
         | Command::StopOperation { .. }
         | Command::SetParticipant { .. }
-        | Command::AdjustPlay { .. } => Lane::Urgent,
+        | Command::AdjustPlay { .. }
+        | Command::MuteRecording { .. } => Lane::Urgent,
         Command::CreateConnection { .. }
         | Command::ModifyConnection { .. }
         | Command::InspectConnection { .. }

@@ -30,6 +30,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{spawn_blocking, spawn_local, yield_now};
 use tokio::time::{sleep, timeout};
 
+use crate::auth::PasswordError;
 use crate::begin::begin;
 use crate::config::{Config, ConfigError, Derived, Machine, batch_wait};
 use crate::events::{EventKind, Hub};
@@ -47,6 +48,8 @@ use crate::socket::{ControlSocket, SocketError};
 use crate::store::{self, Store, StoreError, recordings};
 use crate::tickets::Tickets;
 use crate::tls::{self, TlsError};
+use crate::verba;
+use crate::web::{Listener, WebError};
 
 /// Starts one shard and waits until it is ready. Called on a thread of its own when a shard has to be started again.
 pub type StartShard =
@@ -140,6 +143,12 @@ pub enum ServeError {
         /// Why.
         source: io::Error,
     },
+    /// The listener of an API can't be opened.
+    #[error(transparent)]
+    Web(#[from] WebError),
+    /// Passwords can't be checked here.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
     /// The system refuses something else.
     #[error("{what}: {source}")]
     Io {
@@ -209,6 +218,13 @@ pub async fn run(
     if let Some(listener) = mediacontrol {
         mediacontrol::http::serve(Rc::clone(server.mediacontrol()), listener);
     }
+    let verba = match server.config.verba.listen {
+        Some(address) => {
+            let listener = Listener::bind("Verba", address, server.tls.clone()).await?;
+            Some(verba::serve(Rc::clone(&server), listener)?)
+        }
+        None => None,
+    };
     if let Some(listener) = metrics {
         metrics::serve(Rc::clone(&server), listener);
     }
@@ -225,7 +241,12 @@ pub async fn run(
             }
         } => {}
     }
+    if let Some((listener, _)) = &verba {
+        listener.stop().await;
+    }
+    // What ends with the shards is still taken down.
     server.stop().await;
+    drop(verba);
     server.store.close().await;
     Ok(())
 }

@@ -47,7 +47,7 @@ pub(super) struct ServeArgs {
     /// Listener of the ICWS API (not supported in this version).
     #[arg(long, value_name = "IP:PORT")]
     icws: Option<SocketAddr>,
-    /// Listener of the Verba API (not supported in this version).
+    /// Listener of the Verba API.
     #[arg(long, value_name = "IP:PORT")]
     verba: Option<SocketAddr>,
     /// Listener of the ng protocol (not supported in this version).
@@ -83,7 +83,7 @@ pub(super) fn main(args: ServeArgs) -> ExitCode {
 
 impl ServeArgs {
     fn missing_adapter(&self) -> Option<&'static str> {
-        [("--agentgateway", self.agentgateway), ("--icws", self.icws), ("--verba", self.verba), ("--ng", self.ng)]
+        [("--agentgateway", self.agentgateway), ("--icws", self.icws), ("--ng", self.ng)]
             .into_iter()
             .find_map(|(option, address)| address.map(|_| option))
     }
@@ -97,6 +97,7 @@ impl ServeArgs {
         config.control_socket = self.control_socket.or(config.control_socket);
         config.metrics = self.metrics.or(config.metrics);
         config.mediacontrol.listen = self.mediacontrol.or(config.mediacontrol.listen);
+        config.verba.listen = self.verba.or(config.verba.listen);
         config.state_dir = self.state_dir.or(config.state_dir);
         config.audio_root = self.audio_root.or(config.audio_root);
         Ok(config)

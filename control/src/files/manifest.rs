@@ -33,8 +33,29 @@ pub(super) struct Manifest<'a> {
     pub(super) gaps: &'a [Gap],
     /// Gaps beyond those listed.
     pub(super) gaps_unlisted: u64,
+    /// Of a recording with two channels: what there is to know of each.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) caller: Option<ChannelNotes>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) called: Option<ChannelNotes>,
+    /// Of the whole file, header included, once it is complete; of a recording with two channels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) sha256: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<&'a str>,
+}
+
+/// Where one channel is silence that was not said.
+#[derive(Debug, Serialize)]
+pub(super) struct ChannelNotes {
+    /// It was muted.
+    pub(super) muted: Vec<Gap>,
+    /// Nothing came from the party.
+    pub(super) gaps: Vec<Gap>,
+    /// Part of what the party said was lost on its way, or a frame was put in to keep step with its clock.
+    pub(super) concealed: Vec<Gap>,
+    /// Stretches beyond those listed.
+    pub(super) unlisted: u64,
 }
 
 /// How far a recording has come.
@@ -110,5 +131,5 @@ pub(super) fn expiry(ended_at: Timestamp, days: Option<u32>) -> Option<Timestamp
 pub(super) const EXTENSION: &str = ".json";
 /// Longest time a recording can be kept for; whoever wants more has to say never.
 const EXPIRES_DAYS_MAX: u32 = 9999;
-/// A manifest with all the gaps that are listed has a fifth of this.
-const BYTES_MAX: u64 = 256 * 1024;
+/// A manifest with all the gaps and muted stretches that are listed has two thirds of this.
+const BYTES_MAX: u64 = 512 * 1024;

@@ -46,6 +46,7 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
@@ -68,6 +69,7 @@ pub use resolve::looks_like_file_name;
 pub use tts::{TtsConfig, TtsError, check_command};
 
 use cache::PromptCache;
+use manifest::manifest_name;
 use resolve::Wanted;
 use root::Root;
 use tts::Tts;
@@ -158,7 +160,7 @@ impl PromptSource {
     }
 }
 
-/// What a recording becomes. One channel.
+/// What a recording becomes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RecordingSpec {
     /// Relative to the recording root, or absolute inside it. Without one, the file gets a name of 8 hexadecimal
@@ -172,6 +174,8 @@ pub struct RecordingSpec {
     pub sample_rate_hz: u32,
     /// Bits of a sample: 4 for ADPCM, 8 for µ-law and A-law, 8 or 16 for PCM.
     pub bits: u16,
+    /// 1; or 2, caller and called: a WAV file at 8 kHz without ADPCM.
+    pub channels: u16,
     /// Days the file is kept after it has ended, up to 9999; `None` and 0: for ever.
     pub expires_days: Option<u32>,
 }
@@ -185,6 +189,7 @@ impl RecordingSpec {
             encoding: Encoding::Pcm,
             sample_rate_hz: SAMPLE_RATE_HZ,
             bits: 16,
+            channels: 1,
             expires_days: None,
         }
     }
@@ -216,6 +221,8 @@ pub struct RecordingOutcome {
     pub samples: u64,
     /// Where samples are missing; the first 1000.
     pub gaps: Vec<Gap>,
+    /// Of the whole file, in hexadecimal digits; of a recording with two channels.
+    pub sha256: Option<String>,
     /// Why it did not end as it should; `None` if it did.
     pub error: Option<String>,
     /// The kind of `error`.
@@ -344,6 +351,27 @@ impl MediaFiles {
         let (reply, answer) = oneshot::channel();
         self.submit("", Job::Sweep { now, reply })?;
         answer.await.map_err(|_| ending(""))
+    }
+
+    /// Opens a recording to be read, by its path below the recording root; its length. Waits for the disk.
+    ///
+    /// # Errors
+    /// It is not there, or no file.
+    pub fn open_recording(&self, path: &str) -> Result<(File, u64), FileError> {
+        let root = &self.inner.shared.recordings;
+        let (file, metadata) = root.open(&root.relative(path)?)?;
+        Ok((file, metadata.len()))
+    }
+
+    /// Removes a recording and its manifest, as far as they are there. Waits for the disk.
+    ///
+    /// # Errors
+    /// Something is there and can't be removed.
+    pub fn remove_recording(&self, path: &str) -> Result<(), FileError> {
+        let root = &self.inner.shared.recordings;
+        let relative = root.relative(path)?;
+        root.remove(&relative)?;
+        root.remove(Path::new(&manifest_name(relative.as_os_str())))
     }
 
     /// What the prompt cache has done and holds.

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
@@ -10,19 +11,20 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use ringbridge_media::limits::SAMPLE_RATE_HZ;
-use ringbridge_media::samples::{RecordChunk, RecordQueue};
+use ringbridge_media::samples::{Marks, RecordChunk, RecordQueue};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 
 use super::encode::Encoder;
 use super::error::FileError;
-use super::manifest::{Manifest, State, expiry, manifest_name};
+use super::manifest::{ChannelNotes, Manifest, State, expiry, manifest_name};
 use super::resample::Rates;
 use super::root::{CreatedFile, Root};
 use super::sample_file::{SampleFile, Storage, too_long};
 use super::worker::Turn;
-use super::{Gap, Recording, RecordingFailure, RecordingOutcome, RecordingSpec};
+use super::{Container, Encoding, Gap, Recording, RecordingFailure, RecordingOutcome, RecordingSpec};
 
-/// Chunks that wait for the disk: five seconds.
+/// Chunks of each channel that wait for the disk: five seconds.
 const QUEUE_CHUNKS: usize = 250;
 /// How often the header and what is buffered are written.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -36,6 +38,12 @@ const SAMPLES_MAX: u64 = (u32::MAX as u64 - 1024) / 2;
 const NAMES_MAX: usize = 16;
 /// Gaps that are listed one by one.
 const GAPS_MAX: usize = 1000;
+/// Muted stretches of a channel that are listed one by one.
+const MUTED_MAX: usize = 1000;
+/// Stretches of a channel in which nothing came, and likewise those in which something was lost, that are listed.
+const HOLES_MAX: usize = 250;
+/// Bytes of a finished file that are read in one turn for its checksum.
+const HASHED_PER_TURN: usize = 1 << 20;
 
 /// One recording and the queue it comes from.
 pub(super) struct Recorder {
@@ -56,12 +64,78 @@ pub(super) struct Recorder {
     written: u64,
     /// A chunk that waits until the silence before it is written.
     waiting: Option<RecordChunk>,
-    /// The first [`GAPS_MAX`] gaps, in samples.
-    gaps: Vec<Range<u64>>,
-    gaps_unlisted: u64,
-    /// Where the last gap ended, listed or not.
-    gap_end: Option<u64>,
+    gaps: Stretches,
     gap_samples: u64,
+    /// Of a recording with two channels, those of the caller and of the called.
+    notes: [Notes; 2],
+    /// The file is complete, and read once more.
+    hashing: Option<Hashing>,
+}
+
+/// Stretches of a recording, in samples, in order.
+#[derive(Debug)]
+struct Stretches {
+    /// The first `listed_max`.
+    listed: Vec<Range<u64>>,
+    listed_max: usize,
+    unlisted: u64,
+    /// Where the last one ended, listed or not.
+    end: Option<u64>,
+}
+
+impl Stretches {
+    const fn new(listed_max: usize) -> Self {
+        Self { listed: Vec::new(), listed_max, unlisted: 0, end: None }
+    }
+
+    /// Notes one more; what adjoins the last one prolongs it.
+    fn note(&mut self, stretch: Range<u64>) {
+        let adjoins = self.end == Some(stretch.start);
+        self.end = Some(stretch.end);
+        if !adjoins && self.listed.len() < self.listed_max {
+            self.listed.push(stretch);
+        } else if !adjoins {
+            self.unlisted += 1;
+        } else if let Some(last) = self.listed.last_mut().filter(|last| last.end == stretch.start) {
+            last.end = stretch.end;
+        }
+    }
+
+    fn in_ms(&self) -> Vec<Gap> {
+        let ms = |samples: u64| samples * 1000 / u64::from(SAMPLE_RATE_HZ);
+        self.listed.iter().map(|gap| Gap { at_ms: ms(gap.start), ms: ms(gap.end - gap.start) }).collect()
+    }
+}
+
+/// What there is to note about one channel of two.
+#[derive(Debug)]
+struct Notes {
+    muted: Stretches,
+    gaps: Stretches,
+    concealed: Stretches,
+}
+
+impl Notes {
+    const fn new() -> Self {
+        Self { muted: Stretches::new(MUTED_MAX), gaps: Stretches::new(HOLES_MAX), concealed: Stretches::new(HOLES_MAX) }
+    }
+
+    fn manifest(&self) -> ChannelNotes {
+        ChannelNotes {
+            muted: self.muted.in_ms(),
+            gaps: self.gaps.in_ms(),
+            concealed: self.concealed.in_ms(),
+            unlisted: self.muted.unlisted + self.gaps.unlisted + self.concealed.unlisted,
+        }
+    }
+}
+
+/// A finished file on its way to its checksum.
+struct Hashing {
+    hash: Sha256,
+    read: u64,
+    state: State,
+    error: Option<(RecordingFailure, String)>,
 }
 
 impl Recorder {
@@ -101,7 +175,13 @@ impl Recorder {
         spec: RecordingSpec,
     ) -> io::Result<(Self, Recording)> {
         let coding = spec.format().coding().map_err(io::Error::other)?;
-        let queue = Arc::new(RecordQueue::new(QUEUE_CHUNKS));
+        let alike = spec.container == Container::Wav
+            && spec.encoding != Encoding::Adpcm
+            && spec.sample_rate_hz == SAMPLE_RATE_HZ;
+        if !(spec.channels == 1 || (spec.channels == 2 && alike)) {
+            return Err(io::Error::other("two channels need a WAV file at 8000 Hz, pcm, ulaw or alaw"));
+        }
+        let queue = Arc::new(RecordQueue::new(QUEUE_CHUNKS * usize::from(spec.channels)));
         let (done, outcome) = oneshot::channel();
         let recording = Recording { queue: queue.clone(), path: created.path.clone(), name, done: outcome };
         let mut recorder = Self {
@@ -118,13 +198,13 @@ impl Recorder {
             manifest_dirty: false,
             written: 0,
             waiting: None,
-            gaps: Vec::new(),
-            gaps_unlisted: 0,
-            gap_end: None,
+            gaps: Stretches::new(GAPS_MAX),
             gap_samples: 0,
+            notes: [Notes::new(), Notes::new()],
+            hashing: None,
         };
         let (container, rate_hz) = (recorder.spec.container, recorder.spec.sample_rate_hz);
-        let begun = SampleFile::begin(storage, container, coding, rate_hz).and_then(|file| {
+        let begun = SampleFile::begin(storage, container, coding, recorder.spec.channels, rate_hz).and_then(|file| {
             recorder.file = Some(file);
             recorder.write_manifest(State::Recording, None, false)
         });
@@ -140,12 +220,12 @@ impl Recorder {
 
     /// Writes what is queued.
     pub(super) fn turn(&mut self) -> Turn {
+        if self.hashing.is_some() {
+            return self.hash();
+        }
         match self.drain() {
             Ok(turn) => turn,
-            Err(error) => {
-                self.end(State::Failed, Some((failure_of(&error), error.to_string())));
-                Turn::Done
-            }
+            Err(error) => self.end(State::Failed, Some((failure_of(&error), error.to_string()))),
         }
     }
 
@@ -155,15 +235,14 @@ impl Recorder {
         let deserted = Arc::strong_count(&self.queue) == 1;
         fence(Ordering::Acquire);
         let mut silence_left = SILENCE_PER_TURN;
-        for _ in 0..CHUNKS_PER_TURN {
+        for _ in 0..CHUNKS_PER_TURN * usize::from(self.spec.channels) {
             let Some(next) = self.waiting.take().or_else(|| self.queue.chunks.pop()) else {
                 if finished || deserted {
                     self.fill(self.written + self.lost_at_end(), &mut silence_left)?;
                     if self.lost_at_end() > 0 {
                         return Ok(Turn::Busy);
                     }
-                    self.end(if finished { State::Complete } else { State::Abandoned }, None);
-                    return Ok(Turn::Done);
+                    return Ok(self.end(if finished { State::Complete } else { State::Abandoned }, None));
                 }
                 self.refresh()?;
                 return Ok(Turn::Idle);
@@ -175,7 +254,10 @@ impl Recorder {
             }
             // Never twice the same time, whatever the positions say.
             let overlap = usize::try_from(self.written - next.position).unwrap_or(usize::MAX);
-            self.write(next.chunk.as_slice().get(overlap..).unwrap_or_default())?;
+            let from = overlap.saturating_mul(usize::from(self.spec.channels));
+            let begin = self.written;
+            self.write(next.chunk.as_slice().get(from..).unwrap_or_default())?;
+            self.note(next.marks, begin..self.written);
         }
         self.refresh()?;
         Ok(Turn::Busy)
@@ -192,14 +274,14 @@ impl Recorder {
         if missing == 0 {
             return Ok(());
         }
-        if position > SAMPLES_MAX {
+        if position > self.samples_max() {
             return Err(too_long());
         }
         let count = missing.min(*silence_left);
         *silence_left -= count;
         self.note_gap(count);
         let silence = [0; 1000];
-        let mut left = count;
+        let mut left = count * u64::from(self.spec.channels);
         while left > 0 {
             let part = left.min(silence.len() as u64);
             self.write(&silence[..usize::try_from(part).unwrap_or(silence.len())])?;
@@ -210,28 +292,42 @@ impl Recorder {
 
     /// Notes that the next `count` samples are missing; what adjoins the last gap prolongs it.
     fn note_gap(&mut self, count: u64) {
-        let (from, to) = (self.written, self.written + count);
-        let adjoins = self.gap_end == Some(from);
-        self.gap_end = Some(to);
+        self.gaps.note(self.written..self.written + count);
         self.gap_samples += count;
         self.manifest_dirty = true;
-        if !adjoins && self.gaps.len() < GAPS_MAX {
-            self.gaps.push(from..to);
-        } else if !adjoins {
-            self.gaps_unlisted += 1;
-        } else if let Some(last) = self.gaps.last_mut().filter(|last| last.end == from) {
-            last.end = to;
+    }
+
+    /// Notes what is particular about a stretch that was written.
+    fn note(&mut self, marks: Marks, stretch: Range<u64>) {
+        let Marks { muted, gap, concealed } = marks;
+        for (channel, notes) in self.notes.iter_mut().enumerate() {
+            let kinds = [
+                (muted[channel], &mut notes.muted),
+                (gap[channel], &mut notes.gaps),
+                (concealed[channel], &mut notes.concealed),
+            ];
+            for (_, stretches) in kinds.into_iter().filter(|(noted, _)| *noted && !stretch.is_empty()) {
+                stretches.note(stretch.clone());
+                self.manifest_dirty = true;
+            }
         }
+    }
+
+    /// Longest recording there can be, in samples of each channel.
+    fn samples_max(&self) -> u64 {
+        SAMPLES_MAX / u64::from(self.spec.channels)
     }
 
     fn write(&mut self, samples: &[i16]) -> io::Result<()> {
         let Some(file) = &mut self.file else { return Ok(()) };
-        if self.written + samples.len() as u64 > SAMPLES_MAX {
+        let channels = u64::from(self.spec.channels);
+        let len = samples.len() as u64 / channels;
+        if self.written + len > SAMPLES_MAX / channels {
             return Err(too_long());
         }
         self.encoder.push(samples, file.pending())?;
         file.write()?;
-        self.written += samples.len() as u64;
+        self.written += len;
         self.dirty |= !samples.is_empty();
         Ok(())
     }
@@ -254,8 +350,10 @@ impl Recorder {
     }
 
     /// Completes the file, and tells who waits for it.
-    fn end(&mut self, mut state: State, mut error: Option<(RecordingFailure, String)>) {
-        let Some(done) = self.done.take() else { return };
+    fn end(&mut self, mut state: State, mut error: Option<(RecordingFailure, String)>) -> Turn {
+        if self.done.is_none() || self.hashing.is_some() {
+            return Turn::Done;
+        }
         let completed = self.complete();
         if let Err(failure) = completed.and_then(|()| self.created.file.sync_all()) {
             state = State::Failed;
@@ -268,13 +366,47 @@ impl Recorder {
             // Whoever still records stops.
             self.queue.failed.store(true, Ordering::Release);
         }
+        if self.spec.channels > 1 && self.written > 0 {
+            self.hashing = Some(Hashing { hash: Sha256::new(), read: 0, state, error });
+            return Turn::Busy;
+        }
+        self.conclude(state, error, None);
+        Turn::Done
+    }
+
+    /// Reads some of the finished file; at its end tells who waits for it.
+    fn hash(&mut self) -> Turn {
+        let Some(hashing) = &mut self.hashing else { return Turn::Done };
+        let mut bytes = vec![0; HASHED_PER_TURN];
+        let read = self.created.file.read_at(&mut bytes, hashing.read);
+        if let Some(part) = read.as_ref().ok().and_then(|&read| bytes.get(..read)).filter(|part| !part.is_empty()) {
+            hashing.hash.update(part);
+            hashing.read += part.len() as u64;
+            return Turn::Busy;
+        }
+        let Some(Hashing { hash, read: _, mut state, mut error }) = self.hashing.take() else { return Turn::Done };
+        let sha256 = match read {
+            Ok(_) => Some(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
+            Err(failure) => {
+                state = State::Failed;
+                error.get_or_insert_with(|| (failure_of(&failure), failure.to_string()));
+                None
+            }
+        };
+        self.conclude(state, error, sha256);
+        Turn::Done
+    }
+
+    /// Writes the last manifest, and tells who waits for the file.
+    fn conclude(&mut self, state: State, mut error: Option<(RecordingFailure, String)>, sha256: Option<String>) {
+        let Some(done) = self.done.take() else { return };
         if state == State::Abandoned && self.written == 0 {
             // It never began: nothing to keep.
             self.created.directory.remove(&self.created.name);
             self.created.directory.remove(&self.manifest_name);
         } else {
             let text = error.as_ref().map(|(_, text)| text.as_str());
-            let manifest = self.write_manifest(state, text, true);
+            let manifest = self.manifest(state, text, sha256.as_deref(), true);
             if let Err(failure) = manifest.and_then(|()| self.created.directory.sync()) {
                 error.get_or_insert_with(|| (failure_of(&failure), format!("the manifest: {failure}")));
             }
@@ -283,7 +415,7 @@ impl Recorder {
         let _ = rustix::fs::flock(&self.created.file, rustix::fs::FlockOperation::Unlock);
         let (failure, error) = error.unzip();
         // Who does not wait for it does not want it.
-        let _ = done.send(RecordingOutcome { samples: self.written, gaps: self.gaps_ms(), error, failure });
+        let _ = done.send(RecordingOutcome { samples: self.written, gaps: self.gaps.in_ms(), sha256, error, failure });
     }
 
     /// Writes what is held back. What can't be written does not count as recorded.
@@ -298,12 +430,13 @@ impl Recorder {
         encoded.and(finished)
     }
 
-    fn gaps_ms(&self) -> Vec<Gap> {
-        let ms = |samples: u64| samples * 1000 / u64::from(SAMPLE_RATE_HZ);
-        self.gaps.iter().map(|gap| Gap { at_ms: ms(gap.start), ms: ms(gap.end - gap.start) }).collect()
+    fn write_manifest(&self, state: State, error: Option<&str>, replace: bool) -> io::Result<()> {
+        self.manifest(state, error, None, replace)
     }
 
-    fn write_manifest(&self, state: State, error: Option<&str>, replace: bool) -> io::Result<()> {
+    fn manifest(&self, state: State, error: Option<&str>, sha256: Option<&str>, replace: bool) -> io::Result<()> {
+        let [caller, called] = &self.notes;
+        let notes = |notes: &Notes| (self.spec.channels > 1).then(|| notes.manifest());
         let now = Timestamp::now();
         let rates = Rates { from_hz: SAMPLE_RATE_HZ, to_hz: self.spec.sample_rate_hz };
         let manifest = Manifest {
@@ -316,10 +449,13 @@ impl Recorder {
             encoding: self.spec.encoding,
             sample_rate: self.spec.sample_rate_hz,
             bits: self.spec.bits,
-            channels: 1,
+            channels: self.spec.channels,
             samples: rates.length(self.written),
-            gaps: &self.gaps_ms(),
-            gaps_unlisted: self.gaps_unlisted,
+            gaps: &self.gaps.in_ms(),
+            gaps_unlisted: self.gaps.unlisted,
+            caller: notes(caller),
+            called: notes(called),
+            sha256,
             error,
         };
         let mut text = serde_json::to_vec_pretty(&manifest)?;
@@ -333,6 +469,9 @@ impl Drop for Recorder {
         // The server ends: keep what has come so far.
         while self.done.is_some() && matches!(self.turn(), Turn::Busy) {}
         self.end(State::Abandoned, Some((RecordingFailure::Abandoned, "the server ended".to_owned())));
+        while self.hashing.is_some() {
+            self.hash();
+        }
     }
 }
 
@@ -354,7 +493,6 @@ mod tests {
 
     use ringbridge_media::samples::Chunk;
 
-    use super::super::Encoding;
     use super::super::decode::Decoder;
     use super::*;
 
@@ -413,7 +551,8 @@ mod tests {
             let spec = RecordingSpec { encoding, bits, ..RecordingSpec::wav("full.wav") };
             let (mut recorder, mut recording) = on_disk(directory.path(), disk.clone(), spec).unwrap();
             for position in 0..120 {
-                let chunk = RecordChunk { position: position * 160, chunk: Chunk::new(&[1; 160]) };
+                let chunk =
+                    RecordChunk { position: position * 160, chunk: Chunk::new(&[1; 160]), marks: Marks::default() };
                 recording.queue.chunks.push(chunk).unwrap();
             }
             assert_eq!(recorder.turn(), Turn::Done);
@@ -446,7 +585,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (mut recorder, mut recording) =
             Recorder::create(&Root::new(directory.path().to_owned()), &RecordingSpec::wav("far.wav")).unwrap();
-        let chunk = RecordChunk { position: u64::MAX, chunk: Chunk::new(&[1; 160]) };
+        let chunk = RecordChunk { position: u64::MAX, chunk: Chunk::new(&[1; 160]), marks: Marks::default() };
         recording.queue.chunks.push(chunk).unwrap();
         assert_eq!(recorder.turn(), Turn::Done);
         assert!(recording.done.try_recv().unwrap().error.is_some_and(|error| error.contains("4 GiB")));
@@ -458,7 +597,7 @@ mod tests {
         let (mut recorder, mut recording) =
             Recorder::create(&Root::new(directory.path().to_owned()), &RecordingSpec::wav("overlap.wav")).unwrap();
         for (position, level) in [(0, 1), (80, 2), (0, 3), (240, 4)] {
-            let chunk = RecordChunk { position, chunk: Chunk::new(&[level; 160]) };
+            let chunk = RecordChunk { position, chunk: Chunk::new(&[level; 160]), marks: Marks::default() };
             recording.queue.chunks.push(chunk).unwrap();
         }
         recording.queue.finish();

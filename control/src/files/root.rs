@@ -123,6 +123,25 @@ impl Root {
         Ok((file, metadata))
     }
 
+    /// Removes a file, or does nothing if it is gone. `relative` comes from [`Root::relative`].
+    pub(super) fn remove(&self, relative: &Path) -> Result<(), FileError> {
+        let Some((name, parent)) = relative.file_name().zip(relative.parent()) else {
+            return Err(self.outside(relative));
+        };
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::DIRECTORY;
+        let removed = self.directory().and_then(|root| {
+            if parent.as_os_str().is_empty() {
+                return rustix::fs::unlinkat(&root.descriptor, name, AtFlags::empty());
+            }
+            let directory = root.open_beneath(parent, flags, Mode::empty())?;
+            rustix::fs::unlinkat(&directory, name, AtFlags::empty())
+        });
+        match removed {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(self.refused(relative, "remove it", errno)),
+        }
+    }
+
     /// The names in it; `None` if it can't be read, or is not there yet.
     pub(super) fn list(&self) -> Option<Dir> {
         Dir::new(self.directory().ok()?.descriptor).ok()

@@ -20,6 +20,7 @@ pub(super) struct SampleFile {
     storage: Box<dyn Storage>,
     container: Container,
     coding: Coding,
+    channels: u16,
     sample_rate_hz: u32,
     pending: Vec<u8>,
     /// Bytes of samples that have been written.
@@ -32,9 +33,10 @@ impl SampleFile {
         storage: Box<dyn Storage>,
         container: Container,
         coding: Coding,
+        channels: u16,
         sample_rate_hz: u32,
     ) -> io::Result<Self> {
-        let mut file = Self { storage, container, coding, sample_rate_hz, pending: Vec::new(), stored: 0 };
+        let mut file = Self { storage, container, coding, channels, sample_rate_hz, pending: Vec::new(), stored: 0 };
         if let Some(header) = file.header(0) {
             file.storage.write_all(&header)?;
         }
@@ -89,20 +91,20 @@ impl SampleFile {
         written.and(padded).and(header)
     }
 
-    /// Samples that have been written.
+    /// Samples of each channel that have been written.
     pub(super) fn samples(&self) -> u64 {
-        self.stored * 8 / u64::from(self.coding.bits())
+        self.stored * 8 / u64::from(self.coding.bits()) / u64::from(self.channels)
     }
 
     /// Bytes of whole samples that have been written.
     fn whole_bytes(&self) -> u64 {
-        let frame = u64::from(self.coding.bits().div_ceil(8));
+        let frame = u64::from(self.coding.bits().div_ceil(8) * self.channels);
         self.stored - self.stored % frame
     }
 
     fn header(&self, data_bytes: u64) -> Option<Vec<u8>> {
         match self.container {
-            Container::Wav => Some(wav_header(self.coding, self.sample_rate_hz, data_bytes)),
+            Container::Wav => Some(wav_header(self.coding, self.channels, self.sample_rate_hz, data_bytes)),
             Container::Vox => None,
         }
     }

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use ringbridge_codec::g711;
 use ringbridge_media::limits::{CHUNK_SAMPLES, SAMPLE_RATE_HZ};
-use ringbridge_media::samples::{Chunk, Prompt, PromptStream, RecordChunk};
+use ringbridge_media::samples::{Chunk, Marks, Prompt, PromptStream, RecordChunk};
+use sha2::{Digest as _, Sha256};
 
 use super::decode::Decoder;
 use super::*;
@@ -633,7 +634,7 @@ fn streams_end_with_the_server() {
 }
 
 fn chunk(position: u64, level: i16) -> RecordChunk {
-    RecordChunk { position, chunk: Chunk::new(&[level; CHUNK_SAMPLES]) }
+    RecordChunk { position, chunk: Chunk::new(&[level; CHUNK_SAMPLES]), marks: Marks::default() }
 }
 
 fn recorded(path: &Path) -> Vec<i16> {
@@ -665,7 +666,7 @@ fn a_recording_holds_what_was_queued_and_silence_for_gaps() {
     queue.finish();
     let outcome = wait(recording.done).unwrap();
     let gaps = vec![Gap { at_ms: 40, ms: 40 }, Gap { at_ms: 100, ms: 40 }, Gap { at_ms: 160, ms: 20 }];
-    assert_eq!(outcome, RecordingOutcome { samples: 9 * frame, gaps: gaps.clone(), error: None, failure: None });
+    assert_eq!(outcome, RecordingOutcome { samples: 9 * frame, gaps: gaps.clone(), ..RecordingOutcome::default() });
 
     let expected: Vec<i16> =
         [100, 200, 0, 0, 300, 0, 0, 400, 0].iter().flat_map(|level| [*level; CHUNK_SAMPLES]).collect();
@@ -679,6 +680,101 @@ fn a_recording_holds_what_was_queued_and_silence_for_gaps() {
     for time in ["started_at", "ended_at"] {
         manifest[time].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
     }
+}
+
+/// A frame of a call: caller and called.
+fn frame(index: u64, levels: [i16; 2], marks: Marks) -> RecordChunk {
+    let samples: Vec<i16> = (0..CHUNK_SAMPLES).map(|sample| levels[sample % 2]).collect();
+    RecordChunk { position: index * CHUNK_SAMPLES as u64 / 2, chunk: Chunk::new(&samples), marks }
+}
+
+#[test]
+fn a_call_has_two_channels_and_its_manifest_says_what_is_not_in_them() {
+    for (encoding, bits) in [(Encoding::Pcm, 16), (Encoding::Ulaw, 8), (Encoding::Alaw, 8)] {
+        let fixture = Fixture::new(1 << 20);
+        let spec = RecordingSpec { encoding, bits, channels: 2, ..RecordingSpec::wav("call.wav") };
+        let recording = wait(fixture.files.start_recording(spec)).unwrap();
+        let muted = Marks { muted: [true, false], ..Marks::default() };
+        let lost = Marks { concealed: [false, true], gap: [true, false], ..Marks::default() };
+        let plain = Marks::default();
+        let frames = [
+            frame(0, [1000, -2000], plain),
+            frame(1, [0, -2000], muted),
+            frame(2, [0, -2000], muted),
+            frame(3, [1000, -2000], lost),
+            // Two frames the server lost.
+            frame(6, [0, -2000], muted),
+            frame(7, [1000, -2000], plain),
+        ];
+        for frame in frames {
+            recording.queue.chunks.push(frame).unwrap();
+        }
+        recording.queue.lost_samples.store(160, Ordering::Release);
+        recording.queue.finish();
+        let outcome = wait(recording.done).unwrap();
+        assert_eq!((outcome.samples, &outcome.error), (640, &None));
+
+        let content = std::fs::read(&recording.path).unwrap();
+        let hash: String = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(outcome.sha256.as_ref(), Some(&hash));
+        let manifest = manifest(&recording.path);
+        assert_eq!((&manifest["sha256"], &manifest["channels"]), (&hash.into(), &2.into()));
+        assert_eq!((&manifest["samples"], &manifest["state"]), (&640.into(), &"complete".into()));
+        let gaps = |gaps: &[(u64, u64)]| {
+            serde_json::to_value(gaps.iter().map(|&(at_ms, ms)| Gap { at_ms, ms }).collect::<Vec<_>>()).unwrap()
+        };
+        assert_eq!(manifest["gaps"], gaps(&[(40, 20)]));
+        assert_eq!(manifest["caller"]["muted"], gaps(&[(10, 20), (60, 10)]));
+        assert_eq!(manifest["caller"]["gaps"], gaps(&[(30, 10)]));
+        assert_eq!(manifest["called"]["concealed"], gaps(&[(30, 10)]));
+        assert_eq!((&manifest["called"]["muted"], &manifest["called"]["unlisted"]), (&gaps(&[]), &0.into()));
+
+        // The header by its fields (RFC 2361): tag, channels, rate, bytes a second, block, bits.
+        let number = |at: usize, len: usize| {
+            content[at..at + len].iter().rev().fold(0u32, |sum, byte| sum << 8 | u32::from(*byte))
+        };
+        let block = 2 * u32::from(bits) / 8;
+        assert_eq!((number(22, 2), number(24, 4), number(28, 4)), (2, 8000, 8000 * block));
+        assert_eq!((number(32, 2), number(34, 2)), (block, u32::from(bits)));
+        assert_eq!(number(4, 4) as usize, content.len() - 8);
+        if encoding == Encoding::Pcm {
+            let samples: Vec<i16> =
+                hound::WavReader::open(&recording.path).unwrap().samples().map(Result::unwrap).collect();
+            let expected =
+                [[1000, -2000], [0, -2000], [0, -2000], [1000, -2000], [0, 0], [0, 0], [0, -2000], [1000, -2000]];
+            let expected: Vec<i16> = expected.into_iter().flat_map(|pair| [pair; 80]).flatten().collect();
+            assert_eq!(samples, expected);
+        }
+    }
+}
+
+#[test]
+fn two_channels_need_a_format_that_can_hold_them() {
+    let fixture = Fixture::new(1 << 20);
+    let wav = RecordingSpec { channels: 2, ..RecordingSpec::wav("a.wav") };
+    for spec in [
+        RecordingSpec { container: Container::Vox, ..wav.clone() },
+        RecordingSpec { encoding: Encoding::Adpcm, bits: 4, ..wav.clone() },
+        RecordingSpec { sample_rate_hz: 6000, ..wav.clone() },
+        RecordingSpec { channels: 3, ..wav.clone() },
+    ] {
+        wait(fixture.files.start_recording(spec)).unwrap_err();
+    }
+}
+
+#[test]
+fn a_call_that_nobody_feeds_any_more_has_its_checksum_too() {
+    let fixture = Fixture::new(1 << 20);
+    let spec = RecordingSpec { channels: 2, ..RecordingSpec::wav("call.wav") };
+    let Recording { queue, path, done, .. } = wait(fixture.files.start_recording(spec)).unwrap();
+    queue.chunks.push(frame(0, [1, 2], Marks::default())).unwrap();
+    // The server ends.
+    drop(fixture.files);
+    let outcome = wait(done).unwrap();
+    assert_eq!((outcome.samples, outcome.failure), (80, Some(RecordingFailure::Abandoned)));
+    let hash: String = Sha256::digest(std::fs::read(&path).unwrap()).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(outcome.sha256, Some(hash));
+    assert_eq!(manifest(&path)["state"], "abandoned");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The header of a WAV file as it is written: one channel, in every encoding a recording can have.
+//! The header of a WAV file as it is written: one channel or two, in every encoding a recording can have.
 //!
 //! `hound` writes PCM only. Formats other than PCM carry the extended `fmt ` chunk and a `fact` chunk, as the
 //! registration of WAVE types (RFC 2361) asks for.
@@ -21,7 +21,7 @@ pub(super) const DATA_BYTES_MAX: u64 = u32::MAX as u64 - 1024;
 
 /// The header of a file with `data_bytes` bytes of samples, at most [`DATA_BYTES_MAX`]. Its length depends on `coding`
 /// alone, so it can be written again in place.
-pub(super) fn wav_header(coding: Coding, sample_rate_hz: u32, data_bytes: u64) -> Vec<u8> {
+pub(super) fn wav_header(coding: Coding, channels: u16, sample_rate_hz: u32, data_bytes: u64) -> Vec<u8> {
     let data_bytes = u32::try_from(data_bytes.min(DATA_BYTES_MAX)).unwrap_or(u32::MAX);
     let bits = coding.bits();
     let tag = match coding {
@@ -35,16 +35,16 @@ pub(super) fn wav_header(coding: Coding, sample_rate_hz: u32, data_bytes: u64) -
     let extended = tag != TAG_PCM;
     header.extend_from_slice(&if extended { 18u32 } else { 16 }.to_le_bytes());
     header.extend_from_slice(&tag.to_le_bytes());
-    header.extend_from_slice(&1u16.to_le_bytes());
+    header.extend_from_slice(&channels.to_le_bytes());
     header.extend_from_slice(&sample_rate_hz.to_le_bytes());
-    header.extend_from_slice(&(sample_rate_hz * u32::from(bits) / 8).to_le_bytes());
-    header.extend_from_slice(&bits.div_ceil(8).to_le_bytes());
+    header.extend_from_slice(&(sample_rate_hz * u32::from(channels) * u32::from(bits) / 8).to_le_bytes());
+    header.extend_from_slice(&(channels * bits.div_ceil(8)).to_le_bytes());
     header.extend_from_slice(&bits.to_le_bytes());
     if extended {
         header.extend_from_slice(&0u16.to_le_bytes());
         header.extend_from_slice(b"fact");
         header.extend_from_slice(&4u32.to_le_bytes());
-        let samples = u64::from(data_bytes) * 8 / u64::from(bits);
+        let samples = u64::from(data_bytes) * 8 / u64::from(bits) / u64::from(channels);
         header.extend_from_slice(&u32::try_from(samples).unwrap_or(u32::MAX).to_le_bytes());
     }
     header.extend_from_slice(b"data");

@@ -31,6 +31,8 @@ impl MediaControl {
             | EventKind::ConnectionLearned
             | EventKind::ConnectionTimeout
             | EventKind::ShardFailed
+            | EventKind::CallStarted
+            | EventKind::RecordingStarted
             | EventKind::MediaControl => {}
         }
     }

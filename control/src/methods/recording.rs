@@ -1,9 +1,12 @@
 //! `recording.mute`
 
+use ringbridge_media::command::{Command, Target};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Call;
+use super::operation::{key, operation, shard_of};
+use super::render::effect_of;
 use crate::proto::{RpcError, params};
 
 #[derive(Debug, Deserialize)]
@@ -22,9 +25,26 @@ enum Channels {
     Both,
 }
 
-/// Two-channel recordings are not made yet, so there is nothing to mute.
-pub(super) async fn mute(_call: &Call, given: Value) -> Result<Value, RpcError> {
-    let Mute { operation_id, channels: Channels::None | Channels::Caller | Channels::Called | Channels::Both } =
-        params(given)?;
-    Err(RpcError::unsupported("recording.mute").with("operation_id", operation_id))
+/// Says which channels of the recording of a call are silence from now on; the call itself is not touched.
+pub(super) async fn mute(call: &Call, given: Value) -> Result<Value, RpcError> {
+    let Mute { operation_id, channels } = params(given)?;
+    let id = operation(&operation_id)?;
+    let (caller, called) = match channels {
+        Channels::None => (false, false),
+        Channels::Caller => (true, false),
+        Channels::Called => (false, true),
+        Channels::Both => (true, true),
+    };
+    let target = call.server.registry.borrow().operation(id).filter(|entry| !entry.ending).map(|entry| entry.target);
+    let target = target.ok_or_else(|| RpcError::unknown_operation(&operation_id))?;
+    let Target::Connection(connection) = target else {
+        return Err(RpcError::unsupported("muting a recording without channels").with("operation_id", operation_id));
+    };
+    let ticket = call.ticket(&[key(target)]);
+    ticket.turn().await;
+    let shard = shard_of(call, target).map_err(|_| RpcError::unknown_operation(&operation_id))?;
+    let command = Command::MuteRecording { connection, operation: id, caller, called };
+    let answer = call.send(ticket, shard, command)?.answer().await;
+    let answer = answer.map_err(|error| error.about("operation_id", id))?;
+    Ok(json!({"muted": {"caller": caller, "called": called}, "effect": effect_of(&answer)?}))
 }

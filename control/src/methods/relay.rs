@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::render::effect_of;
 use super::{Call, connection_id, in_length};
+use crate::events::EventKind;
 use crate::proto::{RpcError, params};
 use crate::tickets::Key;
 
@@ -47,6 +48,9 @@ pub(super) async fn start(call: &Call, given: Value) -> Result<Value, RpcError> 
     // Whoever stops the relay next finds its text.
     let relay = call.server.registry.borrow_mut().add_call(a, b, caller_number, called_number);
     drop(ticket);
+    let mut told = json!({"call_id": relay.id, "a": a.to_string(), "b": b.to_string()});
+    add_numbers(&mut told, &relay);
+    call.server.hub.publish(EventKind::CallStarted, told);
     Ok(json!({"call_id": relay.id, "effect": effect_of(&answer)?}))
 }
 
@@ -62,6 +66,16 @@ pub(super) async fn stop(call: &Call, given: Value) -> Result<Value, RpcError> {
         call.server.registry.borrow_mut().clear_call(&relay);
     }
     Ok(json!({"effect": effect_of(&answer)?}))
+}
+
+/// Adds the numbers of a relay to what is told of it, as far as they are known.
+pub(super) fn add_numbers(told: &mut Value, relay: &crate::registry::Call) {
+    let numbers = [("caller_number", &relay.caller_number), ("called_number", &relay.called_number)];
+    for (name, number) in numbers {
+        if let Some(number) = number {
+            told[name] = number.as_str().into();
+        }
+    }
 }
 
 /// Bytes of a telephone number or address.

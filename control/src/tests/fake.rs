@@ -195,6 +195,7 @@ fn describe(operation: &OperationSpec) -> String {
             format!("tone {tone:?} {duration_ms:?} {isolate} {until:?}")
         }
         OperationSpec::Record { queue: _, until } => format!("record {until:?}"),
+        OperationSpec::RecordCall { queue: _, caller, called, until } => format!("record {caller} {called} {until:?}"),
         OperationSpec::GatherDigits { flush, until } => format!("gather_digits {flush} {until:?}"),
         OperationSpec::DetectSilence { until } => format!("detect_silence {until:?}"),
         OperationSpec::DetectNonSilence { until } => format!("detect_nonsilence {until:?}"),
@@ -434,6 +435,12 @@ impl State {
                     | OperationSpec::GatherDigits { until, .. }
                     | OperationSpec::DetectSilence { until }
                     | OperationSpec::DetectNonSilence { until } => (None, until),
+                    OperationSpec::RecordCall { queue, caller, called, until } => {
+                        if self.connection(shard, caller)?.state != ConnectionState::Relayed(called) {
+                            return Err(CommandError::NotAParticipant(called));
+                        }
+                        (Some(queue), until)
+                    }
                     OperationSpec::Record { queue, until } => (Some(queue), until),
                 };
                 let ends = until.max_time_ms;
@@ -486,6 +493,16 @@ impl State {
                 }
                 self.conference(id)?.spec.hairpin = false;
                 quietly(Answer::Done)
+            }
+            Command::MuteRecording { connection, operation, caller, called } => {
+                self.connection(shard, connection)?;
+                let running = self.operations.get(&operation).ok_or(CommandError::UnknownOperation(operation))?;
+                assert_eq!(running.target, Target::Connection(connection), "control knows where it runs");
+                if running.kind != OperationKind::Record {
+                    return Err(CommandError::Unsupported);
+                }
+                self.started.push(format!("mute {caller} {called}"));
+                quietly(Answer::Effect(effect(EffectClock::Recording, &[connection])))
             }
             Command::ListOperations { target } => {
                 self.target(shard, target)?;

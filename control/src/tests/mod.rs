@@ -11,3 +11,4 @@ mod mediacontrol;
 mod operations;
 mod quotas;
 mod rig;
+mod verba;

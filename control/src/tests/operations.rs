@@ -384,3 +384,61 @@ fn codecs_that_are_only_passed_on() {
     let other = client.connection(json!({"rx_codec": "G723", "tx_codec": "PCMA"}));
     assert_eq!(rig.world.spec(&other).rx_payload_type, 4);
 }
+
+#[test]
+fn both_parties_of_a_call_are_recorded_and_muted() {
+    let rig = Rig::start(2);
+    let mut client = rig.client();
+    client.ok("events.subscribe", json!({"kinds": ["operation.ended"]}));
+    let [a, b, other] = [0; 3].map(|_| client.connection(json!({})));
+    let channels = json!({"caller": a, "called": b});
+    let common = json!({"kind": "record", "connection_id": a, "channels": channels});
+    // They are not relayed to each other yet.
+    let data = client.fails("operation.start", common.clone(), 1004);
+    assert_eq!(data["connection_id"], *b);
+    client.ok("relay.start", json!({"a": a, "b": b}));
+    let started = client.ok("operation.start", common.clone());
+    assert!(rig.world.started().starts_with(&format!("record {a} {b} StopConditions")), "{}", rig.world.started());
+    let id = started["operation_id"].as_str().expect("an id").to_owned();
+    assert!(started["path"].as_str().expect("a path").ends_with(".wav"), "{started}");
+    assert_eq!(started["connection_id"], *a);
+
+    let states = [("none", false, false), ("caller", true, false), ("called", false, true), ("both", true, true)];
+    for (channels, caller, called) in states {
+        let muted = client.ok("recording.mute", json!({"operation_id": id, "channels": channels}));
+        assert_eq!(muted["muted"], json!({"caller": caller, "called": called}));
+        assert_eq!(muted["effect"]["clock"], "recording");
+        assert_eq!(rig.world.started(), format!("mute {caller} {called}"));
+    }
+    let tone = client.ok("operation.start", json!({"kind": "tone", "connection_id": a}));
+    client.fails("recording.mute", json!({"operation_id": tone["operation_id"], "channels": "both"}), 1016);
+    let room = client.conference(json!({}));
+    let of_room = client.ok("operation.start", json!({"kind": "record", "conference_id": room}));
+    client.fails("recording.mute", json!({"operation_id": of_room["operation_id"], "channels": "both"}), 1016);
+
+    refused(
+        &mut client,
+        "operation.start",
+        &common,
+        &[
+            (json!({"channels": {"caller": a}}), -32602, "channels.called"),
+            (json!({"channels": {"caller": a, "called": a}}), -32602, "channels.called"),
+            (json!({"channels": {"caller": a, "called": b, "third": b}}), -32602, "channels.third"),
+            (json!({"connection_id": other}), -32602, "channels"),
+            (json!({"container": "vox"}), 1016, "container"),
+            (json!({"encoding": "adpcm"}), 1016, "encoding"),
+            (json!({"sample_rate_hz": 6000}), 1016, "sample_rate_hz"),
+        ],
+    );
+    let nobody = json!({"kind": "record", "connection_id": a, "channels": {"caller": a, "called": "conn-9-9-9"}});
+    client.fails("operation.start", nobody, 1001);
+    let in_room = json!({"kind": "record", "conference_id": room, "channels": channels});
+    assert_eq!(client.fails("operation.start", in_room, -32602)["param"], "channels");
+
+    client.ok("operation.stop", json!({"connection_id": a, "operation_id": id}));
+    for operation in [id.as_str(), "op-0-0-0", "nonsense"] {
+        client.fails("recording.mute", json!({"operation_id": operation, "channels": "none"}), 1003);
+    }
+    let data = client.fails("recording.mute", json!({"operation_id": id, "channels": "all"}), -32602);
+    assert_eq!(data["param"], "channels");
+}

@@ -154,6 +154,17 @@ pub enum Command {
         /// All of them or, if they don't fit, none.
         digits: Digits,
     },
+    /// Say which channels of a recording of a call are silence from the next frame on. The call itself is not touched.
+    MuteRecording {
+        /// The connection it runs on.
+        connection: ConnectionId,
+        /// The recording.
+        operation: OperationId,
+        /// Whether the caller's channel is silence.
+        caller: bool,
+        /// Whether the called's is.
+        called: bool,
+    },
     /// Report running operations of one target.
     ListOperations {
         /// On what.
@@ -171,6 +182,7 @@ impl Command {
             | Self::DeleteConnection { id } => Some(*id),
             Self::StartRelay { a: id, .. } | Self::StopRelay { a: id } => Some(*id),
             Self::JoinConference { connection, .. }
+            | Self::MuteRecording { connection, .. }
             | Self::SetParticipant { connection, .. }
             | Self::LeaveConference { connection, .. } => Some(*connection),
             Self::StartOperation { target, .. }
@@ -461,6 +473,18 @@ pub enum OperationSpec {
         /// What ends it.
         until: StopConditions,
     },
+    /// Records both parties of a relay, the caller left and the called right, until the relay ends (`autostop`) or
+    /// something else ends it. Runs on either of the two; one at a time. `silence` is that of both.
+    RecordCall {
+        /// Where the samples go.
+        queue: Arc<RecordQueue>,
+        /// Whose channel is the left one.
+        caller: ConnectionId,
+        /// Whose is the right one.
+        called: ConnectionId,
+        /// What ends it.
+        until: StopConditions,
+    },
     /// Collects digits, those in the buffer first.
     GatherDigits {
         /// Forget what was pressed before.
@@ -486,7 +510,7 @@ impl OperationSpec {
         match self {
             Self::Play { .. } => OperationKind::Play,
             Self::Tone { .. } => OperationKind::Tone,
-            Self::Record { .. } => OperationKind::Record,
+            Self::Record { .. } | Self::RecordCall { .. } => OperationKind::Record,
             Self::GatherDigits { .. } => OperationKind::GatherDigits,
             Self::DetectSilence { .. } => OperationKind::DetectSilence,
             Self::DetectNonSilence { .. } => OperationKind::DetectNonSilence,

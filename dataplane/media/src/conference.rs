@@ -341,8 +341,10 @@ fn narrow_for(media: &Media, sum: &[i32; FRAME_SAMPLES], frame: &mut [i16; FRAME
 
 /// Moves one frame out of the jitter buffer into `media.frame`; whether anything of it was heard.
 pub(crate) fn pull(media: &mut Media, due: Instant, counters: &mut ConnectionCounters) -> bool {
+    let inserted = media.jitter.is_about_to_insert();
     let pulled = media.jitter.pull(due, &mut media.frame);
     counters.concealed_samples += u64::from(pulled.missing);
+    (media.gap, media.concealed) = (!pulled.heard, inserted || (pulled.heard && pulled.missing > 0));
     pulled.heard
 }
 

@@ -18,7 +18,7 @@ use crate::limits::{
     CONNECTION_OPERATIONS_MAX, FRAME_MS, FRAME_SAMPLES, PTIME_MS_MAX, RELAY_PTIME_MS_MAX, SAMPLE_RATE_HZ, TARIFF_PERIOD,
 };
 use crate::listen::InBand;
-use crate::op::Operation;
+use crate::op::{Operation, Said};
 use crate::receiver::Receiver;
 use crate::rng::SplitMix64;
 use crate::sender::Sender;
@@ -36,6 +36,17 @@ pub(crate) enum Link {
     None,
     Relay(u32),
     Conference(u32),
+}
+
+/// A connection's part in a recording of the call it is in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Taped {
+    /// None.
+    Not,
+    /// The recording runs on it; the other party is this one.
+    With(u32),
+    /// The recording runs on the other party, whose clock drives this one too.
+    By,
 }
 
 /// Maps a relayed stream onto our own.
@@ -59,6 +70,10 @@ pub(crate) struct Media {
     pub(crate) operations: [Option<Box<Operation>>; CONNECTION_OPERATIONS_MAX],
     /// What it says in the present frame, gain applied.
     pub(crate) frame: [i16; FRAME_SAMPLES],
+    /// Nothing of `frame` came.
+    pub(crate) gap: bool,
+    /// Something of `frame` is missing, or it was put in to keep step.
+    pub(crate) concealed: bool,
     /// Whether `frame` is in the mix.
     pub(crate) in_mix: bool,
     /// Finds digits in what it says, if they may come that way.
@@ -74,6 +89,8 @@ impl Media {
             relay_map: None,
             operations: [const { None }; CONNECTION_OPERATIONS_MAX],
             frame: [0; FRAME_SAMPLES],
+            gap: true,
+            concealed: false,
             in_mix: false,
             in_band: None,
         })
@@ -214,6 +231,7 @@ pub(crate) struct Connection {
     /// The RTP socket is connected to the learned source.
     pub(crate) connected: bool,
     pub(crate) link: Link,
+    pub(crate) taped: Taped,
     pub(crate) participant: Participant,
     pub(crate) counters: ConnectionCounters,
     pub(crate) last_heard: Instant,
@@ -252,6 +270,7 @@ impl Connection {
             rtcp_learned: None,
             connected: false,
             link: Link::None,
+            taped: Taped::Not,
             participant: Participant::party(),
             counters: ConnectionCounters::default(),
             last_heard: now,
@@ -333,8 +352,21 @@ impl Connection {
         self.media.as_ref().is_some_and(|media| media.runs_any())
     }
 
+    /// Whether a recording of its call runs on it.
+    pub(crate) fn records_call(&self) -> bool {
+        let mut operations = self.media.iter().flat_map(|media| media.operations.iter().flatten());
+        operations.any(|operation| operation.records_call())
+    }
+
     pub(crate) const fn target(&self) -> Target {
         Target::Connection(self.id)
+    }
+
+    /// What it says in the present frame.
+    pub(crate) fn said(&self) -> Option<Said> {
+        let media = self.media.as_ref()?;
+        let loud = self.participant.talk.is_loud();
+        Some(Said { samples: media.frame, loud, gap: media.gap, concealed: media.concealed })
     }
 
     /// When its own clock would tick next if it started now: whole milliseconds, spread by slot.

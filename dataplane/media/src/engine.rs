@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 
 use crate::command::Request;
 use crate::conference::Conference;
-use crate::connection::{Connection, Link, Media};
+use crate::connection::{Connection, Link, Media, Taped};
 use crate::event::{Condition, DropReason, EndReason, Event};
 use crate::id::{ConferenceId, ConnectionId, ShardId};
 use crate::limits::{CONFERENCES_MAX, CONNECTIONS_MAX, FRAME_MS, FRAME_SAMPLES};
-use crate::op::run_each;
+use crate::op::{Said, run_each};
 use crate::outputs::Outputs;
 pub use crate::outputs::Totals;
 use crate::port::{DatagramMeta, Disposition, Port, PortAction, Transmit};
@@ -329,6 +329,18 @@ impl Engine {
         if !in_conference && !connection.is_played_to() {
             finish_packet(connection, slot, &mut self.out);
         }
+        match connection.taped {
+            Taped::Not => {}
+            // The other party's clock drives it.
+            Taped::By => return,
+            Taped::With(_) if connection.records_call() => {}
+            Taped::With(peer) => {
+                connection.taped = Taped::Not;
+                self.untape(peer);
+                self.review_solo(slot, first_due);
+                return;
+            }
+        }
         match (wants, connection.solo_due) {
             (true, None) => {
                 let due = first_due.unwrap_or_else(|| Connection::first_tick(self.now, slot));
@@ -343,6 +355,17 @@ impl Engine {
             }
             (true, Some(_)) | (false, None) => {}
         }
+    }
+
+    /// A recording of the call has ended that ran on the other party: from now on its clock is its own.
+    #[cold]
+    fn untape(&mut self, slot: u32) {
+        let Some(connection) = self.connections[slot as usize].as_mut() else { return };
+        connection.taped = Taped::Not;
+        if let Some(due) = connection.solo_due {
+            self.wheel.arm(due, TimerKey::Solo(slot));
+        }
+        self.review_solo(slot, None);
     }
 
     fn tick_conference(&mut self, due: Instant, slot: u32) {
@@ -364,7 +387,7 @@ impl Engine {
 
     fn tick_solo(&mut self, due: Instant, slot: u32) {
         let Some(connection) = self.connections[slot as usize].as_mut() else { return };
-        if connection.solo_due != Some(due) {
+        if connection.solo_due != Some(due) || connection.taped == Taped::By {
             return;
         }
         let late = self.now.saturating_since(due);
@@ -372,16 +395,57 @@ impl Engine {
         let next = if late > CATCH_UP_MAX { Connection::first_tick(self.now, slot) } else { due + FRAME };
         connection.solo_due = Some(next);
         self.wheel.arm(next, TimerKey::Solo(slot));
-        let target = connection.target();
+        let Taped::With(peer) = connection.taped else {
+            self.hear_solo(due, slot);
+            self.run_solo(due, slot, None);
+            self.review_solo(slot, None);
+            return;
+        };
+        if let Some(peer) = self.connections[peer as usize].as_mut() {
+            peer.solo_due = Some(next);
+        }
+        self.hear_solo(due, slot);
+        self.hear_solo(due, peer);
+        let other = self.connections[peer as usize].as_ref().and_then(Connection::said);
+        self.run_solo(due, slot, other.as_ref());
+        self.run_solo(due, peer, None);
+        self.skip_frames(slot, next.saturating_since(due + FRAME));
+        self.review_solo(slot, None);
+        self.review_solo(peer, None);
+    }
+
+    /// A recording of a call keeps step with time if its clock has stood still.
+    fn skip_frames(&mut self, slot: u32, passed: Duration) {
+        let frames = u64::try_from(passed.as_nanos() / FRAME.as_nanos()).unwrap_or(0);
+        let connection = self.connections[slot as usize].as_mut().filter(|_| frames > 0);
+        let media = connection.and_then(|connection| connection.media.as_mut());
+        let operations = media.into_iter().flat_map(|media| media.operations.iter_mut().flatten());
+        operations.for_each(|operation| operation.skip(frames));
+    }
+
+    /// Takes the frame that is due from a connection outside a conference.
+    fn hear_solo(&mut self, due: Instant, slot: u32) {
+        let Some(connection) = self.connections[slot as usize].as_mut() else { return };
         if connection.needs_audio() {
             let heard = connection.hear(due, &mut self.out);
             let frame = connection.media.as_ref().map(|media| &media.frame);
             connection.participant.talk.look(frame.filter(|_| heard));
         }
+    }
+
+    /// Runs the operations of a connection outside a conference for a frame. `other`: what the other party of its call
+    /// says, if that is recorded here.
+    fn run_solo(&mut self, due: Instant, slot: u32, other: Option<&Said>) {
+        let Some(connection) = self.connections[slot as usize].as_mut() else { return };
+        let target = connection.target();
+        let call = other.zip(other.and_then(|_| connection.said()));
         let Connection { spec, participant, digits, media: Some(media), .. } = connection else { return };
         let loud = participant.talk.is_loud();
         let Media { operations, frame, .. } = media.as_mut();
-        run_each(operations, false, target, digits, &mut self.out, |operation| operation.listen(loud, frame));
+        run_each(operations, false, target, digits, &mut self.out, |operation| match &call {
+            Some((other, own)) if operation.records_call() => operation.listen_to_call(own, other),
+            Some(_) | None => operation.listen(loud, frame),
+        });
         if media.is_played_to() {
             let mut samples = [0; FRAME_SAMPLES];
             let mut prompted = false;
@@ -395,7 +459,6 @@ impl Engine {
                 self.out.send_frame(media, slot, due, &payload, spec);
             }
         }
-        self.review_solo(slot, None);
     }
 
     fn check_reservation(&mut self, due: Instant, slot: u32) {

@@ -1,12 +1,14 @@
 //! Carries out commands. Each checks everything first: a command that fails has changed nothing.
 
+use core::time::Duration;
+
 use crate::adjust::Adjustment;
 use crate::command::{
     Command, ConferenceSpec, ConnectionChange, ConnectionSpec, DigitSource, OperationKind, OperationSpec,
     ParticipantChange, ParticipantSpec, PlayChange, Role, Target,
 };
 use crate::conference::{Cast, Conference};
-use crate::connection::{Connection, Link, Media, Participant};
+use crate::connection::{Connection, Link, Media, Participant, Taped};
 use crate::digits::{DigitBuffer, Digits};
 use crate::engine::{Engine, TimerKey, arm_silence, fall_silent};
 use crate::event::{
@@ -14,7 +16,7 @@ use crate::event::{
     EndReason, Event, OperationStatus, ParticipantStatus, StreamStamp,
 };
 use crate::id::{ConferenceId, ConnectionId, OperationId};
-use crate::limits::{HAIRPIN_MAX, MEDIA_POOL_MAX, PARTICIPANTS_MAX};
+use crate::limits::{HAIRPIN_MAX, MEDIA_POOL_MAX, PARTICIPANTS_MAX, SAMPLES_PER_MS};
 use crate::listen::InBand;
 use crate::op::Operation;
 use crate::port::{Port, PortAction};
@@ -52,6 +54,9 @@ impl Engine {
             Command::StopOperation { target, operation } => self.stop_operation(received, target, operation),
             Command::AdjustPlay { target, change } => self.adjust_play(received, target, change),
             Command::SendDigits { target, digits } => self.send_digits(target, &digits),
+            Command::MuteRecording { connection, operation, caller, called } => {
+                self.mute_recording(received, connection, operation, caller, called)
+            }
             Command::ListOperations { target } => self.list_operations(target),
         }
     }
@@ -164,7 +169,8 @@ impl Engine {
     fn may_become(&self, slot: u32, spec: &ConnectionSpec) -> bool {
         let Some(connection) = self.connections[slot as usize].as_ref() else { return false };
         let can_mix = Connection::can_mix(spec);
-        if !Connection::has_valid_ptime(spec) || (connection.runs_any() && !can_mix) {
+        if !Connection::has_valid_ptime(spec) || ((connection.runs_any() || connection.taped != Taped::Not) && !can_mix)
+        {
             return false;
         }
         match connection.link {
@@ -260,6 +266,24 @@ impl Engine {
                 connection.link = Link::None;
             }
         }
+        for side in [slot, peer] {
+            self.end_recording_of_call(side);
+        }
+    }
+
+    /// The call is over: so is its recording, if it runs on this connection.
+    fn end_recording_of_call(&mut self, slot: u32) {
+        let Some(connection) = self.connections[slot as usize].as_ref() else { return };
+        if !matches!(connection.taped, Taped::With(_)) {
+            return;
+        }
+        let operations = connection.media.iter().flat_map(|media| media.operations.iter().flatten());
+        let recording = operations.filter(|operation| operation.records_call()).map(|operation| operation.id()).next();
+        let target = connection.target();
+        if recording.is_some() {
+            self.end_operations(target, recording, Condition::AutoStop);
+        }
+        self.review_solo(slot, None);
     }
 
     // Conferences
@@ -542,6 +566,7 @@ impl Engine {
         if member.media.as_ref().is_some_and(|media| media.excludes(kind)) {
             return Err(CommandError::Busy);
         }
+        let peer = self.other_party(slot, &spec)?;
         self.ensure_media(slot);
         let member = self.connections[slot as usize].as_mut().ok_or(unknown)?;
         let hears = member.needs_audio() || matches!(member.link, Link::Conference(_));
@@ -550,25 +575,98 @@ impl Engine {
             // What an earlier operation has left behind was said long ago.
             media.jitter.reset();
         }
-        begin(&mut media.operations, id, spec, adjustment, digits)?;
+        begin(&mut media.operations, id, Target::Connection(connection), spec, adjustment, digits)?;
         self.out.totals.operations += 1;
         if kind.is_heard() {
             self.start_stream(slot);
         }
-        self.review_clock(slot);
+        match peer {
+            Some(peer) => self.tape(slot, peer),
+            None => self.review_clock(slot),
+        }
         Ok(Answer::Done)
     }
 
+    /// The other party of the call that `spec` is to record, if it is one that records a call.
+    fn other_party(&self, slot: u32, spec: &OperationSpec) -> Result<Option<u32>, CommandError> {
+        let OperationSpec::RecordCall { caller, called, .. } = spec else { return Ok(None) };
+        let Some(connection) = self.connections[slot as usize].as_ref() else { return Ok(None) };
+        let absent = if connection.id == *caller { *called } else { *caller };
+        if ![*caller, *called].contains(&connection.id) {
+            return Err(CommandError::NotAParticipant(connection.id));
+        }
+        let Link::Relay(peer) = connection.link else { return Err(CommandError::NotAParticipant(connection.id)) };
+        let other = self.connections[peer as usize].as_ref().filter(|other| other.id == absent);
+        let other = other.ok_or(CommandError::NotAParticipant(absent))?;
+        if !other.is_mixable() {
+            return Err(CommandError::UnsupportedCodec);
+        }
+        if connection.taped != Taped::Not {
+            return Err(CommandError::Busy);
+        }
+        Ok(Some(peer))
+    }
+
+    /// From now on one clock drives both parties of a call, that of the first.
+    fn tape(&mut self, slot: u32, peer: u32) {
+        self.ensure_media(peer);
+        let peer_due = self.connections[peer as usize].as_ref().and_then(|peer| peer.solo_due);
+        self.review_solo(slot, peer_due);
+        let due = self.due_of(slot);
+        if let Some(connection) = self.connections[slot as usize].as_mut() {
+            connection.taped = Taped::With(peer);
+        }
+        let Some(other) = self.connections[peer as usize].as_mut() else { return };
+        if !other.needs_audio()
+            && let Some(media) = &mut other.media
+        {
+            // What an earlier operation has left behind was said long ago.
+            media.jitter.reset();
+        }
+        other.taped = Taped::By;
+        other.solo_due = due;
+    }
+
+    fn mute_recording(
+        &mut self,
+        received: Instant,
+        id: ConnectionId,
+        operation: OperationId,
+        caller: bool,
+        called: bool,
+    ) -> Outcome {
+        let slot = self.find(id)?;
+        let due = self.due_of(slot).unwrap_or(self.now);
+        let unknown = CommandError::UnknownOperation(operation);
+        let connection = self.connections[slot as usize].as_mut().ok_or(unknown)?;
+        let peer = if let Taped::With(peer) = connection.taped { Some(peer) } else { None };
+        let mut operations = connection.media.iter_mut().flat_map(|media| media.operations.iter_mut().flatten());
+        let recording = operations.find(|running| running.id() == operation).ok_or(unknown)?;
+        let muted = recording.mute(caller, called).ok_or(CommandError::Unsupported)?;
+        let changed = [Some(slot).filter(|_| muted.own), peer.filter(|_| muted.other)].into_iter().flatten();
+        let changed = changed.filter_map(|slot| self.connections[slot as usize].as_ref());
+        let streams = changed.filter_map(Connection::stamp_in).collect();
+        let recorded = Duration::from_millis(muted.samples / u64::from(SAMPLES_PER_MS));
+        Ok(Answer::Effect(effect(EffectClock::Recording, due - recorded, received, due, streams)))
+    }
+
     fn start_on_conference(&mut self, id: OperationId, conference: ConferenceId, spec: OperationSpec) -> Outcome {
-        if spec.kind() == OperationKind::GatherDigits {
-            // A conference has no digits of its own.
+        if matches!(spec, OperationSpec::GatherDigits { .. } | OperationSpec::RecordCall { .. }) {
+            // A conference has no digits of its own, and no caller.
             return Err(CommandError::Unsupported);
         }
         let room = self.find_conference(conference)?;
         let Some(place) = self.conferences[room as usize].as_mut() else {
             return Err(CommandError::UnknownConference(conference));
         };
-        begin(&mut place.operations, id, spec, &mut place.adjustment, &mut DigitBuffer::default())?;
+        begin(
+            &mut place.operations,
+            id,
+            Target::Conference(conference),
+            spec,
+            &mut place.adjustment,
+            &mut DigitBuffer::default(),
+        )?;
         self.out.totals.operations += 1;
         self.review_conference(room);
         Ok(Answer::Done)
@@ -983,6 +1081,7 @@ struct Before {
 fn begin(
     places: &mut [Option<Box<Operation>>],
     id: OperationId,
+    target: Target,
     spec: OperationSpec,
     adjustment: &mut Adjustment,
     buffer: &mut DigitBuffer,
@@ -991,7 +1090,7 @@ fn begin(
     if let OperationSpec::Play { volume, speed, .. } = &spec {
         adjustment.begin(*volume, *speed);
     }
-    let mut operation = Box::new(Operation::new(id, spec, buffer));
+    let mut operation = Box::new(Operation::new(id, target, spec, buffer));
     operation.adjust(*adjustment);
     *place = Some(operation);
     Ok(())

@@ -199,6 +199,11 @@ impl JitterBuffer {
         Pulled { heard: valid > 0, missing }
     }
 
+    /// Whether the next frame is one of silence, put in to keep step with the sender's clock.
+    pub(crate) const fn is_about_to_insert(&self) -> bool {
+        matches!((self.state, self.correction), (State::Playing, Correction::Insert))
+    }
+
     /// Timestamp of the next sample to be played, while there is one.
     pub(crate) fn next_timestamp(&self) -> Option<u32> {
         // The low 32 bits of a position are its timestamp.

@@ -7,7 +7,7 @@ use ringbridge_codec::dtmf::{DtmfChange, DtmfDetector, symbol};
 
 use crate::command::{DigitSource, OperationKind};
 use crate::conference::pull;
-use crate::connection::{Connection, Link, Media};
+use crate::connection::{Connection, Link, Media, Taped};
 use crate::event::Event;
 use crate::limits::{LISTENING_MAX, SAMPLES_PER_MS};
 use crate::outputs::Outputs;
@@ -78,7 +78,7 @@ impl Connection {
 
     /// Whether anything listens to it, its conference apart.
     pub(crate) fn needs_audio(&self) -> bool {
-        self.wants_digits() || self.media.as_ref().is_some_and(|media| media.needs_audio())
+        self.taped == Taped::By || self.wants_digits() || self.media.as_ref().is_some_and(|media| media.needs_audio())
     }
 
     /// Takes the frame that is due out of the jitter buffer, looks for digits in it, and hands it to every operation that

@@ -1,6 +1,6 @@
 //! Samples that enter and leave the engine: prompts to play, recordings to write. The files are somebody else's.
 //!
-//! All samples here are 16-bit linear, one channel, at [`crate::limits::SAMPLE_RATE_HZ`].
+//! All samples here are 16-bit linear at [`crate::limits::SAMPLE_RATE_HZ`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -82,7 +82,8 @@ pub struct RecordQueue {
     pub chunks: ArrayQueue<RecordChunk>,
     /// Set by the engine after the last chunk.
     pub finished: AtomicBool,
-    /// Samples the engine could not queue since the recording began, because the queue was full.
+    /// Samples of one channel that the engine did not queue since the recording began, because the queue was full or its
+    /// clock stood still.
     pub lost_samples: AtomicU64,
     /// Set by the writer when the file can't be written any more; the operation then ends with `error`.
     pub failed: AtomicBool,
@@ -108,9 +109,22 @@ impl RecordQueue {
 /// A run of recorded samples with its place in the recording, so that a gap shows.
 #[derive(Clone, Copy, Debug)]
 pub struct RecordChunk {
-    /// Position of the first sample since the recording began, in samples. If it is past the end of the previous
-    /// chunk, what lies between was lost in a full queue: the writer puts silence there and notes a gap.
+    /// Position of the first sample since the recording began, in samples of one channel. If it is past the end of the
+    /// previous chunk, what lies between was lost in a full queue: the writer puts silence there and notes a gap.
     pub position: u64,
-    /// The samples.
+    /// The samples; of a recording with two channels those of the caller and the called in turn.
     pub chunk: Chunk,
+    /// What there is to note about them.
+    pub marks: Marks,
+}
+
+/// What there is to note about a chunk of a recording with two channels: of the caller, and of the called.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Marks {
+    /// The channel is muted: silence.
+    pub muted: [bool; 2],
+    /// Nothing came from the party: silence.
+    pub gap: [bool; 2],
+    /// Part of what the party said is missing, or a frame was put in because its clock differs from ours: silence there.
+    pub concealed: [bool; 2],
 }

@@ -100,7 +100,8 @@ impl Node {
         match message {
             ShardMessage::Command(request) => {
                 if let Command::StartOperation { operation, .. } = &request.command
-                    && let OperationSpec::Record { queue, .. } = operation.as_ref()
+                    && let OperationSpec::Record { queue, .. } | OperationSpec::RecordCall { queue, .. } =
+                        operation.as_ref()
                 {
                     self.recordings.push(Arc::downgrade(queue));
                 }

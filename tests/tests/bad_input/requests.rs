@@ -290,11 +290,11 @@ calls! {
     record_bits: "operation.start" r#"{"kind": "record", "connection_id": "$connection", "encoding": "ulaw", "bits": 16}"# => -32602, "param" = "bits";
     record_container: "operation.start" r#"{"kind": "record", "connection_id": "$connection", "container": "ogg"}"# => -32602, "param" = "container";
     record_time_0: "operation.start" r#"{"kind": "record", "connection_id": "$connection", "path": "a.wav", "max_time_ms": 0}"# => -32602, "param" = "max_time_ms";
-    record_channels: "operation.start" r#"{"kind": "record", "connection_id": "$connection", "path": "a.wav", "channels": {}}"# => 1016, "param" = "channels";
+    record_channels: "operation.start" r#"{"kind": "record", "connection_id": "$connection", "path": "a.wav", "channels": {}}"# => -32602, "param" = "channels.caller";
     stop_nothing: "operation.stop" "{}" => -32602, "param" = "connection_id";
     stop_unknown: "operation.stop" r#"{"connection_id": "$connection", "operation_id": "op-0-0"}"# => 1003, "kind" = "unknown_operation";
     stop_block_text: "operation.stop" r#"{"connection_id": "$connection", "block": "no"}"# => -32602, "param" = "block";
-    mute_recording: "recording.mute" r#"{"operation_id": "x", "channels": "both"}"# => 1016, "operation_id" = "x";
+    mute_recording: "recording.mute" r#"{"operation_id": "x", "channels": "both"}"# => 1003, "operation_id" = "x";
     mute_channels: "recording.mute" r#"{"operation_id": "x", "channels": "all"}"# => -32602, "param" = "channels";
     subscribe_unknown: "events.subscribe" r#"{"kinds": ["weather"]}"# => -32602, "param" = "kinds";
     subscribe_a_text: "events.subscribe" r#"{"kinds": "digit"}"# => -32602, "param" = "kinds";

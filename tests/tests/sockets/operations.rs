@@ -243,3 +243,93 @@ fn a_recording_of_a_conference_holds_the_full_mix() {
     talking.into_iter().for_each(|(_, speaker)| drop(speaker.stop()));
     server.stop();
 }
+
+/// What both parties say: no stretch of a few samples comes twice.
+fn noise(index: usize) -> i16 {
+    let mixed = (index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    ((mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 49) as i16
+}
+
+/// Frames of 10 ms that a manifest does not except, each with where its samples stand in what was said.
+fn places(channel: &[i16], notes: &Value, lost: &Value, said: &[i16]) -> Vec<(usize, usize)> {
+    let excepted = |frame: usize| {
+        let at = frame as u64 * 10;
+        let lists = [&notes["muted"], &notes["gaps"], &notes["concealed"], lost];
+        lists.into_iter().flat_map(|list| list.as_array().unwrap()).any(|gap| {
+            let from = gap["at_ms"].as_u64().unwrap();
+            (from..from + gap["ms"].as_u64().unwrap()).contains(&at)
+        })
+    };
+    let frames = channel.chunks_exact(80).enumerate().filter(|(frame, _)| !excepted(*frame));
+    let mut from = 0;
+    frames
+        .map(|(frame, samples)| {
+            let place = said[from..].windows(80).position(|window| window == samples);
+            from += place.unwrap_or_else(|| panic!("frame {frame} is not what was said: {samples:?}"));
+            (frame, from)
+        })
+        .collect()
+}
+
+#[test]
+fn a_call_is_recorded_side_by_side_and_a_muted_party_is_silence_from_the_stamp_on() {
+    let server = setup().start();
+    let mut events = Events::follow(&server);
+    let pair = crate::relayed(&server);
+    let speech = [Speech::new(1), Speech::new(2)];
+    let speakers = [0, 1].map(|side| pair[side].0.speak(pair[side].1.local, speech[side], noise));
+    for (_, leg) in &pair {
+        events.wait("connection.learned", "connection_id", &leg.id);
+    }
+    let [caller, called] = [&pair[0].1.id, &pair[1].1.id];
+    let record = start(
+        &server,
+        json!({"kind": "record", "connection_id": caller, "path": "call.wav",
+               "channels": {"caller": caller, "called": called}}),
+    );
+    let mute = |channels: &str| {
+        let muted = server.ok("recording.mute", json!({"operation_id": record, "channels": channels}));
+        let effect = &muted["effect"];
+        assert_eq!(effect["clock"], "recording");
+        assert_eq!(effect["streams"][0]["connection_id"], **caller);
+        let index = (effect["rtp_timestamp"].as_u64().unwrap() as u32).wrapping_sub(speech[0].timestamp);
+        (effect["media_time_ms"].as_f64().unwrap() as usize * 8, index as usize)
+    };
+    until_recorded(&server, &record, 700);
+    let (from, first) = mute("caller");
+    until_recorded(&server, &record, 1400);
+    let (to, next) = mute("none");
+    until_recorded(&server, &record, 2000);
+    server.ok("relay.stop", json!({"a": caller}));
+    let end = ended(&mut events, &record);
+    assert_eq!(end["condition"], "autostop");
+    let sent = speakers.map(ringbridge_tests::endpoint::Speaker::stop);
+
+    let mut wav = WavReader::open(server.recording("call.wav")).unwrap();
+    assert_eq!((wav.spec().channels, wav.spec().sample_rate), (2, 8000));
+    let samples: Vec<i16> = wav.samples::<i16>().map(Result::unwrap).collect();
+    let [left, right]: [Vec<i16>; 2] = [0, 1].map(|side| samples.iter().skip(side).step_by(2).copied().collect());
+    let manifest: Value = serde_json::from_slice(&std::fs::read(server.recording("call.wav.json")).unwrap()).unwrap();
+    assert_eq!(manifest["caller"]["muted"], json!([{"at_ms": from / 8, "ms": (to - from) / 8}]));
+    assert_eq!(manifest["called"]["muted"], json!([]));
+    assert_eq!(manifest["sha256"].as_str().map(str::len), Some(64));
+    assert!(left[from..to].iter().all(|&sample| sample == 0), "a sample of the muted stretch is in the file");
+
+    let said = Codec::Pcmu.decode(&sent[0].iter().flat_map(|packet| packet[12..].to_vec()).collect::<Vec<_>>());
+    let heard = places(&left, &manifest["caller"], &manifest["gaps"], &said);
+    assert!(heard.len() > 40, "{} frames of the caller", heard.len());
+    for (frame, place) in heard {
+        // The stamps divide what was said exactly as the file is divided.
+        assert_eq!(frame * 80 >= to, place >= next, "frame {frame}, which was said at {place}");
+        assert!(frame * 80 >= to || place + 80 <= first, "frame {frame}, which was said at {place}");
+    }
+    let said = Codec::Pcmu.decode(&sent[1].iter().flat_map(|packet| packet[12..].to_vec()).collect::<Vec<_>>());
+    let heard = places(&right, &manifest["called"], &manifest["gaps"], &said);
+    let meanwhile = heard.iter().filter(|(frame, _)| (from..to).contains(&(frame * 80))).count();
+    assert!(meanwhile * 2 > (to - from) / 80, "{meanwhile} frames of the called while the caller is muted");
+    // The call itself went on: the called heard the caller all the time.
+    let muted = sent[0].iter().skip(first / 160 + 1).take((next - first) / 160 - 1);
+    let passed = pair[1].0.heard();
+    assert!(muted.clone().count() > 10 && muted.clone().all(|packet| passed.contains(packet)));
+    server.stop();
+}

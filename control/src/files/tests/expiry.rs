@@ -94,7 +94,7 @@ fn nothing_else_is_touched() {
     put(root.join("f.wav"), "");
     put(root.join("f.wav.json"), "expires_at");
     put(root.join("g.wav"), "");
-    put(root.join("g.wav.json"), &(expired("g.wav") + &" ".repeat(300_000)));
+    put(root.join("g.wav.json"), &(expired("g.wav") + &" ".repeat(600_000)));
     rustix::fs::mknodat(
         rustix::fs::CWD,
         root.join("fifo.wav.json"),

@@ -15,7 +15,15 @@ fn every_spec() -> Vec<RecordingSpec> {
             for sample_rate_hz in [6000, 8000, 11_025] {
                 let extension = container.extension();
                 let path = Some(format!("{encoding:?}-{bits}-{sample_rate_hz}.{extension}"));
-                specs.push(RecordingSpec { path, container, encoding, sample_rate_hz, bits, expires_days: None });
+                specs.push(RecordingSpec {
+                    path,
+                    container,
+                    encoding,
+                    sample_rate_hz,
+                    bits,
+                    channels: 1,
+                    expires_days: None,
+                });
             }
         }
     }
@@ -26,7 +34,8 @@ fn every_spec() -> Vec<RecordingSpec> {
 fn record(fixture: &Fixture, spec: RecordingSpec, samples: &[i16]) -> PathBuf {
     let recording = wait(fixture.files.start_recording(spec)).unwrap();
     for (index, some) in samples.chunks(CHUNK_SAMPLES).enumerate() {
-        let mut next = RecordChunk { position: (index * CHUNK_SAMPLES) as u64, chunk: Chunk::new(some) };
+        let mut next =
+            RecordChunk { position: (index * CHUNK_SAMPLES) as u64, chunk: Chunk::new(some), marks: Marks::default() };
         until(|| recording.queue.chunks.push(next).map_err(|back| next = back).ok());
     }
     recording.queue.finish();

@@ -263,7 +263,7 @@ fn both_targets() -> RpcError {
         .with("param", "conference_id")
 }
 
-fn operation(text: &str) -> Result<OperationId, RpcError> {
+pub(super) fn operation(text: &str) -> Result<OperationId, RpcError> {
     OperationId::parse(text).ok_or_else(|| RpcError::unknown_operation(text))
 }
 

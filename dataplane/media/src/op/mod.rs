@@ -5,6 +5,7 @@
 //! step, the operation waits for the rest of it, neither heard nor recording, and ends with the first in order of all
 //! that held.
 
+mod call;
 mod gather;
 mod level;
 mod play;
@@ -18,6 +19,8 @@ use crate::event::{Condition, Event, OperationStatus};
 use crate::id::OperationId;
 use crate::limits::FRAME_SAMPLES;
 use crate::outputs::Outputs;
+use call::RecordCall;
+pub(crate) use call::Said;
 use gather::{Gather, millis};
 use level::LevelRuns;
 use play::Play;
@@ -48,6 +51,7 @@ enum Machine {
     Play(Play),
     Tone(Tone),
     Record(Record),
+    RecordCall(RecordCall),
     Gather(Gather),
     DetectSilence,
     DetectNonSilence,
@@ -62,8 +66,8 @@ struct Pressed {
 }
 
 impl Operation {
-    /// A new operation. `buffer` are the digits that wait to be gathered on its target.
-    pub(crate) fn new(id: OperationId, spec: OperationSpec, buffer: &mut DigitBuffer) -> Self {
+    /// A new operation on `target`. `buffer` are the digits that wait to be gathered there.
+    pub(crate) fn new(id: OperationId, target: Target, spec: OperationSpec, buffer: &mut DigitBuffer) -> Self {
         let kind = spec.kind();
         let (machine, until, isolates) = match spec {
             OperationSpec::Play { playlist, until, volume: _, speed: _, isolate } => {
@@ -73,6 +77,10 @@ impl Operation {
                 (Machine::Tone(Tone::new(tone, duration_ms)), until, isolate)
             }
             OperationSpec::Record { queue, until } => (Machine::Record(Record::new(queue)), until, false),
+            OperationSpec::RecordCall { queue, caller, called: _, until } => {
+                let on_caller = target == Target::Connection(caller);
+                (Machine::RecordCall(RecordCall::new(queue, on_caller)), until, false)
+            }
             OperationSpec::GatherDigits { flush, until } => {
                 if flush {
                     buffer.clear();
@@ -106,6 +114,7 @@ impl Operation {
             Machine::Play(_)
             | Machine::Tone(_)
             | Machine::Record(_)
+            | Machine::RecordCall(_)
             | Machine::DetectSilence
             | Machine::DetectNonSilence => {
                 self.pressed.count = self.pressed.count.saturating_add(1);
@@ -133,7 +142,11 @@ impl Operation {
         let filled = match &mut self.machine {
             Machine::Play(play) => play.fill(frame),
             Machine::Tone(tone) => tone.fill(frame),
-            Machine::Record(_) | Machine::Gather(_) | Machine::DetectSilence | Machine::DetectNonSilence => Ok(()),
+            Machine::Record(_)
+            | Machine::RecordCall(_)
+            | Machine::Gather(_)
+            | Machine::DetectSilence
+            | Machine::DetectNonSilence => Ok(()),
         };
         match filled {
             Ok(()) => self.judge(met)?,
@@ -152,6 +165,37 @@ impl Operation {
         }
         self.go_on(loud);
         Ok(())
+    }
+
+    /// Takes in a frame of what both parties of a call say, if it records them. `Err` is the end, before this frame.
+    pub(crate) fn listen_to_call(&mut self, own: &Said, other: &Said) -> Result<(), Condition> {
+        self.judge(self.met())?;
+        if let (Machine::RecordCall(record), None) = (&mut self.machine, self.held) {
+            record.write(own, other)?;
+        }
+        self.go_on(own.loud || other.loud);
+        Ok(())
+    }
+
+    /// Whether it records both parties of a call.
+    pub(crate) const fn records_call(&self) -> bool {
+        matches!(self.machine, Machine::RecordCall(_))
+    }
+
+    /// Leaves out so many frames that the clock did not run, if it records a call.
+    pub(crate) fn skip(&mut self, frames: u64) {
+        if let (Machine::RecordCall(record), None) = (&mut self.machine, self.held) {
+            record.skip(frames);
+        }
+    }
+
+    /// Says whether caller and called are left out from the next frame on; `None` if it records no call.
+    pub(crate) const fn mute(&mut self, caller: bool, called: bool) -> Option<Muted> {
+        let Machine::RecordCall(record) = &mut self.machine else { return None };
+        let before = record.mute([caller, called]);
+        let changed = [before[0] != caller, before[1] != called];
+        let [own, other] = if record.on_caller() { changed } else { [changed[1], changed[0]] };
+        Some(Muted { own, other, samples: record.position() })
     }
 
     /// Takes out of the buffer what it has gathered, if it ends with `condition`.
@@ -186,6 +230,10 @@ impl Operation {
                 record.finish();
                 (None, None)
             }
+            Machine::RecordCall(record) => {
+                record.finish();
+                (None, None)
+            }
             Machine::Gather(gather) => (Some(gather.gathered(&self.until, condition)), None),
             Machine::Tone(_) | Machine::DetectSilence | Machine::DetectNonSilence => (None, None),
         };
@@ -200,7 +248,7 @@ impl Operation {
         match self.machine {
             Machine::Play(_) => OperationKind::Play,
             Machine::Tone(_) => OperationKind::Tone,
-            Machine::Record(_) => OperationKind::Record,
+            Machine::Record(_) | Machine::RecordCall(_) => OperationKind::Record,
             Machine::Gather(_) => OperationKind::GatherDigits,
             Machine::DetectSilence => OperationKind::DetectSilence,
             Machine::DetectNonSilence => OperationKind::DetectNonSilence,
@@ -214,7 +262,7 @@ impl Operation {
 
     /// Whether it listens to what its target says.
     pub(crate) const fn needs_audio(&self) -> bool {
-        matches!(self.machine, Machine::Record(_)) || self.needs_level()
+        matches!(self.machine, Machine::Record(_) | Machine::RecordCall(_)) || self.needs_level()
     }
 
     /// Whether it has to know if what its target says is sound.
@@ -253,6 +301,7 @@ impl Operation {
             Machine::Play(_)
             | Machine::Tone(_)
             | Machine::Record(_)
+            | Machine::RecordCall(_)
             | Machine::DetectSilence
             | Machine::DetectNonSilence => {
                 if pressed.digit {
@@ -329,6 +378,17 @@ impl OperationKind {
             Self::DetectNonSilence => StopConditions { nonsilence_ms, ..none },
         }
     }
+}
+
+/// What muting has changed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Muted {
+    /// Whether the connection that it runs on is left out now and was not, or the other way round.
+    pub(crate) own: bool,
+    /// The same of the other.
+    pub(crate) other: bool,
+    /// Samples of each channel that were recorded before.
+    pub(crate) samples: u64,
 }
 
 /// Runs the operations that are heard, or those that are not. One that ends leaves its place and its final event.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::event::Condition;
 use crate::limits::{CHUNK_SAMPLES, FRAME_SAMPLES};
-use crate::samples::{Chunk, RecordChunk, RecordQueue};
+use crate::samples::{Chunk, Marks, RecordChunk, RecordQueue};
 
 /// Samples a frame adds to a chunk.
 #[expect(clippy::cast_possible_truncation, reason = "80 samples")]
@@ -51,7 +51,8 @@ impl Record {
 
     fn flush(&mut self) {
         let len = u64::from(self.pending.len);
-        if self.queue.chunks.push(RecordChunk { position: self.position, chunk: self.pending }).is_err() {
+        let chunk = RecordChunk { position: self.position, chunk: self.pending, marks: Marks::default() };
+        if self.queue.chunks.push(chunk).is_err() {
             self.queue.lost_samples.fetch_add(len, Ordering::Relaxed);
         }
         self.position += len;

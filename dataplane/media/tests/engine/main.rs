@@ -23,5 +23,6 @@ mod relay;
 mod reservation;
 mod roles;
 mod stamps;
+mod taping;
 mod timers;
 mod tones;

@@ -1,0 +1,192 @@
+//! Recorded calls from their beginning to their end: which are recorded, what the database learns of them, and what
+//! becomes of their files.
+
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+use tokio::task::{spawn_blocking, spawn_local};
+
+use super::{Began, Live, Starting, Verba};
+use crate::auth::tokens::random_guid;
+use crate::begin::begin;
+use crate::config::VerbaConfig;
+use crate::events::EventKind;
+use crate::methods::{self, Call};
+use crate::store::recordings::{self, Details, EndReason, NewRecording, Party, State, comparable};
+
+impl Verba {
+    /// Hears of calls and recordings from now on, for as long as somebody holds it.
+    pub(super) fn listen(self: &Rc<Self>) {
+        let this = Rc::downgrade(self);
+        self.server.hub.observe(Box::new(move |kind, params| {
+            let Some(verba) = Weak::upgrade(&this) else { return };
+            match kind {
+                EventKind::CallStarted => verba.call_started(params),
+                EventKind::RecordingStarted => verba.recording_started(params),
+                EventKind::OperationEnded => verba.operation_ended(params),
+                EventKind::Digit
+                | EventKind::TalkStarted
+                | EventKind::TalkStopped
+                | EventKind::ConnectionLearned
+                | EventKind::ConnectionTimeout
+                | EventKind::ConnectionEnded
+                | EventKind::ConferenceEnded
+                | EventKind::ShardFailed
+                | EventKind::MediaControl => {}
+            }
+        }));
+    }
+
+    /// Records a call, if there is a rule that says so.
+    fn call_started(self: &Rc<Self>, params: &Value) {
+        let number = |name: &str| params[name].as_str().unwrap_or_default();
+        let parties = [number("caller_number"), number("called_number")];
+        let Some(on_demand) = rule(&self.server.config.verba, parties) else { return };
+        let (Some(a), Some(b)) = (params["a"].as_str(), params["b"].as_str()) else { return };
+        let (a, b) = (a.to_owned(), b.to_owned());
+        let id = random_guid();
+        let path = format!("verba/{id}.wav");
+        self.starting.borrow_mut().insert(a.clone(), Starting { id, on_demand });
+        let verba = Rc::clone(self);
+        spawn_local(async move {
+            let call = Call::in_process(Rc::clone(&verba.server), "the Verba recording rule".into());
+            let given = json!({
+                "kind": "record", "connection_id": a, "path": path, "channels": {"caller": a, "called": b},
+            });
+            let started = methods::call(&call, "operation.start", given).await;
+            call.announce();
+            verba.starting.borrow_mut().remove(&a);
+            if let Err(error) = started {
+                tracing::warn!(caller = a, %error, "a call that a rule wants recorded is not");
+            }
+        });
+    }
+
+    /// A recording of a call has begun, by a rule or by another interface: from now on it can be found.
+    fn recording_started(self: &Rc<Self>, params: &Value) {
+        let text = |name: &str| params[name].as_str().unwrap_or_default().to_owned();
+        let begun = self.starting.borrow_mut().remove(&text("caller"));
+        let Starting { id, on_demand } = begun.unwrap_or_else(|| Starting { id: random_guid(), on_demand: false });
+        let party = |number: &str| Party { address: text(number), ..Party::default() };
+        let new = NewRecording {
+            id: id.clone(),
+            caller: party("caller_number"),
+            called: party("called_number"),
+            started_at: Timestamp::now(),
+            on_demand,
+            conference: false,
+            secondary: false,
+            do_not_delete: false,
+            details: Details { platform_call_id: params["call_id"].as_str().map(str::to_owned), ..Details::default() },
+        };
+        let began = Arc::new(Began {
+            id: id.clone(),
+            caller: comparable(&new.caller.address),
+            called: comparable(&new.called.address),
+        });
+        let (operation, path) = (text("operation_id"), text("path"));
+        self.by_operation.borrow_mut().insert(operation.clone(), id.clone());
+        self.live.borrow_mut().insert(id.clone(), Rc::new(Live { operation, turn: Mutex::new(()) }));
+        let verba = Rc::clone(self);
+        // The store gets it now, and so before the end of the same recording.
+        begin(async move {
+            let stored = verba.server.store.run(move |connection| {
+                recordings::begin(connection, &new)?;
+                recordings::add_file(connection, &new.id, &path)
+            });
+            match stored.await {
+                // Nobody waits for a call is no error.
+                Ok(()) => drop(verba.began.send(began)),
+                Err(error) => tracing::error!(id, %error, "a recording is not in the database"),
+            }
+        });
+    }
+
+    fn operation_ended(self: &Rc<Self>, params: &Value) {
+        let operation = params["operation_id"].as_str().unwrap_or_default();
+        let Some(id) = self.by_operation.borrow_mut().remove(operation) else { return };
+        self.live.borrow_mut().remove(&id);
+        let reason = if params["condition"] == "error" { EndReason::Failed } else { EndReason::Completed };
+        let verba = Rc::clone(self);
+        begin(async move {
+            let (ended, now) = (id.clone(), Timestamp::now());
+            let state = verba.server.store.run(move |connection| recordings::finish(connection, &ended, reason, now));
+            match state.await {
+                Ok(State::Discarded) => verba.purge(&id).await,
+                Ok(State::Ongoing | State::Finished) => {}
+                Err(error) => tracing::error!(id, %error, "the end of a recording is not in the database"),
+            }
+        });
+    }
+
+    /// Deletes the files of a recording that was discarded, and then what is known of it.
+    pub(super) async fn purge(&self, id: &str) {
+        let wanted = id.to_owned();
+        let paths = self.server.store.run(move |connection| recordings::files(connection, &wanted)).await;
+        let removed = match paths {
+            Ok(paths) => {
+                let files = self.server.files.clone();
+                let removal = move || paths.iter().try_for_each(|path| files.remove_recording(path));
+                spawn_blocking(removal).await.map_err(|error| error.to_string())
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        let forgotten = match removed.map(|removed| removed.map_err(|error| error.to_string())) {
+            Ok(Ok(())) => {
+                let id = id.to_owned();
+                let forgotten = self.server.store.run(move |connection| recordings::forget(connection, &id)).await;
+                forgotten.map_err(|error| error.to_string())
+            }
+            Ok(Err(error)) | Err(error) => Err(error),
+        };
+        // It stays discarded, and is tried again when the server starts.
+        if let Err(error) = forgotten {
+            tracing::warn!(id, error, "a discarded recording can't be deleted now");
+        }
+    }
+
+    /// Deletes what an earlier server left discarded.
+    pub(super) async fn purge_all(&self) {
+        let left = self.server.store.run(|connection| recordings::discarded(connection, PURGED_MAX)).await;
+        for (id, _) in left.unwrap_or_default() {
+            self.purge(&id).await;
+        }
+    }
+}
+
+/// Whether a call between these numbers is recorded, and if so, whether on demand only.
+fn rule(config: &VerbaConfig, parties: [&str; 2]) -> Option<bool> {
+    let parties = parties.map(comparable);
+    let matches =
+        |numbers: &[String]| numbers.iter().any(|number| number == EVERY_CALL || parties.contains(&comparable(number)));
+    if matches(&config.always) { Some(false) } else { matches(&config.on_demand).then_some(true) }
+}
+
+/// Stands for every number in a rule.
+const EVERY_CALL: &str = "*";
+/// Recordings that are deleted when the server starts; the rest waits for the next start.
+const PURGED_MAX: u32 = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_is_for_all_calls_or_for_numbers_of_either_side() {
+        let config = |always: &[&str], on_demand: &[&str]| VerbaConfig {
+            always: always.iter().map(|&text| text.to_owned()).collect(),
+            on_demand: on_demand.iter().map(|&text| text.to_owned()).collect(),
+            ..VerbaConfig::default()
+        };
+        let call = ["sip:8856@example.com", "+1 (555) 0100"];
+        assert_eq!(rule(&config(&[], &[]), call), None);
+        assert_eq!(rule(&config(&["*"], &["*"]), call), Some(false));
+        assert_eq!(rule(&config(&["1234"], &["*"]), call), Some(true));
+        assert_eq!(rule(&config(&["8856"], &[]), call), Some(false));
+        assert_eq!(rule(&config(&[], &["+15550100"]), call), Some(true));
+        assert_eq!(rule(&config(&["885"], &["55"]), call), None, "a part of a number is another number");
+    }
+}

@@ -1,0 +1,138 @@
+//! The Verba recording API: find a call that is being recorded, mute and unmute either party, keep, look up, fetch
+//! and delete the recording.
+//!
+//! ```text
+//!  relay.start ── call.started ──▶ rule ──▶ operation.start (channels)
+//!                                                │
+//!                        recording.started ──────┴──▶ store: ongoing ──▶ who waits for the next call
+//!                          operation.ended ─────────▶ store: finished or discarded ──▶ files deleted
+//!
+//!  GET|POST /verba/api?action=… ── key ── token ── action ──▶ store, recording.mute ──▶ XML, HTML or text
+//! ```
+//!
+//! An adapter like any other: all it does it does through the native interface and the database.
+
+mod actions;
+mod answer;
+mod calls;
+mod http;
+mod openapi;
+mod query;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, broadcast};
+use tokio::task::spawn_local;
+
+use crate::auth::{Logins, PasswordError, ThrottleConfig, Tokens};
+use crate::server::Server;
+use crate::web::{Limits, Listener, Serving};
+
+/// State of the adapter.
+pub(crate) struct Verba {
+    server: Rc<Server>,
+    logins: Logins,
+    tokens: RefCell<Tokens<Session>>,
+    /// Recordings that are being made, by id.
+    live: RefCell<HashMap<String, Rc<Live>>>,
+    /// Their ids, by operation.
+    by_operation: RefCell<HashMap<String, String>>,
+    /// Recordings a rule is about to start, by the caller's connection.
+    starting: RefCell<HashMap<String, Starting>>,
+    /// Told of every recording that has begun.
+    began: broadcast::Sender<Arc<Began>>,
+    /// Requests that wait for the next call.
+    waits: Cell<usize>,
+    /// How long they do.
+    patience: Duration,
+}
+
+/// What belongs to a token.
+struct Session {
+    /// Name of the key it was issued under.
+    key: String,
+    /// IANA name of the user's time zone.
+    time_zone: Option<String>,
+}
+
+/// A recording that is being made.
+struct Live {
+    operation: String,
+    /// Who changes it has this: one after the other.
+    turn: Mutex<()>,
+}
+
+/// A recording that is about to be started.
+struct Starting {
+    id: String,
+    on_demand: bool,
+}
+
+/// A recording that has begun.
+struct Began {
+    id: String,
+    caller: String,
+    called: String,
+}
+
+impl Verba {
+    /// Wants a `LocalSet`.
+    ///
+    /// # Errors
+    /// Passwords can't be checked here.
+    fn new(server: Rc<Server>, patience: Duration) -> Result<Rc<Self>, PasswordError> {
+        let logins = Logins::new(server.store.clone(), ThrottleConfig::default())?;
+        let verba = Rc::new(Self {
+            server,
+            logins,
+            tokens: RefCell::new(Tokens::new(TOKEN_LIFETIME, TOKENS_MAX)),
+            live: RefCell::default(),
+            by_operation: RefCell::default(),
+            starting: RefCell::default(),
+            began: broadcast::Sender::new(BEGAN_MAX),
+            waits: Cell::new(0),
+            patience,
+        });
+        verba.listen();
+        Ok(verba)
+    }
+}
+
+/// Serves the API on `listener` until the first that is returned is dropped. Calls are followed as long as the second is
+/// there.
+///
+/// # Errors
+/// Passwords can't be checked here.
+pub(crate) fn serve(server: Rc<Server>, listener: Listener) -> Result<(Serving, Rc<Verba>), PasswordError> {
+    let verba = Verba::new(server, NEXT_CALL)?;
+    let purging = Rc::clone(&verba);
+    spawn_local(async move { purging.purge_all().await });
+    Ok((listener.serve(http::VerbaApi(Rc::clone(&verba)), LIMITS), verba))
+}
+
+/// How long a token is valid.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
+/// Tokens that are valid at a time.
+const TOKENS_MAX: usize = 4096;
+/// Recordings that may begin before a request that waits for one has looked.
+const BEGAN_MAX: usize = 1024;
+/// How long `next` waits for a call.
+const NEXT_CALL: Duration = Duration::from_secs(60);
+/// Bytes of a request's address and of its body, each and together.
+const REQUEST_BYTES_MAX: usize = 16 * 1024;
+/// Twice as many connections as requests may wait for the next call.
+const LIMITS: Limits = Limits {
+    connections_max: 2048,
+    head_bytes_max: 32 * 1024,
+    headers_max: 64,
+    body_bytes_max: REQUEST_BYTES_MAX,
+    handshake_timeout: Duration::from_secs(10),
+    head_timeout: Duration::from_secs(60),
+    body_timeout: Duration::from_secs(20),
+    write_timeout: Duration::from_secs(30),
+    stop_timeout: Duration::from_secs(5),
+};

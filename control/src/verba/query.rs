@@ -1,0 +1,76 @@
+//! The parameters of a request: from the query string, from a form body, or from both.
+
+use super::answer::{Code, Fault};
+
+/// Parameters in the order they came.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Takes a query string and a form body; what is in the body comes last, and so wins.
+    ///
+    /// # Errors
+    /// Something is no UTF-8.
+    pub(super) fn parse(query: &str, body: &[u8]) -> Result<Self, Fault> {
+        let pairs = [query.as_bytes(), body].into_iter().flat_map(|text| text.split(|byte| *byte == b'&'));
+        let mut parameters = Vec::new();
+        for pair in pairs.filter(|pair| !pair.is_empty()) {
+            let at = pair.iter().position(|byte| *byte == b'=');
+            let (name, value) = at.map_or((pair, &[][..]), |at| (&pair[..at], &pair[at + 1..]));
+            parameters.push((decode(name)?, decode(value)?));
+        }
+        Ok(Self(parameters))
+    }
+
+    /// The value of a parameter, if it is there and not empty. Names are compared without case; the last one counts.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        let last = self.0.iter().rev().find(|(known, _)| known.eq_ignore_ascii_case(name));
+        last.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// Every value of a parameter that may be repeated.
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> + 'a {
+        self.0.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+}
+
+/// Undoes the encoding of a form: `+` is a space, `%2B` a plus. A percent sign without two digits stands for itself.
+fn decode(bytes: &[u8]) -> Result<String, Fault> {
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let hex = bytes.get(at + 1..at + 3).filter(|_| byte == b'%').and_then(hex);
+        decoded.push(hex.unwrap_or(if byte == b'+' { b' ' } else { byte }));
+        at += if hex.is_some() { 3 } else { 1 };
+    }
+    String::from_utf8(decoded).map_err(|_| Fault(Code::Malformed, "A parameter is not valid UTF-8.".to_owned()))
+}
+
+fn hex(digits: &[u8]) -> Option<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let &[high, low] = digits else { return None };
+    u8::try_from(digit(high)? << 4 | digit(low)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_without_case_the_last_one_and_the_body_win() {
+        let query = Query::parse("ACTION=a&mute=1&mute=2&empty=&flag", b"action=b+c%2B%3d&x=%zz").unwrap();
+        assert_eq!(query.get("action"), Some("b c+="));
+        assert_eq!(query.get("Mute"), Some("2"));
+        assert_eq!((query.get("empty"), query.get("flag"), query.get("none")), (None, None, None));
+        assert_eq!(query.get("x"), Some("%zz"));
+        assert_eq!(query.all("mute").collect::<Vec<_>>(), ["1", "2"]);
+    }
+
+    #[test]
+    fn what_is_no_utf_8_is_refused() {
+        for (query, body) in [("a=%ff", &b""[..]), ("%c3=1", b""), ("", b"a=\xff"), ("", b"a=%ED%A0%80")] {
+            assert_eq!(Query::parse(query, body).unwrap_err().0, Code::Malformed);
+        }
+        assert_eq!(Query::parse("a=%C3%A9", b"").unwrap().get("a"), Some("é"));
+    }
+}
