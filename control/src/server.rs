@@ -30,6 +30,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{spawn_blocking, spawn_local, yield_now};
 use tokio::time::{sleep, timeout};
 
+use crate::agentgateway;
+use crate::auth::PasswordError;
 use crate::begin::begin;
 use crate::config::{Config, ConfigError, Derived, Machine, batch_wait};
 use crate::events::{EventKind, Hub};
@@ -46,6 +48,7 @@ use crate::socket::{ControlSocket, SocketError};
 use crate::store::{self, Store, StoreError, recordings};
 use crate::tickets::Tickets;
 use crate::tls::{self, TlsError};
+use crate::web::Listener;
 
 /// Starts one shard and waits until it is ready. Called on a thread of its own when a shard has to be started again.
 pub type StartShard =
@@ -137,6 +140,12 @@ pub enum ServeError {
         /// Why.
         source: io::Error,
     },
+    /// A listener can't be opened.
+    #[error(transparent)]
+    Web(#[from] crate::web::WebError),
+    /// Passwords can't be checked here.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
     /// The system refuses something else.
     #[error("{what}: {source}")]
     Io {
@@ -194,7 +203,18 @@ pub async fn run(
         ),
         None => None,
     };
+    let agentgateway = config.agentgateway.listen;
     let server = Server::start(config, derived, start_shard)?;
+    let agentgateway = match agentgateway {
+        Some(address) => match Listener::bind("AgentGateway", address, server.tls.clone()).await {
+            Ok(listener) => Some(listener),
+            Err(error) => {
+                server.stop().await;
+                return Err(error.into());
+            }
+        },
+        None => None,
+    };
     let seeds = server.config.seeds();
     let now = Timestamp::now();
     let added = server.store.run(move |connection| seeds.apply(connection, now)).await?;
@@ -206,6 +226,10 @@ pub async fn run(
     if let Some(listener) = mediacontrol {
         mediacontrol::http::serve(Rc::clone(server.mediacontrol()), listener);
     }
+    let agentgateway = match agentgateway {
+        Some(listener) => Some(agentgateway::http::serve(agentgateway::start(&server)?, listener)),
+        None => None,
+    };
     if let Some(listener) = metrics {
         metrics::serve(Rc::clone(&server), listener);
     }
@@ -221,6 +245,9 @@ pub async fn run(
                 _ = stops.recv() => {}
             }
         } => {}
+    }
+    if let Some(serving) = agentgateway {
+        serving.stop().await;
     }
     server.stop().await;
     server.store.close().await;
