@@ -469,3 +469,143 @@ fn a_conference_is_released_with_all_that_is_in_it() {
     desk.answers("8801");
     assert_eq!(desk.event(101, "AgentConf_RequestSuccess"), json!({"confId": id + 1}));
 }
+
+#[test]
+fn participants_come_and_go() {
+    let desk = Desk::open();
+    let id = desk.conference();
+    let list = |entries: &[(&str, &str)]| {
+        let entries = entries.iter().map(|(kind, address)| json!({"addressType": kind, "address": address}));
+        json!({"addresses": entries.collect::<Vec<_>>()})
+    };
+    let seven = ["1", "2", "3", "4", "5", "7"].map(|address| ("6", address));
+    desk.fails_below(101, "batchaddparticipant", list(&seven), 90_007);
+    // Nobody can be reached there: taken, and told later.
+    desk.ok(101, "batchaddparticipant", list(&[("6", "4711")]));
+    let change = desk.event(101, "AgentConf_ParticipantChanged");
+    assert_eq!((&change["result"], &change["participant"]), (&json!(90_005), &json!("4711")));
+    desk.ok(101, "batchaddparticipant", list(&[("6", "8803"), ("6", "8803"), ("9", "101")]));
+    let phone = json!({"addressType": "6", "address": "8803"});
+    desk.fails_below(101, "unholdparticipant", phone.clone(), 90_006);
+    desk.answers("8803");
+    let change = desk.event(101, "AgentConf_ParticipantChanged");
+    assert_eq!(
+        (&change["changeType"], &change["confId"], &change["participantType"]),
+        (&json!(0), &json!(id), &json!(6))
+    );
+    desk.sign_in(102);
+    desk.fails(102, "answeragentconf", Value::Null, "101-001");
+    desk.ok(101, "batchaddparticipant", list(&[("9", "102")]));
+    desk.event(102, "AgentConf_Ringing");
+    desk.ok(102, "rejectagentconf", Value::Null);
+    desk.fails(102, "rejectagentconf", Value::Null, "101-001");
+    desk.fails(101, "requestleaveagentconf", Value::Null, "101-007");
+    desk.fails(101, "batchremoveparticipant", list(&[("9", "101")]), "101-006");
+    let removed = desk.ok(101, "batchremoveparticipant", list(&[("6", "8803"), ("6", "8809")]));
+    assert_eq!(removed, json!({"noExistParticipants": [{"addressType": "6", "address": "8809"}]}));
+    assert_eq!(desk.connection("8803"), None);
+    desk.fails_below(101, "stopvoicetoparticipant", phone, 90_005);
+}
+
+#[test]
+fn participants_are_muted_held_and_played_to() {
+    let desk = Desk::open();
+    let id = desk.conference();
+    desk.second();
+    let second = |more: Value| {
+        let mut value = json!({"addressType": "9", "address": "102"});
+        value.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        value
+    };
+    let told = |wanted: u32| {
+        loop {
+            let change = desk.event(102, "AgentConf_ParticipantChanged");
+            if change["changeType"] == wanted {
+                return;
+            }
+        }
+    };
+    let state = || {
+        let infos = desk.ok(101, "queryconfinfos", json!({"confIds": [id]}));
+        let addresses = infos["confs"][0]["addresses"].as_array().expect("a list").clone();
+        let found = addresses.into_iter().find(|entry| entry["address"] == "102").expect("there");
+        (found["channelAttrib"].clone(), found["channelState"].clone())
+    };
+    for (attribute, event) in [(1, Some(3)), (3, Some(4)), (2, None), (4, None), (3, Some(4)), (3, None)] {
+        desk.ok(101, "changeparticipantmode", second(json!({"attribute": attribute})));
+        event.into_iter().for_each(&told);
+        assert_eq!(state(), (json!(attribute), json!(0)));
+    }
+    let voice = json!({"voicePath": HELLO});
+    desk.ok(101, "playvoicetoparticipant", second(voice.clone()));
+    assert_eq!(state().1, 2);
+    desk.fails_below(101, "playvoicetoparticipant", second(voice.clone()), 90_002);
+    desk.fails_below(101, "holdparticipant", second(voice.clone()), 90_006);
+    // An announcement to all and one to a participant are stopped each by its own operation.
+    desk.fails_below(101, "stopvoicetoconf", Value::Null, 90_001);
+    desk.ok(101, "stopvoicetoparticipant", second(json!({})));
+    desk.fails_below(101, "stopvoicetoparticipant", second(json!({})), 90_001);
+    desk.ok(101, "holdparticipant", second(voice.clone()));
+    told(5);
+    assert_eq!(state().1, 1);
+    desk.fails_below(101, "holdparticipant", second(voice.clone()), 90_006);
+    desk.fails_below(101, "playvoicetoparticipant", second(voice), 90_006);
+    desk.ok(101, "unholdparticipant", second(json!({})));
+    told(6);
+    assert_eq!((state().1, desk.operations().len()), (json!(0), 0));
+    desk.fails_below(101, "unholdparticipant", second(json!({})), 90_006);
+
+    assert_eq!(desk.ok(101, "prolongtime", json!({"prolongTime": "10"})), json!({"applyedTime": 10}));
+    assert_eq!(desk.ok(101, "prolongtime", json!({"prolongTime": 1440})), json!({"applyedTime": 1370}));
+    assert_eq!(desk.ok(101, "prolongtime", json!({"prolongTime": 1})), json!({"applyedTime": 0}));
+    desk.fails_below(101, "modifyconfresource", json!({"modifyType": 1, "modifyNum": 5}), 90_007);
+    desk.ok(101, "modifyconfresource", json!({"modifyType": 1, "modifyNum": 4}));
+    desk.fails(101, "applytoshiftpresident", json!({"destAgentNo": 101}), "101-005");
+    desk.fails_below(101, "applytoshiftpresident", json!({"destAgentNo": 103}), 90_005);
+    desk.ok(101, "applytoshiftpresident", json!({"destAgentNo": 102}));
+    desk.event(102, "AgentConf_PresidentChanged");
+    desk.fails(101, "stopvoicetoconf", Value::Null, "101-002");
+    desk.ok(101, "requestleaveagentconf", Value::Null);
+    desk.sign_in(104);
+    assert_eq!(desk.ok(104, "queryvdnconfid", Value::Null), json!({"confIds": [id]}));
+    desk.fails(102, "queryvdnconfid", Value::Null, "101-004");
+}
+
+#[test]
+fn agents_sign_in_and_out() {
+    let desk = Desk::open();
+    let code = |agent, force, body: Value| desk.try_sign_in(agent, force, &body).body["retcode"].clone();
+    for (body, wanted) in [
+        (json!({"password": ""}), "100-001"),
+        (json!({"password": "", "phonenum": ""}), "100-001"),
+        (json!({"password": "x".repeat(33), "phonenum": "1"}), "100-001"),
+        (json!({"password": "", "phonenum": "1".repeat(25)}), "100-013"),
+        (json!({"password": "", "phonenum": "1", "status": 6}), "100-001"),
+        (json!({"password": "", "phonenum": "1", "agenttype": 5}), "100-001"),
+        (json!({"password": "", "phonenum": "1", "agenttype": 11}), "100-012"),
+        (json!({"password": "", "phonenum": "1", "ip": "::1"}), "100-016"),
+        (json!({"password": "", "phonenum": "1", "callBackUri": "http://192.0.2.1/x", "serviceToken": "t"}), "100-001"),
+        (json!({"password": "wrong", "phonenum": "1"}), "100-004"),
+    ] {
+        assert_eq!(code(101, false, body.clone()), wanted, "{body}");
+    }
+    desk.conference();
+    assert_eq!(code(101, false, json!({"password": "", "phonenum": "8801"})), "100-002");
+    let out = |operation: &str| {
+        let path = Desk::path("onlineagent", 101, operation);
+        request(desk.address, "DELETE", &path, desk.guid(101).as_deref(), "").body
+    };
+    assert_eq!(out("logout")["retcode"], "100-010");
+    let old = desk.guid(101);
+    let forced = desk.try_sign_in(101, true, &json!({"password": "", "phonenum": "8801"}));
+    desk.keep_guid(101, &forced);
+    assert_ne!(desk.guid(101), old);
+    let stale = request(desk.address, "POST", &Desk::path("agentconf", 101, "stopvoicetoconf"), old.as_deref(), "");
+    assert_eq!(stale.body["retcode"], "000-003");
+    // Its conference went with the session that was replaced.
+    desk.fails(101, "stopvoicetoconf", Value::Null, "101-001");
+    assert_eq!(desk.connection("8801"), None);
+    let answer = out("logout");
+    assert_eq!((&answer["retcode"], &answer["result"]), (&json!("0"), &Value::Null));
+    assert_eq!(out("forcelogout")["retcode"], "100-006");
+}
