@@ -75,6 +75,8 @@ pub struct Config {
     pub mediacontrol: MediaControlConfig,
     /// The Verba API.
     pub verba: VerbaConfig,
+    /// The AgentGateway API.
+    pub agentgateway: AgentGatewayConfig,
     /// Certificate and key of the listeners that serve TLS.
     pub tls: Option<TlsFiles>,
     /// Users to be added if they are not known.
@@ -151,6 +153,64 @@ pub struct VerbaConfig {
     pub on_demand: Vec<String>,
 }
 
+/// How the AgentGateway API behaves.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AgentGatewayConfig {
+    /// Where it is served; off by default. Any other address than loopback needs `tls`.
+    pub listen: Option<SocketAddr>,
+    /// Name of this gateway: the end of every session id.
+    pub name: String,
+    /// 1: the session id of a sign-in stays valid. 2: every poll or handshake gives another one.
+    pub auth_mode: u8,
+    /// Where telephone numbers are: the RTP address of each.
+    pub directory: BTreeMap<String, SocketAddr>,
+    /// Folder below the audio root that stands for `drive:/conf`.
+    pub announcements: String,
+    /// How long somebody who is called may take, in milliseconds, `1000 ..= 600000`.
+    pub answer_timeout_ms: u32,
+    /// Events may be posted to addresses that begin with one of these; none by default.
+    pub callbacks: Vec<String>,
+}
+
+impl Default for AgentGatewayConfig {
+    fn default() -> Self {
+        Self {
+            listen: None,
+            name: "AgentGateway1".to_owned(),
+            auth_mode: 1,
+            directory: BTreeMap::new(),
+            announcements: "conf".to_owned(),
+            answer_timeout_ms: 60_000,
+            callbacks: Vec::new(),
+        }
+    }
+}
+
+impl AgentGatewayConfig {
+    fn check(&self) -> Result<(), ConfigError> {
+        within("agentgateway.auth_mode", u32::from(self.auth_mode), 1, 2, "1 or 2")?;
+        within("agentgateway.answer_timeout_ms", self.answer_timeout_ms, 1_000, 600_000, "1000 to 600000")?;
+        let range = |field, value: &str, rule| Err(ConfigError::Range { field, value: value.to_owned(), rule });
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        if self.name.is_empty() || self.name.len() > 64 || !self.name.bytes().all(plain) {
+            return range("agentgateway.name", &self.name, "1 to 64 letters, digits, - or _");
+        }
+        if self.announcements.starts_with('/') || self.announcements.split('/').any(|part| part == "..") {
+            return range("agentgateway.announcements", &self.announcements, "a path below the audio root");
+        }
+        if let Some(prefix) = self.callbacks.iter().find(|prefix| !is_webhook_prefix(prefix)) {
+            let rule = "of the form http://host:port/ with a path that ends with a slash";
+            return range("agentgateway.callbacks", prefix, rule);
+        }
+        let unusable = |address: &SocketAddr| address.port() == 0 || address.ip().is_unspecified();
+        match self.directory.iter().find(|(_, address)| unusable(address)) {
+            Some((_, address)) => range("agentgateway.directory", &address.to_string(), "addresses with a port"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// A text that is not printed.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
@@ -206,6 +266,7 @@ impl Default for Config {
             rtp: RtpDefaults::default(),
             mediacontrol: MediaControlConfig::default(),
             verba: VerbaConfig::default(),
+            agentgateway: AgentGatewayConfig::default(),
             quota: QuotaConfig::default(),
             tts: TtsSettings::default(),
             tls: None,
@@ -376,6 +437,7 @@ impl Config {
         {
             return Err(ConfigError::MediaControlWithoutToken(listen));
         }
+        self.agentgateway.check()?;
         self.seeds().check().map_err(ConfigError::Accounts)?;
         let shard_cpus = self.shard_cpus(&machine.cpus)?;
         let port_pairs = self.ports.pairs().count() * self.addresses().len();
@@ -741,6 +803,7 @@ mod tests {
             ("[tts]\nno_such_key = 1", "tts.", 3),
             ("[mediacontrol]\nno_such_key = 1", "mediacontrol.", 9),
             ("[verba]\nno_such_key = 1", "verba.", 3),
+            ("[agentgateway]\nno_such_key = 1", "agentgateway.", 7),
             ("[tls]\nno_such_key = 1", "tls.", 2),
             ("[[users]]\nno_such_key = 1", "users.", 8),
             ("[[agents]]\nno_such_key = 1", "agents.", 9),
@@ -750,7 +813,8 @@ mod tests {
             let known = error.split(", expected ").nth(1).expect("a list").split('`');
             let keys: Vec<&str> = known.skip(1).step_by(2).collect();
             assert!(keys.len() >= keys_min, "{error}");
-            let tables = ["rtp", "quota", "tts", "mediacontrol", "verba", "tls", "users", "agents", "api_keys"];
+            let tables =
+                ["rtp", "quota", "tts", "mediacontrol", "verba", "agentgateway", "tls", "users", "agents", "api_keys"];
             for key in keys.iter().filter(|key| !tables.contains(key)) {
                 assert!(documented.contains(&format!("`{section}{key}`")), "{section}{key}");
             }

@@ -10,6 +10,7 @@
 //! losing a client stops none.
 #![forbid(unsafe_code)]
 
+pub mod agentgateway;
 pub mod audit;
 pub mod auth;
 pub mod begin;

@@ -30,6 +30,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{spawn_blocking, spawn_local, yield_now};
 use tokio::time::{sleep, timeout};
 
+use crate::agentgateway;
 use crate::auth::PasswordError;
 use crate::begin::begin;
 use crate::config::{Config, ConfigError, Derived, Machine, batch_wait};
@@ -206,7 +207,18 @@ pub async fn run(
         ),
         None => None,
     };
+    let agentgateway = config.agentgateway.listen;
     let server = Server::start(config, derived, start_shard)?;
+    let agentgateway = match agentgateway {
+        Some(address) => match Listener::bind("AgentGateway", address, server.tls.clone()).await {
+            Ok(listener) => Some(listener),
+            Err(error) => {
+                server.stop().await;
+                return Err(error.into());
+            }
+        },
+        None => None,
+    };
     let seeds = server.config.seeds();
     let now = Timestamp::now();
     let added = server.store.run(move |connection| seeds.apply(connection, now)).await?;
@@ -223,6 +235,10 @@ pub async fn run(
             let listener = Listener::bind("Verba", address, server.tls.clone()).await?;
             Some(verba::serve(Rc::clone(&server), listener)?)
         }
+        None => None,
+    };
+    let agentgateway = match agentgateway {
+        Some(listener) => Some(agentgateway::http::serve(agentgateway::start(&server)?, listener)),
         None => None,
     };
     if let Some(listener) = metrics {
@@ -245,6 +261,9 @@ pub async fn run(
         listener.stop().await;
     }
     // What ends with the shards is still taken down.
+    if let Some(serving) = agentgateway {
+        serving.stop().await;
+    }
     server.stop().await;
     drop(verba);
     server.store.close().await;

@@ -41,7 +41,7 @@ pub(super) struct ServeArgs {
     /// Listener of the MediaControl API (plain HTTP).
     #[arg(long, value_name = "IP:PORT")]
     mediacontrol: Option<SocketAddr>,
-    /// Listener of the AgentGateway API (not supported in this version).
+    /// Listener of the AgentGateway API: TLS, or plain HTTP on loopback.
     #[arg(long, value_name = "IP:PORT")]
     agentgateway: Option<SocketAddr>,
     /// Listener of the ICWS API (not supported in this version).
@@ -83,7 +83,7 @@ pub(super) fn main(args: ServeArgs) -> ExitCode {
 
 impl ServeArgs {
     fn missing_adapter(&self) -> Option<&'static str> {
-        [("--agentgateway", self.agentgateway), ("--icws", self.icws), ("--ng", self.ng)]
+        [("--icws", self.icws), ("--ng", self.ng)]
             .into_iter()
             .find_map(|(option, address)| address.map(|_| option))
     }
@@ -98,6 +98,7 @@ impl ServeArgs {
         config.metrics = self.metrics.or(config.metrics);
         config.mediacontrol.listen = self.mediacontrol.or(config.mediacontrol.listen);
         config.verba.listen = self.verba.or(config.verba.listen);
+        config.agentgateway.listen = self.agentgateway.or(config.agentgateway.listen);
         config.state_dir = self.state_dir.or(config.state_dir);
         config.audio_root = self.audio_root.or(config.audio_root);
         Ok(config)

@@ -123,6 +123,16 @@ impl World {
         assert!(outbox.push(ShardReport::Event(event)).is_ok());
     }
 
+    /// An operation ends by itself.
+    pub(super) fn end(&self, id: &str, condition: Condition) {
+        let id = OperationId::parse(id).expect("an id");
+        let mut state = self.state();
+        let event = state.end(id, condition);
+        let Event::OperationEnded { id, .. } = &event else { return };
+        let shard = id.shard();
+        state.event(shard, event);
+    }
+
     /// How many messages wait in a shard's mailbox.
     pub(super) fn waiting(&self, shard: u8) -> usize {
         self.state().mailboxes[&shard].len()

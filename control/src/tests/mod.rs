@@ -1,6 +1,7 @@
 //! The control plane as its clients see it: the real socket, router and methods, on shards that only pretend.
 
 mod accounts;
+mod agentgateway;
 mod dialogues;
 mod failures;
 mod fake;
