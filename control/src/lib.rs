@@ -20,6 +20,7 @@ pub mod demo;
 pub mod events;
 pub mod files;
 pub mod gate;
+pub mod icws;
 pub mod mediacontrol;
 pub mod methods;
 pub mod metrics;

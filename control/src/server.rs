@@ -30,10 +30,12 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{spawn_blocking, spawn_local, yield_now};
 use tokio::time::{sleep, timeout};
 
+use crate::auth::PasswordError;
 use crate::begin::begin;
 use crate::config::{Config, ConfigError, Derived, Machine, batch_wait};
 use crate::events::{EventKind, Hub};
 use crate::files::{FilesConfig, MediaFiles, TtsConfig};
+use crate::icws;
 use crate::mediacontrol::{self, MediaControl};
 use crate::metrics;
 use crate::placement::Placement;
@@ -46,6 +48,7 @@ use crate::socket::{ControlSocket, SocketError};
 use crate::store::{self, Store, StoreError, recordings};
 use crate::tickets::Tickets;
 use crate::tls::{self, TlsError};
+use crate::web::WebError;
 
 /// Starts one shard and waits until it is ready. Called on a thread of its own when a shard has to be started again.
 pub type StartShard =
@@ -137,6 +140,12 @@ pub enum ServeError {
         /// Why.
         source: io::Error,
     },
+    /// A listener can't be opened.
+    #[error(transparent)]
+    Web(#[from] WebError),
+    /// Passwords can't be checked.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
     /// The system refuses something else.
     #[error("{what}: {source}")]
     Io {
@@ -206,6 +215,7 @@ pub async fn run(
     if let Some(listener) = mediacontrol {
         mediacontrol::http::serve(Rc::clone(server.mediacontrol()), listener);
     }
+    let icws = icws::start(&server).await?;
     if let Some(listener) = metrics {
         metrics::serve(Rc::clone(&server), listener);
     }
@@ -223,6 +233,9 @@ pub async fn run(
         } => {}
     }
     server.stop().await;
+    if let Some(icws) = icws {
+        icws.stop().await;
+    }
     server.store.close().await;
     Ok(())
 }

@@ -44,7 +44,7 @@ pub(super) struct ServeArgs {
     /// Listener of the AgentGateway API (not supported in this version).
     #[arg(long, value_name = "IP:PORT")]
     agentgateway: Option<SocketAddr>,
-    /// Listener of the ICWS API (not supported in this version).
+    /// Listener of the ICWS API.
     #[arg(long, value_name = "IP:PORT")]
     icws: Option<SocketAddr>,
     /// Listener of the Verba API (not supported in this version).
@@ -83,7 +83,7 @@ pub(super) fn main(args: ServeArgs) -> ExitCode {
 
 impl ServeArgs {
     fn missing_adapter(&self) -> Option<&'static str> {
-        [("--agentgateway", self.agentgateway), ("--icws", self.icws), ("--verba", self.verba), ("--ng", self.ng)]
+        [("--agentgateway", self.agentgateway), ("--verba", self.verba), ("--ng", self.ng)]
             .into_iter()
             .find_map(|(option, address)| address.map(|_| option))
     }
@@ -97,6 +97,7 @@ impl ServeArgs {
         config.control_socket = self.control_socket.or(config.control_socket);
         config.metrics = self.metrics.or(config.metrics);
         config.mediacontrol.listen = self.mediacontrol.or(config.mediacontrol.listen);
+        config.icws.listen = self.icws.or(config.icws.listen);
         config.state_dir = self.state_dir.or(config.state_dir);
         config.audio_root = self.audio_root.or(config.audio_root);
         Ok(config)
@@ -188,7 +189,7 @@ mod tests {
 
     #[test]
     fn adapters_are_refused_by_name() {
-        assert_eq!(args(&["--icws", "127.0.0.1:1"]).missing_adapter(), Some("--icws"));
+        assert_eq!(args(&["--verba", "127.0.0.1:1"]).missing_adapter(), Some("--verba"));
         assert_eq!(args(&["--metrics", "127.0.0.1:1"]).missing_adapter(), None);
     }
 

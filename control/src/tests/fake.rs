@@ -123,6 +123,19 @@ impl World {
         assert!(outbox.push(ShardReport::Event(event)).is_ok());
     }
 
+    /// Every operation on a connection comes to its natural end.
+    pub(super) fn end_of_data(&self) {
+        let mut state = self.state();
+        let running: Vec<(OperationId, Target)> =
+            state.operations.iter().map(|(id, operation)| (*id, operation.target)).collect();
+        for (id, target) in running {
+            let Target::Connection(connection) = target else { continue };
+            let shard = state.connections[&connection].shard;
+            let event = state.end(id, Condition::Eod);
+            state.event(shard, event);
+        }
+    }
+
     /// How many messages wait in a shard's mailbox.
     pub(super) fn waiting(&self, shard: u8) -> usize {
         self.state().mailboxes[&shard].len()

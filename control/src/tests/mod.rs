@@ -4,6 +4,7 @@ mod accounts;
 mod dialogues;
 mod failures;
 mod fake;
+mod icws;
 mod in_process;
 mod limits;
 mod media;
