@@ -77,6 +77,8 @@ pub struct Config {
     pub verba: VerbaConfig,
     /// The AgentGateway API.
     pub agentgateway: AgentGatewayConfig,
+    /// The ICWS API.
+    pub icws: IcwsConfig,
     /// Certificate and key of the listeners that serve TLS.
     pub tls: Option<TlsFiles>,
     /// Users to be added if they are not known.
@@ -211,6 +213,32 @@ impl AgentGatewayConfig {
     }
 }
 
+/// How the ICWS API behaves; without `listen` it is off.
+#[derive(Clone, PartialEq, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IcwsConfig {
+    /// Where it is served: over TLS if there is a certificate, else over plain HTTP on loopback only.
+    pub listen: Option<SocketAddr>,
+    /// Origins of web pages that may use it, such as `https://phone.example.com`; none by default.
+    pub origins: Vec<String>,
+    /// Telephones messages can be played on, besides connections with the label `station:ID`.
+    pub stations: Vec<StationConfig>,
+}
+
+/// A telephone messages can be played on.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StationConfig {
+    /// What clients call it.
+    pub id: String,
+    /// Its number.
+    pub number: Option<String>,
+    /// Where it takes RTP while there is no connection with the label `station:ID`.
+    pub remote: Option<SocketAddr>,
+    /// Codec of that RTP; as `rtp.codec` if absent.
+    pub codec: Option<String>,
+}
+
 /// A text that is not printed.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
@@ -267,6 +295,7 @@ impl Default for Config {
             mediacontrol: MediaControlConfig::default(),
             verba: VerbaConfig::default(),
             agentgateway: AgentGatewayConfig::default(),
+            icws: IcwsConfig::default(),
             quota: QuotaConfig::default(),
             tts: TtsSettings::default(),
             tls: None,
@@ -292,6 +321,36 @@ impl Default for RtpDefaults {
             dscp: 46,
             rtp_timeout_ms: 0,
             handover: false,
+        }
+    }
+}
+
+impl IcwsConfig {
+    fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |field, value: &str, rule| Err(ConfigError::Range { field, value: value.to_owned(), rule });
+        for station in &self.stations {
+            let same = |other: &&StationConfig| other.id == station.id || other.number.as_ref() == Some(&station.id);
+            if station.id.is_empty() || station.id.len() > STATION_BYTES_MAX {
+                return wrong("icws.stations.id", &station.id, "1 to 128 bytes long");
+            }
+            if self.stations.iter().filter(same).count() > 1 {
+                return wrong("icws.stations.id", &station.id, "the id or number of one station only");
+            }
+            if let Some(codec) = &station.codec
+                && codec_by_name(codec).is_none_or(|kind| !kind.is_decodable())
+            {
+                return wrong("icws.stations.codec", codec, "PCMU or PCMA");
+            }
+        }
+        let is_origin = |origin: &&String| {
+            let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+            host.is_some_and(|host| {
+                !host.is_empty() && !host.contains('/') && host.bytes().all(|b| b.is_ascii_graphic())
+            })
+        };
+        match self.origins.iter().find(|origin| !is_origin(origin)) {
+            Some(origin) => wrong("icws.origins", origin, "of the form https://host or https://host:port"),
+            None => Ok(()),
         }
     }
 }
@@ -438,6 +497,7 @@ impl Config {
             return Err(ConfigError::MediaControlWithoutToken(listen));
         }
         self.agentgateway.check()?;
+        self.icws.check()?;
         self.seeds().check().map_err(ConfigError::Accounts)?;
         let shard_cpus = self.shard_cpus(&machine.cpus)?;
         let port_pairs = self.ports.pairs().count() * self.addresses().len();
@@ -694,6 +754,8 @@ fn is_webhook_prefix(prefix: &str) -> bool {
 const FILES_RESERVED: u64 = 256;
 /// Slots of a shard's table, at least.
 const SHARD_CONNECTIONS_MIN: usize = 64;
+/// Bytes of a station's id.
+const STATION_BYTES_MAX: usize = 128;
 /// Cores are numbered below this.
 const CPU_NUMBER_MAX: usize = 4096;
 
@@ -754,6 +816,14 @@ mod tests {
             sandbox = false
             sandbox_grace_ms = 0
             webhooks = ["http://127.0.0.1:9000/events/"]
+            [icws]
+            listen = "127.0.0.1:8018"
+            origins = ["https://phone.example.com"]
+            [[icws.stations]]
+            id = "desk"
+            number = "7001"
+            remote = "192.0.2.7:4000"
+            codec = "PCMA"
             [quota]
             profile = "sdk"
             rtp = 10
@@ -804,6 +874,8 @@ mod tests {
             ("[mediacontrol]\nno_such_key = 1", "mediacontrol.", 9),
             ("[verba]\nno_such_key = 1", "verba.", 3),
             ("[agentgateway]\nno_such_key = 1", "agentgateway.", 7),
+            ("[icws]\nno_such_key = 1", "icws.", 3),
+            ("[[icws.stations]]\nno_such_key = 1", "icws.stations.", 4),
             ("[tls]\nno_such_key = 1", "tls.", 2),
             ("[[users]]\nno_such_key = 1", "users.", 8),
             ("[[agents]]\nno_such_key = 1", "agents.", 9),
@@ -813,8 +885,19 @@ mod tests {
             let known = error.split(", expected ").nth(1).expect("a list").split('`');
             let keys: Vec<&str> = known.skip(1).step_by(2).collect();
             assert!(keys.len() >= keys_min, "{error}");
-            let tables =
-                ["rtp", "quota", "tts", "mediacontrol", "verba", "agentgateway", "tls", "users", "agents", "api_keys"];
+            let tables = [
+                "rtp",
+                "quota",
+                "tts",
+                "mediacontrol",
+                "agentgateway",
+                "icws",
+                "verba",
+                "tls",
+                "users",
+                "agents",
+                "api_keys",
+            ];
             for key in keys.iter().filter(|key| !tables.contains(key)) {
                 assert!(documented.contains(&format!("`{section}{key}`")), "{section}{key}");
             }
@@ -868,6 +951,12 @@ mod tests {
         check(|config| config.mediacontrol.listen = Some(([192, 0, 2, 1], 80).into()), "mediacontrol.token");
         check(|config| config.mediacontrol.webhooks = vec!["http://127.0.0.1:9000".into()], "mediacontrol.webhooks");
         check(|config| config.mediacontrol.webhooks = vec!["https://127.0.0.1/".into()], "mediacontrol.webhooks");
+        check(|config| config.icws.origins = vec!["https://phone.example.com/".into()], "icws.origins");
+        let stations = |text: &str| toml::from_str::<Config>(text).unwrap().icws;
+        let twice = stations("[icws]\nstations = [{id = \"a\"}, {id = \"b\", number = \"a\"}]");
+        assert!(twice.check().unwrap_err().to_string().contains("one station only"));
+        let codec = stations("[icws]\nstations = [{id = \"a\", codec = \"G729\"}]");
+        assert!(codec.check().unwrap_err().to_string().contains("PCMU or PCMA"));
         check(|config| config.users = toml::from_str::<Config>("[[users]]\nname = \"a\"").unwrap().users, "user a");
     }
 

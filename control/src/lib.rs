@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agentgateway;
+mod apis;
 pub mod audit;
 pub mod auth;
 pub mod begin;
@@ -21,6 +22,7 @@ pub mod demo;
 pub mod events;
 pub mod files;
 pub mod gate;
+pub mod icws;
 pub mod mediacontrol;
 pub mod methods;
 pub mod metrics;

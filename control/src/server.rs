@@ -30,14 +30,13 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{spawn_blocking, spawn_local, yield_now};
 use tokio::time::{sleep, timeout};
 
-use crate::agentgateway;
+use crate::apis::Apis;
 use crate::auth::PasswordError;
 use crate::begin::begin;
 use crate::config::{Config, ConfigError, Derived, Machine, batch_wait};
 use crate::events::{EventKind, Hub};
 use crate::files::{FilesConfig, MediaFiles, TtsConfig};
 use crate::mediacontrol::{self, MediaControl};
-use crate::metrics;
 use crate::placement::Placement;
 use crate::ports::PortPool;
 use crate::preparing::Preparing;
@@ -49,8 +48,7 @@ use crate::socket::{ControlSocket, SocketError};
 use crate::store::{self, Store, StoreError, recordings};
 use crate::tickets::Tickets;
 use crate::tls::{self, TlsError};
-use crate::verba;
-use crate::web::{Listener, WebError};
+use crate::web::WebError;
 
 /// Starts one shard and waits until it is ready. Called on a thread of its own when a shard has to be started again.
 pub type StartShard =
@@ -128,20 +126,14 @@ pub enum ServeError {
         /// Why.
         source: io::Error,
     },
-    /// The metrics listener can't be opened.
-    #[error("can't listen at {address} for metrics: {source}")]
-    Metrics {
+    /// An address can't be listened at.
+    #[error("can't listen at {address} for {name}: {source}")]
+    Listen {
+        /// What for.
+        name: &'static str,
         /// Where.
         address: std::net::SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
-    /// The listener of the MediaControl API can't be opened.
-    #[error("can't listen at {address} for MediaControl: {source}")]
-    MediaControl {
-        /// Where.
-        address: std::net::SocketAddr,
-        /// Why.
+        /// Why not.
         source: io::Error,
     },
     /// The listener of an API can't be opened.
@@ -193,57 +185,14 @@ pub async fn run(
 ) -> Result<(), ServeError> {
     let derived = config.derive(machine)?;
     let socket = ControlSocket::bind(config.control_socket.as_deref(), config.control_group.as_deref())?;
-    let metrics = match config.metrics {
-        Some(address) => Some(
-            tokio::net::TcpListener::bind(address).await.map_err(|source| ServeError::Metrics { address, source })?,
-        ),
-        None => None,
-    };
-    let mediacontrol = match config.mediacontrol.listen {
-        Some(address) => Some(
-            tokio::net::TcpListener::bind(address)
-                .await
-                .map_err(|source| ServeError::MediaControl { address, source })?,
-        ),
-        None => None,
-    };
-    let agentgateway = config.agentgateway.listen;
     let server = Server::start(config, derived, start_shard)?;
-    let agentgateway = match agentgateway {
-        Some(address) => match Listener::bind("AgentGateway", address, server.tls.clone()).await {
-            Ok(listener) => Some(listener),
-            Err(error) => {
-                server.stop().await;
-                return Err(error.into());
-            }
-        },
-        None => None,
-    };
-    let seeds = server.config.seeds();
-    let now = Timestamp::now();
-    let added = server.store.run(move |connection| seeds.apply(connection, now)).await?;
-    tracing::info!(?added, "configured users, agents and API keys that were not known");
-    let left = server.store.run(move |connection| recordings::finish_interrupted(connection, now)).await?;
-    if left > 0 {
-        tracing::warn!(left, "recordings that the last server left in the middle were ended");
-    }
-    if let Some(listener) = mediacontrol {
-        mediacontrol::http::serve(Rc::clone(server.mediacontrol()), listener);
-    }
-    let verba = match server.config.verba.listen {
-        Some(address) => {
-            let listener = Listener::bind("Verba", address, server.tls.clone()).await?;
-            Some(verba::serve(Rc::clone(&server), listener)?)
+    let apis = match server.open().await {
+        Ok(apis) => apis,
+        Err(error) => {
+            server.stop().await;
+            return Err(error);
         }
-        None => None,
     };
-    let agentgateway = match agentgateway {
-        Some(listener) => Some(agentgateway::http::serve(agentgateway::start(&server)?, listener)),
-        None => None,
-    };
-    if let Some(listener) = metrics {
-        metrics::serve(Rc::clone(&server), listener);
-    }
     ready(socket.path(), server.derived.shard_cpus.len());
     tokio::select! {
         () = socket.serve(Rc::clone(&server)) => {}
@@ -257,15 +206,10 @@ pub async fn run(
             }
         } => {}
     }
-    if let Some((listener, _)) = &verba {
-        listener.stop().await;
-    }
-    // What ends with the shards is still taken down.
-    if let Some(serving) = agentgateway {
-        serving.stop().await;
-    }
+    apis.stop().await;
     server.stop().await;
-    drop(verba);
+    // What ended with the shards has been taken down as well.
+    drop(apis);
     server.store.close().await;
     Ok(())
 }
@@ -295,6 +239,19 @@ impl Server {
         }
         spawn_local(Rc::clone(&server).watch_shards()?);
         Ok(server)
+    }
+
+    /// Brings the database up to date, and opens the listeners.
+    async fn open(self: &Rc<Self>) -> Result<Apis, ServeError> {
+        let seeds = self.config.seeds();
+        let now = Timestamp::now();
+        let added = self.store.run(move |connection| seeds.apply(connection, now)).await?;
+        tracing::info!(?added, "configured users, agents and API keys that were not known");
+        let left = self.store.run(move |connection| recordings::finish_interrupted(connection, now)).await?;
+        if left > 0 {
+            tracing::warn!(left, "recordings that the last server left in the middle were ended");
+        }
+        Apis::start(self).await
     }
 
     fn new(

@@ -32,7 +32,7 @@ use serde_json::Value;
 use tokio::task::spawn_local;
 use tokio::time::sleep_until;
 
-use crate::auth::{Logins, PasswordError, ThrottleConfig};
+use crate::auth::Logins;
 use crate::config::AgentGatewayConfig;
 use crate::events::EventKind;
 use crate::server::Server;
@@ -47,7 +47,7 @@ use self::session::Session;
 pub struct Gateway {
     config: AgentGatewayConfig,
     server: Weak<Server>,
-    logins: Logins,
+    logins: Rc<Logins>,
     sessions: RefCell<BTreeMap<u32, Rc<Session>>>,
     signing_in: RefCell<BTreeSet<u32>>,
     conferences: RefCell<BTreeMap<u32, Rc<Conference>>>,
@@ -59,12 +59,8 @@ pub struct Gateway {
     own: Weak<Self>,
 }
 
-/// Puts the adapter on top of a server. Takes as long as one password hash.
-///
-/// # Errors
-/// Passwords can't be checked here.
-pub fn start(server: &Rc<Server>) -> Result<Rc<Gateway>, PasswordError> {
-    let logins = Logins::new(server.store.clone(), ThrottleConfig::default())?;
+/// Puts the adapter on top of a server.
+pub fn start(server: &Rc<Server>, logins: Rc<Logins>) -> Rc<Gateway> {
     let gateway = Rc::new_cyclic(|own| Gateway {
         config: server.config.agentgateway.clone(),
         server: Rc::downgrade(server),
@@ -83,7 +79,7 @@ pub fn start(server: &Rc<Server>) -> Result<Rc<Gateway>, PasswordError> {
             gateway.take_event(kind, params);
         }
     }));
-    Ok(gateway)
+    gateway
 }
 
 impl Gateway {
@@ -146,6 +142,8 @@ impl Gateway {
             EventKind::Digit
             | EventKind::TalkStarted
             | EventKind::TalkStopped
+            | EventKind::CallStarted
+            | EventKind::RecordingStarted
             | EventKind::ShardFailed
             | EventKind::MediaControl => {}
         }

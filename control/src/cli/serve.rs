@@ -44,7 +44,7 @@ pub(super) struct ServeArgs {
     /// Listener of the AgentGateway API: TLS, or plain HTTP on loopback.
     #[arg(long, value_name = "IP:PORT")]
     agentgateway: Option<SocketAddr>,
-    /// Listener of the ICWS API (not supported in this version).
+    /// Listener of the ICWS API.
     #[arg(long, value_name = "IP:PORT")]
     icws: Option<SocketAddr>,
     /// Listener of the Verba API.
@@ -83,9 +83,7 @@ pub(super) fn main(args: ServeArgs) -> ExitCode {
 
 impl ServeArgs {
     fn missing_adapter(&self) -> Option<&'static str> {
-        [("--icws", self.icws), ("--ng", self.ng)]
-            .into_iter()
-            .find_map(|(option, address)| address.map(|_| option))
+        [("--ng", self.ng)].into_iter().find_map(|(option, address)| address.map(|_| option))
     }
 
     pub(super) fn into_config(self) -> Result<Config, ConfigError> {
@@ -99,6 +97,7 @@ impl ServeArgs {
         config.mediacontrol.listen = self.mediacontrol.or(config.mediacontrol.listen);
         config.verba.listen = self.verba.or(config.verba.listen);
         config.agentgateway.listen = self.agentgateway.or(config.agentgateway.listen);
+        config.icws.listen = self.icws.or(config.icws.listen);
         config.state_dir = self.state_dir.or(config.state_dir);
         config.audio_root = self.audio_root.or(config.audio_root);
         Ok(config)
@@ -190,7 +189,7 @@ mod tests {
 
     #[test]
     fn adapters_are_refused_by_name() {
-        assert_eq!(args(&["--icws", "127.0.0.1:1"]).missing_adapter(), Some("--icws"));
+        assert_eq!(args(&["--ng", "127.0.0.1:1"]).missing_adapter(), Some("--ng"));
         assert_eq!(args(&["--metrics", "127.0.0.1:1"]).missing_adapter(), None);
     }
 

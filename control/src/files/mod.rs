@@ -104,6 +104,16 @@ pub struct MediaFiles {
     inner: Arc<Inner>,
 }
 
+/// How long a WAV file takes to play, by its header. Waits for the disk.
+///
+/// # Errors
+/// In words: it can't be read, or not be played here.
+pub fn wav_duration(path: &Path) -> Result<Duration, String> {
+    let open = std::fs::File::open(path).and_then(|file| Ok((file.metadata()?.len(), io::BufReader::new(file))));
+    let (bytes, reader) = open.map_err(|error| error.to_string())?;
+    wav::FrameReader::new(reader, bytes).map(|frames| frames.duration()).map_err(|error| error.to_string())
+}
+
 /// What one play is to play.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct PlaylistSpec {

@@ -5,6 +5,7 @@
 //! is a claim until checked against the file's real length; nothing is allocated by a claim.
 
 use std::io::{self, Read, Seek, SeekFrom};
+use std::time::Duration;
 
 use ringbridge_codec::adpcm::AdpcmDecoder;
 use ringbridge_codec::g711;
@@ -177,6 +178,12 @@ impl<R: Read + Seek> FrameReader<R> {
         }
         let (adpcm, raw, linear) = (AdpcmDecoder::new(), Vec::new(), Vec::new());
         Ok(Self { reader, format, frames_left, adpcm, raw, linear })
+    }
+
+    /// How long what is left takes to play.
+    pub(super) fn duration(&self) -> Duration {
+        let micros = self.frames_left.saturating_mul(1_000_000) / u64::from(self.format.sample_rate_hz);
+        Duration::from_micros(micros)
     }
 
     /// Jumps over the next `frames` frames, of which there are more. Returns how many have to be read and thrown away

@@ -340,7 +340,7 @@ fn query(text: &str) -> Vec<(String, String)> {
 }
 
 /// Undoes percent encoding; what is none stays as it is.
-pub(super) fn decode(text: &str) -> String {
+pub(crate) fn decode(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;

@@ -133,6 +133,19 @@ impl World {
         state.event(shard, event);
     }
 
+    /// Every operation on a connection comes to its natural end.
+    pub(super) fn end_of_data(&self) {
+        let mut state = self.state();
+        let running: Vec<(OperationId, Target)> =
+            state.operations.iter().map(|(id, operation)| (*id, operation.target)).collect();
+        for (id, target) in running {
+            let Target::Connection(connection) = target else { continue };
+            let shard = state.connections[&connection].shard;
+            let event = state.end(id, Condition::Eod);
+            state.event(shard, event);
+        }
+    }
+
     /// How many messages wait in a shard's mailbox.
     pub(super) fn waiting(&self, shard: u8) -> usize {
         self.state().mailboxes[&shard].len()
@@ -469,8 +482,16 @@ impl State {
                 if let Some(wanted) = operation.filter(|_| operations.is_empty()) {
                     return Err(CommandError::UnknownOperation(wanted));
                 }
+                let heard: Vec<ConnectionId> = match target {
+                    Target::Connection(id)
+                        if operations.iter().any(|id| self.operations[id].kind == OperationKind::Play) =>
+                    {
+                        vec![id]
+                    }
+                    Target::Connection(_) | Target::Conference(_) => Vec::new(),
+                };
                 let events = operations.iter().map(|id| self.end(*id, Condition::UserStop)).collect();
-                Ok((Answer::Stopped { operations, effect: effect(EffectClock::Connection, &[]) }, events))
+                Ok((Answer::Stopped { operations, effect: effect(EffectClock::Connection, &heard) }, events))
             }
             Command::AdjustPlay { target, change } => {
                 self.target(shard, target)?;

@@ -5,6 +5,7 @@ mod agentgateway;
 mod dialogues;
 mod failures;
 mod fake;
+mod icws;
 mod in_process;
 mod limits;
 mod media;

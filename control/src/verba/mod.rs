@@ -28,14 +28,14 @@ use std::time::Duration;
 use tokio::sync::{Mutex, broadcast};
 use tokio::task::spawn_local;
 
-use crate::auth::{Logins, PasswordError, ThrottleConfig, Tokens};
+use crate::auth::{Logins, Tokens};
 use crate::server::Server;
 use crate::web::{Limits, Listener, Serving};
 
 /// State of the adapter.
 pub(crate) struct Verba {
     server: Rc<Server>,
-    logins: Logins,
+    logins: Rc<Logins>,
     tokens: RefCell<Tokens<Session>>,
     /// Recordings that are being made, by id.
     live: RefCell<HashMap<String, Rc<Live>>>,
@@ -81,11 +81,7 @@ struct Began {
 
 impl Verba {
     /// Wants a `LocalSet`.
-    ///
-    /// # Errors
-    /// Passwords can't be checked here.
-    fn new(server: Rc<Server>, patience: Duration) -> Result<Rc<Self>, PasswordError> {
-        let logins = Logins::new(server.store.clone(), ThrottleConfig::default())?;
+    fn new(server: Rc<Server>, logins: Rc<Logins>, patience: Duration) -> Rc<Self> {
         let verba = Rc::new(Self {
             server,
             logins,
@@ -98,20 +94,17 @@ impl Verba {
             patience,
         });
         verba.listen();
-        Ok(verba)
+        verba
     }
 }
 
 /// Serves the API on `listener` until the first that is returned is dropped. Calls are followed as long as the second is
 /// there.
-///
-/// # Errors
-/// Passwords can't be checked here.
-pub(crate) fn serve(server: Rc<Server>, listener: Listener) -> Result<(Serving, Rc<Verba>), PasswordError> {
-    let verba = Verba::new(server, NEXT_CALL)?;
+pub(crate) fn serve(server: &Rc<Server>, logins: Rc<Logins>, listener: Listener) -> (Serving, Rc<Verba>) {
+    let verba = Verba::new(Rc::clone(server), logins, NEXT_CALL);
     let purging = Rc::clone(&verba);
     spawn_local(async move { purging.purge_all().await });
-    Ok((listener.serve(http::VerbaApi(Rc::clone(&verba)), LIMITS), verba))
+    (listener.serve(http::VerbaApi(Rc::clone(&verba)), LIMITS), verba)
 }
 
 /// How long a token is valid.

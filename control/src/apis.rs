@@ -1,0 +1,91 @@
+//! The HTTP listeners of a server: opened, served and stopped together. Those that let people in share one account of
+//! who tried.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use tokio::net::TcpListener;
+
+use crate::agentgateway;
+use crate::auth::{Logins, ThrottleConfig};
+use crate::icws;
+use crate::mediacontrol;
+use crate::metrics;
+use crate::server::{ServeError, Server};
+use crate::verba;
+use crate::web::{Listener, Serving};
+
+/// What is served over HTTP. All of it ends when this is dropped.
+pub(crate) struct Apis {
+    agentgateway: Option<Serving>,
+    icws: Option<icws::Running>,
+    verba: Option<(Serving, Rc<verba::Verba>)>,
+}
+
+impl Apis {
+    /// Serves what the configuration says where to. Everything is opened before anything is served.
+    ///
+    /// # Errors
+    /// An address can't be listened at, or passwords can't be checked here.
+    pub(crate) async fn start(server: &Rc<Server>) -> Result<Self, ServeError> {
+        let config = &server.config;
+        let metrics = plain("metrics", config.metrics).await?;
+        let mediacontrol = plain("MediaControl", config.mediacontrol.listen).await?;
+        let agentgateway = open(server, "AgentGateway", config.agentgateway.listen).await?;
+        let icws = open(server, "ICWS", config.icws.listen).await?;
+        let verba = open(server, "Verba", config.verba.listen).await?;
+        if let Some(listener) = metrics {
+            metrics::serve(Rc::clone(server), listener);
+        }
+        if let Some(listener) = mediacontrol {
+            mediacontrol::http::serve(Rc::clone(server.mediacontrol()), listener);
+        }
+        let mut apis = Self { agentgateway: None, icws: None, verba: None };
+        if agentgateway.is_none() && icws.is_none() && verba.is_none() {
+            return Ok(apis);
+        }
+        let logins = Rc::new(Logins::new(server.store.clone(), ThrottleConfig::default())?);
+        apis.agentgateway = agentgateway
+            .map(|listener| agentgateway::http::serve(agentgateway::start(server, Rc::clone(&logins)), listener));
+        if let Some(listener) = icws {
+            apis.icws = Some(icws::start(server, Rc::clone(&logins), listener).await?);
+        }
+        apis.verba = verba.map(|listener| verba::serve(server, logins, listener));
+        Ok(apis)
+    }
+
+    /// Takes no more requests, and returns when those that were taken are answered. What follows the server's events
+    /// does so until this is dropped.
+    pub(crate) async fn stop(&self) {
+        if let Some(serving) = &self.agentgateway {
+            serving.stop().await;
+        }
+        if let Some(running) = &self.icws {
+            running.stop().await;
+        }
+        if let Some((serving, _)) = &self.verba {
+            serving.stop().await;
+        }
+    }
+}
+
+async fn open(
+    server: &Server,
+    name: &'static str,
+    address: Option<SocketAddr>,
+) -> Result<Option<Listener>, ServeError> {
+    match address {
+        Some(address) => Ok(Some(Listener::bind(name, address, server.tls.clone()).await?)),
+        None => Ok(None),
+    }
+}
+
+async fn plain(name: &'static str, address: Option<SocketAddr>) -> Result<Option<TcpListener>, ServeError> {
+    match address {
+        Some(address) => {
+            let listener = TcpListener::bind(address).await;
+            listener.map(Some).map_err(|source| ServeError::Listen { name, address, source })
+        }
+        None => Ok(None),
+    }
+}

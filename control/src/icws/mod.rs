@@ -1,0 +1,377 @@
+//! The ICWS voicemail API: sessions, messaging, mailboxes, and playing a message on a station.
+//!
+//! ```text
+//!  HTTP ──▶ http ──▶ connection │ play │ mailbox ──▶ native methods, database
+//!  poll, server-sent events ◀── session queues ◀── mailbox, play ◀── native events
+//! ```
+//!
+//! No media is handled here: a message is played by `operation.start` on the connection of a station and stopped by
+//! `operation.stop`, and how that ends is heard from the native events.
+
+mod connection;
+mod fault;
+mod http;
+mod mailbox;
+pub mod openapi;
+mod play;
+mod session;
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
+use tokio::time::{Instant, sleep};
+
+use crate::auth::Logins;
+use crate::events::EventKind;
+use crate::methods::{self, Call};
+use crate::proto::RpcError;
+use crate::server::{ServeError, Server};
+use crate::store::voicemail::{self, Message, MessageId};
+use crate::store::{StoreError, users};
+use crate::web::{Limits, Listener, Serving};
+
+use self::fault::Fault;
+use self::mailbox::{Change, Found};
+use self::play::Play;
+use self::session::{Session, Sessions, Topic};
+
+/// The adapter.
+struct Icws {
+    server: Rc<Server>,
+    logins: Rc<Logins>,
+    sessions: Sessions,
+    plays: RefCell<HashMap<MessageId, Play>>,
+    serials: Cell<u64>,
+    /// Files become messages one after the other.
+    taking_in: Mutex<()>,
+}
+
+/// The API at work. It ends when told to, or when this is dropped.
+pub struct Running {
+    icws: Rc<Icws>,
+    serving: Serving,
+    upkeep: JoinHandle<()>,
+}
+
+/// Serves the API.
+///
+/// # Errors
+/// The folder messages are dropped into can't be made.
+pub async fn start(server: &Rc<Server>, logins: Rc<Logins>, listener: Listener) -> Result<Running, ServeError> {
+    let icws = Rc::new(Icws {
+        server: Rc::clone(server),
+        logins,
+        sessions: Sessions::default(),
+        plays: RefCell::default(),
+        serials: Cell::new(0),
+        taking_in: Mutex::new(()),
+    });
+    let drop_box = icws.drop_box();
+    std::fs::create_dir_all(&drop_box).map_err(|source| ServeError::Directory { path: drop_box, source })?;
+    // Recordings the last server left: none is being written yet.
+    icws.take_in_all(icws.recorded(), Duration::ZERO).await;
+    let observer = Rc::downgrade(&icws);
+    server.hub.observe(Box::new(move |kind, params| {
+        if let Some(icws) = observer.upgrade() {
+            icws.take_event(kind, params);
+        }
+    }));
+    let upkeep = spawn_local(Rc::clone(&icws).upkeep());
+    let limits = Limits { body_bytes_max: BODY_BYTES_MAX, ..Limits::default() };
+    let serving = listener.serve(http::Http(Rc::clone(&icws)), limits);
+    Ok(Running { icws, serving, upkeep })
+}
+
+impl Running {
+    /// Ends every session, and returns when all has been answered.
+    pub async fn stop(&self) {
+        self.upkeep.abort();
+        for session in self.icws.sessions.all() {
+            self.icws.sessions.end(&session);
+        }
+        self.serving.stop().await;
+    }
+}
+
+impl Icws {
+    /// Looks into the drop box and for sessions that are over, now and then.
+    async fn upkeep(self: Rc<Self>) {
+        loop {
+            self.take_in_all(self.drop_box(), REST).await;
+            for session in self.sessions.expire(Instant::now()) {
+                self.leave(&session).await;
+            }
+            sleep(UPKEEP_EVERY).await;
+        }
+    }
+
+    /// Stops what a session that has ended was playing.
+    async fn leave(self: &Rc<Self>, session: &Session) {
+        let left: Vec<MessageId> = {
+            let plays = self.plays.borrow();
+            plays.iter().filter(|(_, play)| play.session == session.id).map(|(id, _)| *id).collect()
+        };
+        for id in left {
+            if let Err(fault) = play::stop(self, &session.user, id).await {
+                tracing::warn!(message = %id, fault.message, "a message goes on playing though its session has ended");
+            }
+        }
+    }
+
+    fn take_event(self: &Rc<Self>, kind: EventKind, params: &Value) {
+        if kind != EventKind::OperationEnded {
+            return;
+        }
+        if let Some(operation) = params["operation_id"].as_str() {
+            play::operation_ended(self, operation);
+        }
+        let recording = params["path"].as_str().filter(|_| params["condition"] != "error");
+        let found = recording.and_then(|path| mailbox::of_recording(&self.recorded(), path.as_ref()));
+        if let Some(found) = found {
+            let icws = Rc::clone(self);
+            spawn_local(async move {
+                match icws.user_names().await {
+                    Ok(users) if users.contains(&found.user) => icws.take_in(found).await,
+                    Ok(_) => {
+                        tracing::warn!(user = found.user, "a recording in the mailbox of nobody stays where it is")
+                    }
+                    Err(error) => tracing::warn!(%error, "a recording stays where it is until the next start"),
+                }
+            });
+        }
+    }
+
+    /// Where files are dropped.
+    fn drop_box(&self) -> PathBuf {
+        self.server.derived.state_dir.join(mailbox::DIRECTORY)
+    }
+
+    /// Where recordings for mailboxes are.
+    fn recorded(&self) -> PathBuf {
+        self.server.derived.recording_root.join(mailbox::DIRECTORY)
+    }
+
+    async fn user_names(&self) -> Result<HashSet<String>, StoreError> {
+        let users = self.server.store.run(|connection| users::list_all(connection)).await?;
+        Ok(users.into_iter().map(|user| user.name).collect())
+    }
+
+    async fn take_in_all(&self, root: PathBuf, rest: Duration) {
+        let users = match self.user_names().await {
+            Ok(users) => users,
+            Err(error) => return tracing::warn!(%error, "mailboxes are not looked into"),
+        };
+        let found = spawn_blocking(move || mailbox::scan(&root, &users, rest)).await;
+        for found in found.unwrap_or_default() {
+            self.take_in(found).await;
+        }
+    }
+
+    /// Makes a file a message: its copy, then its row, then the original goes. A crash in between leaves the original,
+    /// never a message without a file.
+    async fn take_in(&self, found: Found) {
+        let _turn = self.taking_in.lock().await;
+        let audio_root = self.server.derived.audio_root.clone();
+        let path = found.path.clone();
+        let taken = spawn_blocking(move || {
+            mailbox::take_in(&audio_root, &found).inspect_err(|error| {
+                tracing::warn!(path = %found.path.display(), error, "a file can't become a message and is put aside");
+                if let Err(error) = mailbox::put_aside(&found.path) {
+                    tracing::warn!(path = %found.path.display(), %error, "it can't be put aside either");
+                }
+            })
+        });
+        let Ok(Ok(content)) = taken.await else { return };
+        let row = content.clone();
+        let added = self.server.store.run(move |connection| voicemail::add(connection, &row)).await;
+        let id = match added {
+            Ok(id) => id,
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "a file can't become a message now");
+                remove_file(self.server.derived.audio_root.join(&content.file)).await;
+                return;
+            }
+        };
+        remove_file(path).await;
+        tracing::info!(message = %id, mailbox = content.mailbox, sender = content.sender, "a message has come");
+        self.changed(&Change::Added(&Message { id, read: false, content })).await;
+    }
+
+    /// Marks a message as read or unread.
+    async fn set_read(&self, user: &str, id: MessageId, read: bool) -> Result<(), Fault> {
+        let mailbox = user.to_owned();
+        let changed = self.server.store.run(move |connection| {
+            let changed = voicemail::set_read(connection, &mailbox, id, read)?;
+            Ok(if changed { voicemail::find(connection, &mailbox, id)? } else { None })
+        });
+        if let Some(message) = changed.await? {
+            self.changed(&Change::Read(&message)).await;
+        }
+        Ok(())
+    }
+
+    /// Deletes a message; it stops if it was playing.
+    async fn delete(self: &Rc<Self>, message: &Message) -> Result<(), Fault> {
+        let (user, id) = (message.content.mailbox.clone(), message.id);
+        if self.plays.borrow().contains_key(&id) {
+            play::stop(self, &user, id).await?;
+        }
+        let removed = self.server.store.run(move |connection| voicemail::remove(connection, &user, id)).await?;
+        remove_file(self.server.derived.audio_root.join(&removed.content.file)).await;
+        self.changed(&Change::Removed(&removed)).await;
+        Ok(())
+    }
+
+    /// Tells everybody subscribed what happened to a message.
+    async fn changed(&self, change: &Change<'_>) {
+        let (Change::Added(message) | Change::Read(message) | Change::Removed(message)) = change;
+        let user = &message.content.mailbox;
+        self.publish(user, change.topic(), |session| mailbox::delta(session, change));
+        match self.unread(user).await {
+            Ok(unread) => {
+                self.publish(user, Topic::Waiting, |session| mailbox::all_of(session, Topic::Waiting, &[], unread));
+            }
+            Err(error) => tracing::warn!(%error, "how many messages are unread can't be told"),
+        }
+    }
+
+    /// Queues a full message of a topic.
+    async fn tell_all(&self, session: &Session, topic: Topic) -> Result<(), Fault> {
+        let user = session.user.clone();
+        // In one turn of the database, so that what changes after it is told after it.
+        let listed = self.server.store.run(move |connection| {
+            let messages = match mailbox::kind_of_topic(topic) {
+                Some(kind) => voicemail::list_mailbox(connection, &user, kind, LIST_MAX)?,
+                None => Vec::new(),
+            };
+            Ok((messages, voicemail::unread(connection, &user)?))
+        });
+        let (messages, unread) = listed.await?;
+        session.push(mailbox::all_of(session, topic, &messages, unread));
+        Ok(())
+    }
+
+    /// What a session is to be sent now.
+    async fn take_messages(&self, session: &Session) -> Vec<Value> {
+        let (messages, overflowed) = session.take();
+        if !overflowed {
+            return messages;
+        }
+        for topic in Topic::ALL.into_iter().filter(|topic| session.is_subscribed(*topic)) {
+            if let Err(fault) = self.tell_all(session, topic).await {
+                tracing::warn!(fault.message, "a session that was behind can't be brought up to date");
+            }
+        }
+        session.take().0
+    }
+
+    async fn unread(&self, user: &str) -> Result<u64, StoreError> {
+        let user = user.to_owned();
+        self.server.store.run(move |connection| voicemail::unread(connection, &user)).await
+    }
+
+    /// Queues a message to every session of a user that is subscribed.
+    fn publish(&self, user: &str, topic: Topic, message: impl Fn(&Session) -> Value) {
+        for session in self.sessions.of_user(user) {
+            if session.is_subscribed(topic) {
+                session.push(message(&session));
+            }
+        }
+    }
+
+    /// A message of a user, by what a client calls it.
+    async fn message(&self, user: &str, text: &str) -> Result<Message, Fault> {
+        let unknown = || Fault::invalid(MESSAGE_ID, format!("there is no message {text} in this mailbox"));
+        let id: MessageId = text.parse().map_err(|_| unknown())?;
+        let user = user.to_owned();
+        let found = self.server.store.run(move |connection| voicemail::find(connection, &user, id)).await?;
+        found.ok_or_else(unknown)
+    }
+
+    /// The station of that id or number.
+    async fn station(&self, name: &str) -> Result<Option<String>, Fault> {
+        let configured = &self.server.config.icws.stations;
+        let is_station =
+            |id: &str| configured.iter().any(|station| station.id == id) || self.connection_of(id).is_some();
+        if is_station(name) {
+            return Ok(Some(name.to_owned()));
+        }
+        if let Some(station) = configured.iter().find(|station| station.number.as_deref() == Some(name)) {
+            return Ok(Some(station.id.clone()));
+        }
+        let extension = name.to_owned();
+        let user = self.server.store.run(move |connection| users::find_by_extension(connection, &extension)).await?;
+        Ok(user.and_then(|user| user.station).filter(|station| is_station(station)))
+    }
+
+    /// The latest connection of a station.
+    fn connection_of(&self, station: &str) -> Option<String> {
+        let label = label_of(station);
+        let registry = self.server.registry.borrow();
+        let labelled = registry.connections().filter(|entry| entry.label.as_deref() == Some(&label));
+        labelled.max_by_key(|entry| entry.created_at).map(|entry| entry.id.to_string())
+    }
+
+    /// Calls a native method whose answer opens no gate.
+    async fn native(&self, method: &'static str, params: Value) -> Result<Value, RpcError> {
+        let (result, call) = self.native_call(method, params).await;
+        call.announce();
+        result
+    }
+
+    /// Calls a native method; [`Call::announce`] is to be called once its answer was taken up.
+    async fn native_call(&self, method: &'static str, params: Value) -> (Result<Value, RpcError>, Call) {
+        let call = Call::in_process(Rc::clone(&self.server), "ICWS".into());
+        let result = methods::call(&call, method, params).await;
+        (result, call)
+    }
+
+    fn next_serial(&self) -> u64 {
+        self.serials.set(self.serials.get() + 1);
+        self.serials.get()
+    }
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("serving", &self.serving).finish_non_exhaustive()
+    }
+}
+
+/// The label of a station's connection.
+fn label_of(station: &str) -> String {
+    format!("station:{station}")
+}
+
+async fn remove_file(path: PathBuf) {
+    let removed = spawn_blocking(move || std::fs::remove_file(&path).map_err(|error| (path, error))).await;
+    if let Ok(Err((path, error))) = removed {
+        tracing::warn!(path = %path.display(), %error, "a file of a message can't be removed");
+    }
+}
+
+/// What the features are called, and their versions.
+fn features() -> Vec<Value> {
+    let features = [("connection", 3), ("messaging", 2), ("unified-messaging", 2)];
+    features.map(|(id, version)| json!({"featureId": id, "version": version})).to_vec()
+}
+
+const MESSAGE_ID: &str = "unifiedMessageId";
+/// Bytes of a request's body.
+pub const BODY_BYTES_MAX: usize = 1 << 20;
+/// Messages listed in one message, the latest.
+pub const LIST_MAX: u32 = 1000;
+/// How often the drop box is looked into.
+pub const UPKEEP_EVERY: Duration = Duration::from_secs(1);
+/// How long nobody has written to a file that is taken in.
+pub const REST: Duration = Duration::from_secs(1);
+/// How long a station may take to answer.
+pub const CALL_LIMIT: Duration = Duration::from_secs(30);
+/// How often it is looked whether it has.
+const CALL_REST: Duration = Duration::from_millis(50);
