@@ -31,6 +31,7 @@ use tokio::task::{spawn_blocking, spawn_local, yield_now};
 use tokio::time::{sleep, timeout};
 
 use crate::apis::Apis;
+use crate::audit;
 use crate::auth::PasswordError;
 use crate::begin::begin;
 use crate::config::{Config, ConfigError, Derived, Machine, batch_wait};
@@ -154,7 +155,10 @@ pub enum ServeError {
 
 /// A command on its way; await its answer.
 #[derive(Debug)]
-pub struct InFlight(oneshot::Receiver<Reply>);
+pub struct InFlight {
+    reply: oneshot::Receiver<Reply>,
+    shard: ShardId,
+}
 
 #[derive(Debug, Default)]
 struct ShardRuntime {
@@ -338,7 +342,8 @@ impl Server {
     /// # Errors
     /// As [`send`](Self::send).
     pub fn dispatch(&self, dispatch: Dispatch) -> Result<InFlight, RpcError> {
-        Ok(InFlight(self.router.borrow_mut().send(dispatch)?))
+        let shard = dispatch.shard;
+        Ok(InFlight { reply: self.router.borrow_mut().send(dispatch)?, shard })
     }
 
     /// The figures of every shard; `None` for one that is down.
@@ -794,9 +799,9 @@ impl Server {
 }
 
 impl InFlight {
-    /// Wraps what the router gave.
-    pub fn new(receiver: oneshot::Receiver<Reply>) -> Self {
-        Self(receiver)
+    /// Wraps what the router gave for a command to `shard`.
+    pub fn new(reply: oneshot::Receiver<Reply>, shard: ShardId) -> Self {
+        Self { reply, shard }
     }
 
     /// Waits for the answer.
@@ -804,7 +809,13 @@ impl InFlight {
     /// # Errors
     /// What the engine says, or 1017 if its shard has failed.
     pub async fn answer(self) -> Result<Answer, RpcError> {
-        match self.0.await {
+        let reply = self.reply.await;
+        let answer = match &reply {
+            Ok(Reply::Answer(Ok(answer))) => Some(answer),
+            Ok(Reply::Answer(Err(_)) | Reply::Snapshot(_) | Reply::ShardFailed(_)) | Err(_) => None,
+        };
+        audit::note(self.shard, answer);
+        match reply {
             Ok(Reply::Answer(result)) => Ok(result?),
             Ok(Reply::ShardFailed(shard)) => Err(RpcError::shard_failed(shard.0)),
             Ok(Reply::Snapshot(_)) | Err(_) => Err(CommandError::ShardFailed.into()),

@@ -52,7 +52,7 @@ use self::log::EventLogs;
 use self::native::{Announce, Native};
 use self::params::Params;
 
-pub use self::server::{call_from_socket, start};
+pub use self::server::{call_from_socket, refused, start};
 
 /// The adapter.
 pub struct MediaControl {

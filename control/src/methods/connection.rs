@@ -286,7 +286,7 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
     let sent = server.router.borrow_mut().open(dispatch, rtp, rtcp);
     let receiver = sent.inspect_err(|_| server.abandon_connection(id))?;
     // An error takes the connection out of the registry before it arrives here.
-    crate::server::InFlight::new(receiver).answer().await?;
+    crate::server::InFlight::new(receiver, shard).answer().await?;
     Ok(created(id, local, local_rtcp, shard.0, reserve_ms.is_some()))
 }
 
