@@ -112,7 +112,8 @@ macro_rules! line {
             effect_ms = entry.effect.map(|effect| effect.media_time_ms),
             effect_rtp_timestamp = stream.map(|stream| stream.rtp_timestamp),
             result = %entry.result,
-            took_ms = entry.took.as_secs_f64() * 1e3,
+            // To the microsecond.
+            took_ms = (entry.took.as_secs_f64() * 1e6).round() / 1e3,
         )
     }};
 }
