@@ -48,6 +48,7 @@ use crate::store::{self, Store, recordings};
 use crate::tickets::Tickets;
 use crate::tls;
 
+pub(crate) use self::ends::SHARD_FAILED;
 pub use self::error::ServeError;
 
 /// Starts one shard and waits until it is ready. Called on a thread of its own when a shard has to be started again.

@@ -124,8 +124,8 @@ impl Fake {
             "connection.modify" => {
                 let mut entry = connection()?;
                 let given = params.as_object().expect("an object").clone();
-                if given.contains_key("remote") {
-                    entry["reserved"] = false.into();
+                if given.contains_key("remote") || given.contains_key("reserve_ms") {
+                    entry["reserved"] = given.contains_key("reserve_ms").into();
                 }
                 entry.as_object_mut().expect("an object").extend(given);
                 self.connections.borrow_mut().insert(text("connection_id"), entry.clone());
@@ -612,6 +612,22 @@ fn nothing_is_left_of_a_join_that_fails() {
         let params = json!({"MediaTxIP": "192.0.2.1", "MediaTxPort": 7});
         assert_eq!(rig.code("CreateConference", params).await, 8);
         assert!(rig.fake.connections.borrow().is_empty() && rig.fake.conferences.borrow().is_empty());
+        // A reserved connection is as it was.
+        let reserved = rig.ok("ReserveConnection", json!({"MediaRxCodec": "G711a", "MediaRxFramesize": 30})).await;
+        let id = text(&reserved, "ConnectionId");
+        let params = json!({
+            "ConnectionId": id, "MediaTxIP": "192.0.2.1", "MediaTxPort": 7, "MediaTxCodec": "G729", "MediaTxFramesize": 40,
+        });
+        let before = rig.fake.connections.borrow().clone();
+        assert_eq!(rig.code("CreateConference", params).await, 8);
+        for (native, then) in before {
+            let now = rig.fake.connections.borrow()[&native].clone();
+            for member in ["reserved", "rx_codec", "tx_codec", "ptime_ms", "direction"] {
+                assert_eq!(now[member], then[member], "{member}");
+            }
+            assert_eq!(now["reserve_ms"], 300_000);
+        }
+        assert_eq!(rig.code("PlayTone", json!({"ConnectionId": id})).await, 16);
     });
 }
 
@@ -750,7 +766,7 @@ fn an_end_is_told_once_with_the_state_given() {
         rig.ok("GatherDigits", json!({"ConnectionId": id})).await;
         rig.fake.end("o-4", "maxdigits", json!({"digits": "12"}));
         rig.ok("Play", play).await;
-        rig.fake.end("o-5", "error", json!({"error": "its shard has failed"}));
+        rig.fake.end("o-5", "error", json!({"cause": "shard_failed"}));
         let events = rig.events();
         let operation = &started["OperationId"];
         assert_eq!(

@@ -208,7 +208,7 @@ impl Server {
         let Some((announced, recording)) = gates else { return };
         announced.wait().await;
         let params = {
-            let told = Told { condition: condition.name(), elapsed_ms, digits, error: None };
+            let told = Told { condition: condition.name(), elapsed_ms, digits, shard_failed: false };
             let told = (told, close_recording(recording).await);
             let registry = self.registry.borrow();
             registry.operation(id).map(|entry| operation_ended(entry.id, entry.target, entry.kind, told.0, told.1))
@@ -266,21 +266,15 @@ impl Server {
     async fn end_lost_operation(&self, mut entry: OperationEntry, reason: EndReason) {
         entry.announced.wait().await;
         let recording = entry.recording.take();
-        let (condition, error) = match reason {
-            EndReason::ShardFailed => (Condition::Error.name(), Some("its shard has failed".to_owned())),
-            EndReason::Deleted
-            | EndReason::ConferenceDeleted
-            | EndReason::LastLeft
-            | EndReason::Expired
-            | EndReason::Shutdown => (Condition::AutoStop.name(), None),
-        };
+        let shard_failed = reason == EndReason::ShardFailed;
+        let condition = if shard_failed { Condition::Error.name() } else { Condition::AutoStop.name() };
         let elapsed_ms = u64::try_from(entry.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let closed = close_recording(recording).await;
         let params = operation_ended(
             entry.id,
             entry.target,
             entry.kind,
-            Told { condition, elapsed_ms, digits: None, error },
+            Told { condition, elapsed_ms, digits: None, shard_failed },
             closed,
         );
         self.hub.publish(EventKind::OperationEnded, params);

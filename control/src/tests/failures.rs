@@ -41,7 +41,8 @@ fn everybody_is_told_once_and_the_shard_starts_again() {
     assert!(
         told.iter().filter(|event| event["event"] == "connection.ended").all(|event| event["reason"] == "shard_failed")
     );
-    assert!(told.iter().filter(|event| event["event"] == "operation.ended").all(|event| event["condition"] == "error"));
+    let ends = || told.iter().filter(|event| event["event"] == "operation.ended");
+    assert!(ends().all(|event| event["condition"] == "error" && event["cause"] == "shard_failed"), "{told:?}");
 
     for id in [&dies, &guest] {
         client.fails("connection.get", json!({"connection_id": id}), 1001);

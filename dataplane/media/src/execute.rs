@@ -8,9 +8,9 @@ use crate::command::{
     ParticipantChange, ParticipantSpec, PlayChange, Role, Target,
 };
 use crate::conference::{Cast, Conference};
-use crate::connection::{Connection, Link, Media, Participant, Taped};
+use crate::connection::{Connection, Link, Media, Participant, Taped, reserved_until};
 use crate::digits::{DigitBuffer, Digits};
-use crate::engine::{Engine, TimerKey, arm_silence, fall_silent};
+use crate::engine::{Engine, arm_reservation, arm_silence, fall_silent};
 use crate::event::{
     Answer, CommandError, Condition, ConferenceStatus, ConnectionState, ConnectionStatus, Effect, EffectClock,
     EndReason, Event, OperationStatus, ParticipantStatus, StreamStamp,
@@ -101,9 +101,7 @@ impl Engine {
         }
         let mut connection = Connection::new(self.now, id, spec);
         arm_silence(&mut connection, id.slot_number(), &mut self.wheel);
-        if let Some(due) = connection.reserved_until {
-            self.wheel.arm(due, TimerKey::Reservation(id.slot_number()));
-        }
+        arm_reservation(&mut connection, id.slot_number(), &mut self.wheel);
         self.connections[slot] = Some(connection);
         self.out.totals.connections += 1;
         self.review_listening(id.slot_number());
@@ -114,6 +112,12 @@ impl Engine {
         let slot = self.find(id)?;
         let connection = self.connections[slot as usize].as_ref().ok_or(CommandError::UnknownConnection(id))?;
         let mut spec = connection.spec;
+        if change.reserve_ms.is_some() {
+            if change.remote.is_some() || !connection.is_idle() {
+                return Err(CommandError::Busy);
+            }
+            (spec.remote, spec.remote_rtcp) = (None, None);
+        }
         spec.remote = change.remote.or(spec.remote);
         spec.remote_rtcp = change.remote_rtcp.or(spec.remote_rtcp);
         (spec.rx_codec, spec.rx_payload_type) = change.rx_codec.unwrap_or((spec.rx_codec, spec.rx_payload_type));
@@ -145,9 +149,17 @@ impl Engine {
         if before.remote_rtcp != spec.remote_rtcp {
             connection.rtcp_learned = None;
         }
-        let moved = change.remote.is_some_and(|remote| {
+        if let Some(reserve_ms) = change.reserve_ms {
+            connection.reserved_until = Some(reserved_until(self.now, reserve_ms));
+            arm_reservation(connection, slot, &mut self.wheel);
+            // It is silent until it is complete, and whoever was heard so far is not listened to.
+            connection.timed_out = false;
+            connection.listens = false;
+        }
+        let elsewhere = change.remote.is_some_and(|remote| {
             before.remote != Some(remote) && connection.latch.pinned().is_none_or(|(source, _)| source != remote)
         });
+        let moved = elsewhere || change.reserve_ms.is_some();
         if moved {
             connection.latch.restart(spec.remote);
             connection.rtcp_learned = None;
@@ -159,6 +171,9 @@ impl Engine {
         arm_silence(connection, slot, &mut self.wheel);
         let link = connection.link;
         self.review_listening(slot);
+        if change.reserve_ms.is_some() {
+            self.review_clock(slot);
+        }
         if let Link::Conference(room) = link {
             self.review_hairpin(room);
         }
