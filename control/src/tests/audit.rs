@@ -66,7 +66,7 @@ fn each_command_leaves_its_line() {
     let requests: Vec<&str> = requests.iter().map(String::as_str).collect();
     let expected = [
         format!(" INFO audit: who=us api=\"control\" what=connection.create ids={id} shard=0 result=done"),
-        format!("DEBUG audit: who=us api=\"control\" what=connection.list ids= shard=0 result=done"),
+        "DEBUG audit: who=us api=\"control\" what=connection.list ids= shard=0 result=done".to_owned(),
         format!(
             " INFO audit: who=us api=\"control\" what=connection.delete ids={id} shard=0 effect_ms=20.0 effect_rtp_timestamp=160 result=done"
         ),
