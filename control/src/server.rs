@@ -7,6 +7,7 @@
 
 mod ends;
 mod error;
+mod lock;
 mod reports;
 mod restart;
 
@@ -47,6 +48,8 @@ use crate::socket::ControlSocket;
 use crate::store::{self, Store, recordings};
 use crate::tickets::Tickets;
 use crate::tls;
+
+use self::lock::StateLock;
 
 pub(crate) use self::ends::SHARD_FAILED;
 pub use self::error::ServeError;
@@ -128,6 +131,7 @@ pub async fn run(
 ) -> Result<(), ServeError> {
     let derived = config.derive(machine)?;
     let socket = ControlSocket::bind(config.control_socket.as_deref(), config.control_group.as_deref())?;
+    let _lock = StateLock::take(&derived.state_dir)?;
     let server = Server::start(config, derived, start_shard)?;
     let apis = match server.open().await {
         Ok(apis) => apis,

@@ -32,6 +32,13 @@ pub enum ServeError {
     /// The machine or the limits of this process do not let a shard run.
     #[error(transparent)]
     Machine(#[from] ringbridge_shard::probe::Problem),
+    /// Another server works on the same state.
+    #[error(
+        "another server uses the state directory {}: give each its own with --state-dir (or `state_dir` in the \
+         configuration), or end the other one",
+        .0.display()
+    )]
+    StateInUse(PathBuf),
     /// A directory can't be made.
     #[error("can't make the directory {}: {source}", path.display())]
     Directory {
