@@ -21,8 +21,8 @@ use super::mailbox;
 use super::session::{COOKIE, Session, Topic};
 use super::{Icws, MESSAGE_ID, features, openapi, play};
 use crate::audit::{self, Noted, Outcome, Who};
-use crate::mediacontrol::http::decode;
 use crate::store::voicemail::{Message, MessageKind};
+use crate::urlencoded::decode;
 use crate::web::{Api, Peer};
 
 /// The API as a listener serves it.

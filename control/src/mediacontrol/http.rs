@@ -31,6 +31,7 @@ use super::log::{Batch, Log, Subscriber};
 use super::native::Announce;
 use super::{Branch, MediaControl, openapi, webhook};
 use crate::audit::{self, Noted, Outcome, Weight, Who};
+use crate::urlencoded::{decode, pairs};
 
 /// Serves the API on `listener` until the server ends.
 pub fn serve(mc: Rc<MediaControl>, listener: TcpListener) {
@@ -400,26 +401,8 @@ fn same(one: &str, other: &str) -> bool {
 }
 
 fn query(text: &str) -> Vec<(String, String)> {
-    let pairs = text.split('&').filter(|pair| !pair.is_empty());
-    pairs
-        .map(|pair| {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (decode(key), decode(&value.replace('+', " ")))
-        })
-        .collect()
-}
-
-/// Undoes percent encoding; what is none stays as it is.
-pub(crate) fn decode(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(byte) = bytes.get(at) {
-        let hex = text.get(at + 1..at + 3).filter(|_| *byte == b'%').and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        decoded.push(hex.unwrap_or(*byte));
-        at += if hex.is_some() { 3 } else { 1 };
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
+    let text_of = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    pairs(text.as_bytes()).map(|(name, value)| (text_of(name), text_of(value))).collect()
 }
 
 fn json_reply(status: StatusCode, value: &Value) -> Response<Reply> {
