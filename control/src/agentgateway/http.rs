@@ -14,7 +14,7 @@ use super::conference::Reason;
 use super::params::{Params, work_number};
 use super::session::Session;
 use super::{Gateway, openapi};
-use crate::audit::{Entry, Outcome, Who, record};
+use crate::audit::{Entry, Outcome, Who, record, scope};
 use crate::begin::begin;
 use crate::web::{Api, Limits, Listener, Peer, Serving};
 
@@ -140,7 +140,7 @@ impl Front {
 impl Gateway {
     async fn answer_to(&self, target: Target, number: u32, peer: Peer, request: Request<Bytes>) -> Answer {
         let begun = Instant::now();
-        let answer = self.carry_out(target, number, peer, &request).await;
+        let (answer, noted) = scope(self.carry_out(target, number, peer, &request)).await;
         let retcode = answer.retcode().to_owned();
         record(&Entry {
             who: Who::Agent(number),
@@ -148,8 +148,8 @@ impl Gateway {
             api: "agentgateway",
             what: target.name(),
             ids: &[],
-            shard: None,
-            effect: None,
+            shard: noted.shard,
+            effect: noted.effect.as_ref(),
             result: if retcode == "0" { Outcome::Done } else { Outcome::Refused(&retcode) },
             took: begun.elapsed(),
         });

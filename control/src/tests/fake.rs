@@ -316,8 +316,11 @@ impl State {
             }
             Command::ModifyConnection { id, change } => {
                 let connection = self.connection(shard, id)?;
-                connection.reserved &= change.remote.is_none();
+                connection.reserved = change.reserve_ms.is_some() || (connection.reserved && change.remote.is_none());
                 let spec = &mut connection.spec;
+                if change.reserve_ms.is_some() {
+                    (spec.remote, spec.remote_rtcp) = (None, None);
+                }
                 spec.remote = change.remote.or(spec.remote);
                 spec.remote_rtcp = change.remote_rtcp.or(spec.remote_rtcp);
                 spec.direction = change.direction.unwrap_or(spec.direction);

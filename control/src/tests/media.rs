@@ -302,6 +302,7 @@ fn figures_and_metrics() {
         "ringbridge_residence_seconds_bucket{le=\"0.0005\",shard=\"0\"} 1",
         "ringbridge_residence_seconds_count{shard=\"0\"} 1",
         "ringbridge_control_clients 1",
+        "ringbridge_mediacontrol_events_refused_total 0",
     ] {
         assert!(text.contains(line), "{line} is missing in:\n{text}");
     }

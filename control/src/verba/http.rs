@@ -71,7 +71,7 @@ impl Verba {
             let fault = Fault(Code::Malformed, "responseType is XML, HTML or TEXT.".to_owned());
             return response(Form::Xml, action, &Err(fault));
         };
-        let (key, answered) = self.admitted(peer, request, &query, action).await;
+        let ((key, answered), noted) = audit::scope(self.admitted(peer, request, &query, action)).await;
         let called = query.get("callID").or_else(|| query.get("cid")).or_else(|| query.get("extension"));
         let named = called.or_else(|| query.get("number")).unwrap_or_default();
         audit::record(&audit::Entry {
@@ -80,8 +80,8 @@ impl Verba {
             api: "verba",
             what: action,
             ids: &[&named],
-            shard: None,
-            effect: None,
+            shard: noted.shard,
+            effect: noted.effect.as_ref(),
             result: answered.as_ref().err().map_or(Outcome::Done, |Fault(code, _)| Outcome::Refused(code.number())),
             took: begun.elapsed(),
         });

@@ -364,6 +364,9 @@ pub struct ConnectionChange {
     pub rtp_timeout_ms: Option<Option<u32>>,
     /// A new source of digits.
     pub digit_source: Option<DigitSource>,
+    /// Reserved only from now on, as [`ConnectionSpec::reserve_ms`]: its remote addresses are forgotten, and who was
+    /// learned. `Busy` with a `remote`, or while it is wired to something or an operation runs on it.
+    pub reserve_ms: Option<u32>,
 }
 
 /// How a conference is to be.

@@ -241,6 +241,8 @@ pub(crate) struct Connection {
     pub(crate) timed_out: bool,
     /// When it ends, as it is reserved only: no remote address was given so far.
     pub(crate) reserved_until: Option<Instant>,
+    /// When the reservation timer that counts fires.
+    pub(crate) reservation_due: Option<Instant>,
     /// When the connection's own media clock ticks next.
     pub(crate) solo_due: Option<Instant>,
     /// Timestamp of the last telephone-event whose beginning was seen, and of the last whose end was.
@@ -255,6 +257,11 @@ pub(crate) struct Connection {
     /// Volume and speed of what is played to it.
     pub(crate) adjustment: Adjustment,
     pub(crate) media: Option<Box<Media>>,
+}
+
+/// When a reservation made now ends.
+pub(crate) fn reserved_until(now: Instant, reserve_ms: u32) -> Instant {
+    (now + Duration::from_millis(u64::from(reserve_ms))).ceil_to_millis()
 }
 
 impl Connection {
@@ -276,7 +283,8 @@ impl Connection {
             last_heard: now,
             silence_due: None,
             timed_out: false,
-            reserved_until: spec.reserve_ms.map(|ms| (now + Duration::from_millis(u64::from(ms))).ceil_to_millis()),
+            reserved_until: spec.reserve_ms.map(|ms| reserved_until(now, ms)),
+            reservation_due: None,
             solo_due: None,
             event_begun: None,
             event_ended: None,
@@ -350,6 +358,11 @@ impl Connection {
 
     pub(crate) fn runs_any(&self) -> bool {
         self.media.as_ref().is_some_and(|media| media.runs_any())
+    }
+
+    /// Whether it is wired to nothing, and nothing runs on it.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.link == Link::None && !self.runs_any() && self.taped == Taped::Not
     }
 
     /// Whether a recording of its call runs on it.

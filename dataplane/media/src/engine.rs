@@ -248,9 +248,9 @@ impl Engine {
         if let Some(due) = connection.silence_due {
             self.wheel.arm(due, TimerKey::Silence(slot));
         }
-        if let Some(due) = connection.reserved_until {
-            self.wheel.arm(due, TimerKey::Reservation(slot));
-        }
+        // Whatever was armed was armed elsewhere.
+        connection.reservation_due = None;
+        arm_reservation(&mut connection, slot, &mut self.wheel);
         self.connections[slot as usize] = Some(connection);
         Ok(())
     }
@@ -462,9 +462,16 @@ impl Engine {
     }
 
     fn check_reservation(&mut self, due: Instant, slot: u32) {
-        let reserved = self.connections[slot as usize].as_ref().and_then(|connection| connection.reserved_until);
-        if reserved == Some(due) {
-            self.release_wherever(slot, EndReason::Expired);
+        let Some(connection) = self.connections[slot as usize].as_mut() else { return };
+        if connection.reservation_due != Some(due) {
+            return;
+        }
+        connection.reservation_due = None;
+        match connection.reserved_until {
+            None => {}
+            // It was completed meanwhile, and reserved again.
+            Some(until) if until > due => arm_reservation(connection, slot, &mut self.wheel),
+            Some(_) => self.release_wherever(slot, EndReason::Expired),
         }
     }
 
@@ -514,6 +521,15 @@ pub(crate) fn arm_silence(connection: &mut Connection, slot: u32, wheel: &mut Wh
     if connection.silence_due.is_none_or(|due| deadline < due) {
         connection.silence_due = Some(deadline);
         wheel.arm(deadline, TimerKey::Silence(slot));
+    }
+}
+
+/// Sees that a timer fires when the reservation ends, or before.
+pub(crate) fn arm_reservation(connection: &mut Connection, slot: u32, wheel: &mut Wheel<TimerKey>) {
+    let Some(until) = connection.reserved_until else { return };
+    if connection.reservation_due.is_none_or(|due| until < due) {
+        connection.reservation_due = Some(until);
+        wheel.arm(until, TimerKey::Reservation(slot));
     }
 }
 

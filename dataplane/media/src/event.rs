@@ -137,6 +137,21 @@ pub enum Answer {
     Operations(Vec<OperationStatus>),
 }
 
+impl Answer {
+    /// From where on the command can be heard, if it can.
+    pub fn effect(&self) -> Option<&Effect> {
+        match self {
+            Self::Effect(effect) | Self::Deleted { effect, .. } | Self::Stopped { effect, .. } => Some(effect),
+            Self::Done
+            | Self::Connection(_)
+            | Self::Connections { .. }
+            | Self::Conference(_)
+            | Self::Conferences { .. }
+            | Self::Operations(_) => None,
+        }
+    }
+}
+
 /// Why a command failed. It has changed nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum CommandError {
