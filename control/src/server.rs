@@ -37,6 +37,7 @@ use crate::config::{Config, ConfigError, Derived, Machine, batch_wait};
 use crate::events::{EventKind, Hub};
 use crate::files::{FilesConfig, MediaFiles, TtsConfig};
 use crate::mediacontrol::{self, MediaControl};
+use crate::methods::render;
 use crate::placement::Placement;
 use crate::ports::PortPool;
 use crate::preparing::Preparing;
@@ -567,7 +568,7 @@ impl Server {
             Event::ConnectionTimeout { id } => {
                 outgoing.push(Outgoing::Event(EventKind::ConnectionTimeout, json!({"connection_id": id.to_string()})))
             }
-            Event::ConnectionEnded { id, reason, heard } => {
+            Event::ConnectionEnded { id, reason, heard, quality } => {
                 let Some(Ended { mut entry, forwarders }) = self.registry.borrow_mut().remove_connection(id) else {
                     return;
                 };
@@ -576,7 +577,9 @@ impl Server {
                     self.router.borrow_mut().forget(shard, id);
                 }
                 self.ended.notify_waiters();
-                outgoing.push(Outgoing::Event(EventKind::ConnectionEnded, connection_ended(id, reason)));
+                let mut params = connection_ended(id, reason);
+                params["quality"] = render::quality(&quality);
+                outgoing.push(Outgoing::Event(EventKind::ConnectionEnded, params));
             }
             Event::ConferenceEnded { id, reason } => {
                 if self.registry.borrow_mut().remove_conference(id).is_some() {
