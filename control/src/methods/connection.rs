@@ -43,6 +43,8 @@ struct Create {
     label: Option<String>,
     reserve_ms: Option<u32>,
     digits: Option<DigitSourceName>,
+    rtcp_mux: Option<bool>,
+    rtcp_reports: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -266,6 +268,8 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
         handover: defaults.handover,
         digit_source,
         reserve_ms,
+        rtcp_mux: given.rtcp_mux.unwrap_or(false),
+        rtcp_reports: given.rtcp_reports.unwrap_or(true),
     });
     let id = {
         let mut registry = server.registry.borrow_mut();
