@@ -33,6 +33,7 @@ impl MediaControl {
             | EventKind::ShardFailed
             | EventKind::CallStarted
             | EventKind::RecordingStarted
+            | EventKind::RecordingMuted
             | EventKind::MediaControl => {}
         }
     }

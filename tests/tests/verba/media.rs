@@ -1,0 +1,7 @@
+//! To be replaced.
+
+use crate::Row;
+
+pub(crate) fn rows() -> Vec<Row> {
+    Vec::new()
+}
