@@ -254,12 +254,17 @@ impl Rig {
     /// A call between two numbers.
     #[track_caller]
     pub(crate) fn call(&mut self, caller: &str, called: &str) -> Pair {
-        let pair = Pair([self.connection(), self.connection()]);
+        let connections = [self.connection(), self.connection()];
+        self.wire(connections, caller, called)
+    }
+
+    /// A call of two connections.
+    #[track_caller]
+    pub(crate) fn wire(&mut self, connections: [String; 2], caller: &str, called: &str) -> Pair {
+        let [a, b] = &connections;
+        self.native("relay.start", json!({"a": a, "b": b, "caller_number": caller, "called_number": called}));
+        let pair = Pair(connections);
         self.calls.push(pair.clone());
-        self.native(
-            "relay.start",
-            json!({"a": pair.0[0], "b": pair.0[1], "caller_number": caller, "called_number": called}),
-        );
         pair
     }
 
