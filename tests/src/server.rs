@@ -266,6 +266,19 @@ impl Server {
         (self.child, self.client) = (Some(child), Some(client));
     }
 
+    /// Kills it with SIGKILL and starts it again, on the same ports.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn kill_and_restart(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().expect("it is ours");
+        child.wait().expect("it has ended");
+        self.client = None;
+        let (child, client) = self.setup.spawn(self.directory.path(), &self.ports);
+        (self.child, self.client) = (Some(child), Some(client));
+    }
+
     fn terminate(&mut self) {
         let mut child = self.child.take().expect("it runs");
         kill_process(Pid::from_child(&child), Signal::TERM).expect("it is ours");

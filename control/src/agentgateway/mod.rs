@@ -144,6 +144,7 @@ impl Gateway {
             | EventKind::TalkStopped
             | EventKind::CallStarted
             | EventKind::RecordingStarted
+            | EventKind::RecordingMuted
             | EventKind::ShardFailed
             | EventKind::MediaControl => {}
         }
