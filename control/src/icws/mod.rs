@@ -291,18 +291,17 @@ impl Icws {
         let is_marked = spawn_blocking(move || mailbox::mark_deleted(&marked)).await.unwrap_or_default();
         let mailbox = user.clone();
         let removed = self.server.store.run(move |connection| voicemail::remove(connection, &mailbox, id)).await;
-        if removed.is_err() && is_marked {
+        let is_gone = matches!(removed, Ok(_) | Err(StoreError::NotFound { .. }));
+        if is_marked && is_gone {
+            // Perhaps somebody else deleted the row: the file goes all the same.
+            remove_file(mailbox::deleted(&file)).await;
+        } else if is_marked {
             let unmarked = spawn_blocking(move || mailbox::unmark_deleted(&file)).await;
             if !matches!(unmarked, Ok(Ok(()))) {
-                tracing::warn!(message = %id, "a message can't be played until the next start: its deletion failed half-way");
+                tracing::warn!(message = %id, "the file of a message that could not be deleted is back at the next start");
             }
-            removed?;
-            return Ok(());
         }
         let removed = removed?;
-        if is_marked {
-            remove_file(mailbox::deleted(&file)).await;
-        }
         // Somebody may have begun to play it meanwhile.
         self.stop_if_playing(&user, id).await?;
         self.changed(&Change::Removed(&removed)).await;

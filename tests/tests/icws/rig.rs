@@ -247,6 +247,8 @@ pub(crate) struct Session {
     pub(crate) csrf: String,
     pub(crate) answer: Answer,
     source: Ipv4Addr,
+    /// Its client just goes.
+    forgotten: bool,
 }
 
 impl Session {
@@ -258,7 +260,20 @@ impl Session {
         let body = answer.json();
         let text = |name: &str| body[name].as_str().expect("a text").to_owned();
         let cookie = answer.header("set-cookie").split(';').next().expect("a pair").to_owned();
-        Self { world: Arc::clone(world), id: text("sessionId"), cookie, csrf: text("csrfToken"), source, answer }
+        Self {
+            world: Arc::clone(world),
+            id: text("sessionId"),
+            cookie,
+            csrf: text("csrfToken"),
+            source,
+            answer,
+            forgotten: false,
+        }
+    }
+
+    /// Leaves without signing out.
+    pub(crate) fn forget(mut self) {
+        self.forgotten = true;
     }
 
     pub(crate) fn path(&self, call: &str) -> String {
@@ -358,7 +373,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         // It may have ended already, and so may the server.
-        if !std::thread::panicking() {
+        if !std::thread::panicking() && !self.forgotten {
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.call("DELETE", "connection", "")));
         }
     }
@@ -384,17 +399,6 @@ impl Stream {
             let line = self.line().expect("the stream goes on");
             if let Some(data) = line.strip_prefix("data: ") {
                 return serde_json::from_str(data).expect("JSON");
-            }
-        }
-    }
-
-    /// The next message that is wanted.
-    #[track_caller]
-    pub(crate) fn until(&mut self, mut wanted: impl FnMut(&Value) -> bool) -> Value {
-        loop {
-            let message = self.message();
-            if wanted(&message) {
-                return message;
             }
         }
     }
