@@ -78,7 +78,14 @@ impl Setup {
     /// # Panics
     /// If it does not.
     pub fn start(self) -> Server {
-        let directory = tempfile::tempdir().expect("a directory");
+        self.start_in(tempfile::tempdir().expect("a directory"))
+    }
+
+    /// Starts it in a directory that holds what it is to find there.
+    ///
+    /// # Panics
+    /// If it does not accept commands.
+    pub fn start_in(self, directory: TempDir) -> Server {
         let ports = Ports::take(self.pairs);
         let file = directory.path().join("ringbridge.toml");
         fs::write(&file, &self.config).expect("written");
