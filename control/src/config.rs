@@ -159,7 +159,7 @@ pub struct VerbaConfig {
 #[derive(Clone, PartialEq, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AgentGatewayConfig {
-    /// Where it is served; off by default. Any other address than loopback needs `tls`.
+    /// Where it is served, over HTTPS only: needs `tls`. Off by default.
     pub listen: Option<SocketAddr>,
     /// Name of this gateway: the end of every session id.
     pub name: String,
@@ -393,6 +393,12 @@ pub enum ConfigError {
     /// The listener would be open to everybody.
     #[error("`mediacontrol.listen` is {0}: an address that is not loopback needs `mediacontrol.token`")]
     MediaControlWithoutToken(SocketAddr),
+    /// Passwords and session ids would be readable on the way, and clients of this API speak HTTPS only.
+    #[error(
+        "`agentgateway.listen` is {0}: the AgentGateway API is served over HTTPS only, also on loopback. Give \
+         `tls.cert` and `tls.key` in the configuration; `ringbridge check --make-cert DIR --name HOST` makes a pair"
+    )]
+    AgentGatewayWithoutTls(SocketAddr),
     /// More shards than one server can have.
     #[error("this machine has {0} cores for us; give `shards` a number up to 255")]
     TooManyCores(usize),
@@ -497,6 +503,9 @@ impl Config {
             return Err(ConfigError::MediaControlWithoutToken(listen));
         }
         self.agentgateway.check()?;
+        if let Some(listen) = self.agentgateway.listen.filter(|_| self.tls.is_none()) {
+            return Err(ConfigError::AgentGatewayWithoutTls(listen));
+        }
         self.icws.check()?;
         self.seeds().check().map_err(ConfigError::Accounts)?;
         let shard_cpus = self.shard_cpus(&machine.cpus)?;
@@ -949,6 +958,7 @@ mod tests {
         check(|config| config.mediacontrol.mms_id = 0, "mediacontrol.mms_id");
         check(|config| config.mediacontrol.sandbox_grace_ms = 3_600_001, "mediacontrol.sandbox_grace_ms");
         check(|config| config.mediacontrol.listen = Some(([192, 0, 2, 1], 80).into()), "mediacontrol.token");
+        check(|config| config.agentgateway.listen = Some(([127, 0, 0, 1], 8043).into()), "check --make-cert DIR");
         check(|config| config.mediacontrol.webhooks = vec!["http://127.0.0.1:9000".into()], "mediacontrol.webhooks");
         check(|config| config.mediacontrol.webhooks = vec!["https://127.0.0.1/".into()], "mediacontrol.webhooks");
         check(|config| config.icws.origins = vec!["https://phone.example.com/".into()], "icws.origins");
