@@ -1,0 +1,1 @@
+pub(crate) const ROWS: &[(&str, fn())] = &[];
