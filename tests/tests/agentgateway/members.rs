@@ -138,6 +138,8 @@ const ROWS: &[Plain] = &[
     }),
     ("batchaddparticipant::rings_until_it_answers", |desk| {
         let room = desk.room();
+        // Somebody to talk to: for one alone nothing is mixed.
+        desk.guest(&room);
         let phone = desk.phone();
         desk.ok(&room.chair, "batchaddparticipant", list(&[phone_address(&phone.number)]));
         phone.hears(425, 0.05..2.0);

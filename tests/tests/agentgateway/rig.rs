@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use ringbridge_control::store::{self, agents};
@@ -13,7 +14,7 @@ use ringbridge_tests::endpoint::{Endpoint, Speaker, Speech};
 use ringbridge_tests::http::Answer;
 use ringbridge_tests::https::Https;
 use ringbridge_tests::server::{Server, Setup};
-use ringbridge_tests::{http, until};
+use ringbridge_tests::{PATIENCE, http, until};
 use serde_json::{Value, json};
 
 /// The server, and what is not in use of it.
@@ -251,11 +252,15 @@ impl Phone {
     #[track_caller]
     pub(crate) fn hears(&self, hz: u32, range: std::ops::Range<f64>) {
         self.endpoint.forget();
-        self.endpoint.until(&format!("{} hears {hz} Hz in {range:?}", self.number), |_| {
-            let samples = self.endpoint.stream(Codec::Pcmu)?.samples;
-            let last = samples.len().checked_sub(LISTENED).filter(|from| *from >= SKIPPED)?;
-            range.contains(&share(&samples[last..], hz)).then_some(())
-        });
+        let began = Instant::now();
+        let mut heard = None;
+        while !heard.is_some_and(|share| range.contains(&share)) {
+            assert!(began.elapsed() < PATIENCE, "{} never hears {hz} Hz in {range:?}, but {heard:?}", self.number);
+            std::thread::sleep(Duration::from_millis(8));
+            let samples = self.endpoint.stream(Codec::Pcmu).map(|stream| stream.samples).unwrap_or_default();
+            let last = samples.len().checked_sub(LISTENED).filter(|from| *from >= SKIPPED);
+            heard = last.map(|from| share(&samples[from..], hz));
+        }
     }
 
     /// What it hears of one stream from a timestamp on, so many samples.
@@ -641,7 +646,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn agent(number: u32, hash: &str, more: &str) -> String {
+pub(crate) fn agent(number: u32, hash: &str, more: &str) -> String {
     format!("[[agents]]\nwork_number = {number}\npassword_hash = \"{hash}\"\n{more}")
 }
 
@@ -663,7 +668,8 @@ const PHONES: u32 = 48;
 /// Rows that have events posted.
 const SINKS: usize = 10;
 /// Hashes that are quickly checked, of the empty password and of `correct-horse`.
-const EMPTY: &str = "$argon2id$v=19$m=8,t=1,p=1$cmluZ2JyaWRnZXRlc3RzIQ$WiMvyb7ZiaIQWLYE0B6EcJ8agg3tWap268WIY7vW98M";
+pub(crate) const EMPTY: &str =
+    "$argon2id$v=19$m=8,t=1,p=1$cmluZ2JyaWRnZXRlc3RzIQ$WiMvyb7ZiaIQWLYE0B6EcJ8agg3tWap268WIY7vW98M";
 const CORRECT_HORSE: &str =
     "$argon2id$v=19$m=8,t=1,p=1$cmluZ2JyaWRnZXRlc3RzIQ$CgEGl3C/yjXrKa/5IVFcx5rBCu0X2Q3oyl6joUwXKh0";
 /// Samples that may have been on their way when somebody began to listen.
