@@ -25,6 +25,7 @@ pub(crate) struct World {
     phones: Mutex<Vec<Phone>>,
     /// Where events may be posted.
     sinks: Mutex<Vec<TcpListener>>,
+    callback: String,
     rows: AtomicU32,
 }
 
@@ -155,6 +156,7 @@ impl World {
             agents: Mutex::new(pools),
             phones: Mutex::new(phones),
             sinks: Mutex::new(sinks),
+            callback: callbacks[0].clone(),
             rows: AtomicU32::new(0),
         })
     }
@@ -166,6 +168,11 @@ impl World {
 
     fn lease_agent(&self, pool: u32) -> u32 {
         until("a free agent", || lock(&self.agents).get_mut(&pool)?.pop())
+    }
+
+    /// An address events may be posted to, as the configuration has it.
+    pub(crate) fn callback(&self) -> String {
+        self.callback.clone()
     }
 
     /// A listener events may be posted to. Nobody else gets it.
