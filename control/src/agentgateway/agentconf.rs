@@ -70,6 +70,16 @@ operations! {
     QueryIds = "queryvdnconfid", false, "Tells the conferences of the VDN. For inspectors.";
 }
 
+impl Operation {
+    /// Whether its answer tells from where on it can be heard.
+    pub(super) const fn can_be_heard(self) -> bool {
+        matches!(
+            self,
+            Self::Release | Self::Remove | Self::Mode | Self::Hold | Self::Unhold | Self::Stop | Self::StopTo
+        )
+    }
+}
+
 /// A conference whose turn it is.
 struct Turn<'a> {
     conference: &'a Rc<Conference>,
