@@ -16,6 +16,7 @@ pub mod openapi;
 mod agentconf;
 mod announce;
 mod conference;
+mod effect;
 mod members;
 mod native;
 mod params;
