@@ -240,6 +240,12 @@ pub enum ConfigError {
     /// The listener would be open to everybody.
     #[error("`mediacontrol.listen` is {0}: an address that is not loopback needs `mediacontrol.token`")]
     MediaControlWithoutToken(SocketAddr),
+    /// Passwords and session ids would be readable on the way, and clients of this API speak HTTPS only.
+    #[error(
+        "`agentgateway.listen` is {0}: the AgentGateway API is served over HTTPS only, also on loopback. Give \
+         `tls.cert` and `tls.key` in the configuration; `ringbridge check --make-cert DIR --name HOST` makes a pair"
+    )]
+    AgentGatewayWithoutTls(SocketAddr),
     /// More shards than one server can have.
     #[error("this machine has {0} cores for us; give `shards` a number up to 255")]
     TooManyCores(usize),
@@ -330,6 +336,9 @@ impl Config {
         }
         self.mediacontrol.check()?;
         self.agentgateway.check()?;
+        if let Some(listen) = self.agentgateway.listen.filter(|_| self.tls.is_none()) {
+            return Err(ConfigError::AgentGatewayWithoutTls(listen));
+        }
         self.icws.check()?;
         self.seeds().check().map_err(ConfigError::Accounts)?;
         let shard_cpus = self.shard_cpus(&machine.cpus)?;

@@ -49,6 +49,8 @@ event_kinds! {
     CallStarted = "call.started",
     /// Both parties of a call are being recorded.
     RecordingStarted = "recording.started",
+    /// It was said which parties of a call are left out of its recording.
+    RecordingMuted = "recording.muted",
     /// Nothing was received for the connection's timeout.
     ConnectionTimeout = "connection.timeout",
     /// A connection is gone.

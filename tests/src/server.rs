@@ -78,7 +78,14 @@ impl Setup {
     /// # Panics
     /// If it does not.
     pub fn start(self) -> Server {
-        let directory = tempfile::tempdir().expect("a directory");
+        self.start_in(tempfile::tempdir().expect("a directory"))
+    }
+
+    /// Starts it in a directory that holds what it is to find there.
+    ///
+    /// # Panics
+    /// If it does not accept commands.
+    pub fn start_in(self, directory: TempDir) -> Server {
         let ports = Ports::take(self.pairs);
         let file = directory.path().join("ringbridge.toml");
         fs::write(&file, &self.config).expect("written");
@@ -262,6 +269,19 @@ impl Server {
     /// If it does not end well, or does not start.
     pub fn restart(&mut self) {
         self.terminate();
+        let (child, client) = self.setup.spawn(self.directory.path(), &self.ports);
+        (self.child, self.client) = (Some(child), Some(client));
+    }
+
+    /// Kills it with SIGKILL and starts it again, on the same ports.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn kill_and_restart(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().expect("it is ours");
+        child.wait().expect("it has ended");
+        self.client = None;
         let (child, client) = self.setup.spawn(self.directory.path(), &self.ports);
         (self.child, self.client) = (Some(child), Some(client));
     }

@@ -16,6 +16,7 @@ pub mod openapi;
 mod agentconf;
 mod announce;
 mod conference;
+mod effect;
 mod members;
 mod native;
 mod params;
@@ -144,6 +145,7 @@ impl Gateway {
             | EventKind::TalkStopped
             | EventKind::CallStarted
             | EventKind::RecordingStarted
+            | EventKind::RecordingMuted
             | EventKind::ShardFailed
             | EventKind::MediaControl => {}
         }

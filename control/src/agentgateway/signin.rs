@@ -7,7 +7,7 @@ use axum::http::Uri;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::codes::{Answer, Code, Fault};
+use super::codes::{Answer, Code, Done, Fault};
 use super::conference::Reason;
 use super::params::{ADDRESS_BYTES_MAX, Params};
 use super::session::{Push, Session, Sign};
@@ -39,7 +39,7 @@ impl Gateway {
         match signed_in {
             Ok((result, guid)) => {
                 let body = json!({"message": "", "retcode": "0", "result": result});
-                Answer { body, guid: Some(guid) }
+                Answer { guid: Some(guid), ..Answer::of(body) }
             }
             Err(code) => Answer::failure(code.into()),
         }
@@ -93,6 +93,10 @@ impl Gateway {
 
     fn read_sign_in(&self, params: &Params) -> Result<SignIn, Code> {
         let wrong = |_: Fault| Code::SignInParameter;
+        // It may be empty, but has to be there.
+        if !params.has("password") {
+            return Err(Code::SignInParameter);
+        }
         let password = params.text("password", PASSWORD_CHARS_MAX * 4).map_err(wrong)?.unwrap_or_default();
         if password.chars().count() > PASSWORD_CHARS_MAX {
             return Err(Code::SignInParameter);
@@ -163,12 +167,12 @@ impl Gateway {
     }
 
     /// `logout`: not while the agent is in a call.
-    pub(super) async fn log_out(&self, session: &Rc<Session>) -> Result<Value, Fault> {
+    pub(super) async fn log_out(&self, session: &Rc<Session>) -> Result<Done, Fault> {
         if session.conference.get().is_some() || self.invitation(session.number).is_some() {
             return Err(Code::SignOutState.into());
         }
         self.sign_out(session, Reason::SignedOut).await;
-        Ok(Value::Null)
+        Ok(Done::with(Value::Null))
     }
 }
 

@@ -11,7 +11,7 @@ use super::{ConfigError, is_webhook_prefix, within};
 #[derive(Clone, PartialEq, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AgentGatewayConfig {
-    /// Where it is served; off by default. Any other address than loopback needs `tls`.
+    /// Where it is served, over HTTPS only: needs `tls`. Off by default.
     pub listen: Option<SocketAddr>,
     /// Name of this gateway: the end of every session id.
     pub name: String,

@@ -186,6 +186,7 @@ fn ranges_are_checked_as_a_whole() {
     check(|config| config.mediacontrol.mms_id = 0, "mediacontrol.mms_id");
     check(|config| config.mediacontrol.sandbox_grace_ms = 3_600_001, "mediacontrol.sandbox_grace_ms");
     check(|config| config.mediacontrol.listen = Some(([192, 0, 2, 1], 80).into()), "mediacontrol.token");
+    check(|config| config.agentgateway.listen = Some(([127, 0, 0, 1], 8043).into()), "check --make-cert DIR");
     check(|config| config.mediacontrol.webhooks = vec!["http://127.0.0.1:9000".into()], "mediacontrol.webhooks");
     check(|config| config.mediacontrol.webhooks = vec!["https://127.0.0.1/".into()], "mediacontrol.webhooks");
     check(|config| config.icws.origins = vec!["https://phone.example.com/".into()], "icws.origins");

@@ -56,15 +56,32 @@ pub(super) async fn sign_in(icws: &Icws, source: IpAddr, body: &Body, include: &
 pub(super) async fn set_station(icws: &Icws, session: &Rc<Session>, body: &Body) -> Result<(), Fault> {
     let kind = required(body, "__type")?;
     let property = match kind.strip_prefix(NAMESPACE) {
-        Some("workstationSettings" | "remoteWorkstationSettings") => Some("workstation"),
+        Some("workstationSettings") => Some("workstation"),
+        Some("remoteWorkstationSettings") => {
+            let name = required(body, "workstation")?;
+            if icws.station(name).await?.is_none() {
+                return Err(Fault::invalid("workstation", format!("there is no station {name}")));
+            }
+            // The workstation is where the client is, the number, if given, where its telephone is.
+            Some(if text(body, "remoteNumber")?.is_some() { "remoteNumber" } else { "workstation" })
+        }
         Some("remoteNumberSettings") => Some("remoteNumber"),
         Some("stationlessSettings") => None,
         Some(_) | None => return Err(Fault::invalid("__type", "not a kind of station")),
     };
-    if let Some(types) = body.get("supportedMediaTypes")
-        && !types.as_array().is_some_and(|types| types.iter().all(Value::is_i64))
+    for flag in ["persistentConnection", "readyForInteractions"] {
+        if body.get(flag).is_some_and(|value| !value.is_boolean() && !value.is_null()) {
+            return Err(Fault::invalid(flag, format!("{flag} is true or false")));
+        }
+    }
+    if body.get("stationConnectionMode").is_some_and(|mode| !mode.is_i64() && !mode.is_null()) {
+        return Err(Fault::invalid("stationConnectionMode", "stationConnectionMode is a number"));
+    }
+    if let Some(types) = body.get("supportedMediaTypes").filter(|types| !types.is_null())
+        && !types.as_array().is_some_and(|types| types.len() <= MEDIA_TYPES_MAX && types.iter().all(Value::is_i64))
     {
-        return Err(Fault::invalid("supportedMediaTypes", "supportedMediaTypes is a list of numbers"));
+        let rule = format!("supportedMediaTypes is a list of up to {MEDIA_TYPES_MAX} numbers");
+        return Err(Fault::invalid("supportedMediaTypes", rule));
     }
     let id = match property {
         None => None,
@@ -82,7 +99,11 @@ pub(super) async fn set_station(icws: &Icws, session: &Rc<Session>, body: &Body)
             Some(id)
         }
     };
-    session.station.replace(Some(Station { id, settings: Value::Object(body.clone()) }));
+    // What is not known is not kept: whatever it is, and however much.
+    let is_kept = |name: &str, value: &Value| SETTINGS.contains(&name) && !value.is_null();
+    let settings: Body =
+        body.iter().filter(|(name, value)| is_kept(name, value)).map(|(n, v)| (n.clone(), v.clone())).collect();
+    session.station.replace(Some(Station { id, settings: settings.into() }));
     Ok(())
 }
 
@@ -161,5 +182,17 @@ fn answer(credentials: &Credentials, user: &User, include: &[String]) -> Value {
 
 /// What the types of this part of the API begin with.
 pub(super) const NAMESPACE: &str = "urn:inin.com:connection:";
+/// Members of a station's settings that are told again.
+const SETTINGS: [&str; 7] = [
+    "__type",
+    "workstation",
+    "remoteNumber",
+    "persistentConnection",
+    "supportedMediaTypes",
+    "readyForInteractions",
+    "stationConnectionMode",
+];
+/// Media types a client may name.
+const MEDIA_TYPES_MAX: usize = 64;
 /// Longest text of a request.
 const TEXT_BYTES_MAX: usize = 1024;

@@ -3,6 +3,7 @@
 use axum::http::StatusCode;
 use serde_json::{Map, Value};
 
+use super::MESSAGE_ID;
 use crate::auth::LoginError;
 use crate::proto::RpcError;
 use crate::store::StoreError;
@@ -160,6 +161,10 @@ impl Fault {
 
 impl From<StoreError> for Fault {
     fn from(error: StoreError) -> Self {
+        if let StoreError::NotFound { what: "message", id } = &error {
+            // It was there a moment ago: somebody else deleted it meanwhile.
+            return Self::invalid(MESSAGE_ID, format!("there is no message {id} in this mailbox"));
+        }
         Self::internal(error.to_string())
     }
 }

@@ -64,14 +64,22 @@ struct Cx<'a> {
 
 impl Api for Http {
     async fn call(&self, peer: Peer, request: Request<Bytes>) -> Response<Body> {
-        let received = Instant::now();
-        let cx = Cx { icws: &self.0, peer, request: &request };
-        let mut user = None;
-        let (result, noted) = audit::scope(cx.answer(&mut user)).await;
-        cx.record(user.as_deref(), &result, &noted, received);
-        let mut response = result.unwrap_or_else(|fault| refused(&fault));
-        cx.allow_origin(&mut response);
-        response
+        let icws = Rc::clone(&self.0);
+        // What was asked for is carried out to its end even if the client goes in the middle of it.
+        let answered = spawn_local(async move {
+            let received = Instant::now();
+            let cx = Cx { icws: &icws, peer, request: &request };
+            let mut user = None;
+            let (result, noted) = audit::scope(cx.answer(&mut user)).await;
+            cx.record(user.as_deref(), &result, &noted, received);
+            let mut response = result.unwrap_or_else(|fault| refused(&fault));
+            cx.allow_origin(&mut response);
+            response
+        });
+        answered.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a request was not carried out to its end");
+            refused(&Fault::internal("an internal fault; the log of the server has the details"))
+        })
     }
 
     fn refuse(&self, status: StatusCode) -> Response<Body> {
@@ -272,7 +280,12 @@ impl Cx<'_> {
     fn created(&self, signed_in: &SignedIn) -> Result<Response<Body>, Fault> {
         let credentials = &signed_in.credentials;
         let id = &credentials.session.id;
-        let secure = if self.peer.tls { "; Secure" } else { "" };
+        let secure = match (self.peer.tls, self.icws.server.config.icws.origins.is_empty()) {
+            (true, true) => "; Secure",
+            // Pages of other sites are to send it.
+            (true, false) => "; Secure; SameSite=None",
+            (false, _) => "",
+        };
         let cookie = format!("{COOKIE}{id}={}; Path=/icws/{id}; HttpOnly{secure}", credentials.cookie.as_str());
         let mut response = reply(StatusCode::CREATED, &signed_in.answer);
         let headers = response.headers_mut();
@@ -374,12 +387,14 @@ impl Cx<'_> {
     }
 
     fn allow_origin(&self, response: &mut Response<Body>) {
-        let Some(origin) = self.origin().cloned() else { return };
         let headers = response.headers_mut();
+        if !self.icws.server.config.icws.origins.is_empty() {
+            headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+        }
+        let Some(origin) = self.origin().cloned() else { return };
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
-        headers.insert(header::VARY, HeaderValue::from_static("Origin"));
     }
 
     /// Writes what was asked to the audit log, reading and polling left out.
@@ -418,36 +433,41 @@ fn stream(icws: Rc<Icws>, session: Rc<Session>) -> Response<Body> {
     let (sender, receiver) = mpsc::channel(STREAM_FRAMES_MAX);
     let number = session.begin_stream();
     spawn_local(async move {
-        while session.is_stream(number) {
-            // Registered before the look, so nothing is missed between them.
-            let changed = session.changed.notified();
-            let messages = icws.take_messages(&session).await;
-            if !session.is_stream(number) {
-                // They are for the stream that took over.
-                messages.into_iter().for_each(|message| session.push(message));
-                break;
-            }
-            let text: String = messages.iter().map(|message| format!("data: {message}\n\n")).collect();
-            let text = if text.is_empty() {
-                tokio::select! {
-                    () = changed => continue,
-                    () = sender.closed() => break,
-                    () = sleep(STREAM_COMMENT_EVERY) => ": here\n\n".to_owned(),
-                }
-            } else {
-                text
-            };
-            if sender.send(Bytes::from(text)).await.is_err() {
-                break;
-            }
-        }
+        feed(&session, number, &sender, async || icws.take_messages(&session).await).await;
         session.end_stream(tokio::time::Instant::now(), number);
     });
     let mut response = Response::new(Body::new(Stream(receiver)));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+async fn feed(session: &Session, number: u64, sender: &mpsc::Sender<Bytes>, mut take: impl AsyncFnMut() -> Vec<Value>) {
+    while session.is_stream(number) {
+        // Registered before the look, so nothing is missed between them.
+        let changed = session.changed.notified();
+        let messages = take().await;
+        if !session.is_stream(number) {
+            // They are for the stream that took over.
+            return session.put_back(messages);
+        }
+        let text: String = messages.iter().map(|message| format!("data: {message}\n\n")).collect();
+        let text = if text.is_empty() {
+            tokio::select! {
+                () = changed => continue,
+                () = sender.closed() => return,
+                () = sleep(STREAM_COMMENT_EVERY) => ": here\n\n".to_owned(),
+            }
+        } else {
+            text
+        };
+        if sender.send(Bytes::from(text)).await.is_err() {
+            // They are for whoever comes next.
+            return session.put_back(messages);
+        }
+    }
 }
 
 /// The body of a stream of messages.
@@ -515,6 +535,8 @@ fn typed(status: StatusCode, kind: &'static str, text: String) -> Response<Body>
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    // Names of files and what was asked for stand in answers: nobody is to take those for a page.
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
@@ -562,6 +584,84 @@ mod tests {
         ] {
             assert_eq!(Route::of(path), None, "{path}");
         }
+    }
+
+    fn session() -> Rc<Session> {
+        let opened = crate::icws::session::Sessions::default().open(tokio::time::Instant::now(), "anna", None);
+        opened.unwrap_or_else(|fault| panic!("{fault:?}")).session
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_says_every_15_seconds_that_it_is_there() {
+        let began = tokio::time::Instant::now();
+        let session = session();
+        let number = session.begin_stream();
+        let (sender, mut receiver) = mpsc::channel(STREAM_FRAMES_MAX);
+        let listening = async {
+            for round in 1..=4 {
+                assert_eq!(receiver.recv().await.unwrap(), ": here\n\n");
+                assert_eq!(began.elapsed(), Duration::from_secs(15) * round);
+            }
+            // A message starts the time anew.
+            sleep(Duration::from_secs(10)).await;
+            session.push(json!({"a": "\n\ndata: x"}));
+            assert_eq!(receiver.recv().await.unwrap(), "data: {\"a\":\"\\n\\ndata: x\"}\n\n");
+            assert_eq!(receiver.recv().await.unwrap(), ": here\n\n");
+            assert_eq!(began.elapsed(), Duration::from_secs(4 * 15 + 10 + 15));
+            receiver.close();
+        };
+        tokio::join!(feed(&session, number, &sender, async || session.take().0), listening);
+        assert_eq!(session.take().0, [] as [Value; 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_stream_could_not_send_waits_for_the_next() {
+        let session = session();
+        let number = session.begin_stream();
+        session.push(json!(1));
+        let (sender, receiver) = mpsc::channel(STREAM_FRAMES_MAX);
+        drop(receiver);
+        feed(&session, number, &sender, async || session.take().0).await;
+        // Another stream begins while this one looks.
+        let (sender, _receiver) = mpsc::channel(STREAM_FRAMES_MAX);
+        let number = session.begin_stream();
+        session.push(json!(2));
+        let take = async || {
+            session.begin_stream();
+            session.take().0
+        };
+        feed(&session, number, &sender, take).await;
+        session.push(json!(3));
+        assert_eq!(session.take().0, [json!(1), json!(2), json!(3)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_lasts_five_minutes_after_its_stream() {
+        let sessions = crate::icws::session::Sessions::default();
+        let open = || sessions.open(tokio::time::Instant::now(), "anna", None).map(|opened| opened.session);
+        let (idle, session) = (open().unwrap(), open().unwrap());
+        let number = session.begin_stream();
+        let (sender, receiver) = mpsc::channel(STREAM_FRAMES_MAX);
+        let listening = async {
+            sleep(Duration::from_secs(299)).await;
+            assert_eq!(sessions.expire(tokio::time::Instant::now()).len(), 0);
+            sleep(Duration::from_secs(1)).await;
+            let gone = sessions.expire(tokio::time::Instant::now());
+            assert_eq!(gone.iter().map(|session| &session.id).collect::<Vec<_>>(), [&idle.id]);
+            // Hours of listening, with nothing to hear.
+            let mut receiver = receiver;
+            for _ in 0..1000 {
+                receiver.recv().await.unwrap();
+            }
+            assert_eq!(sessions.expire(tokio::time::Instant::now()).len(), 0);
+        };
+        tokio::join!(feed(&session, number, &sender, async || session.take().0), listening);
+        session.end_stream(tokio::time::Instant::now(), number);
+        sleep(Duration::from_secs(299)).await;
+        assert_eq!(sessions.expire(tokio::time::Instant::now()).len(), 0);
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(sessions.expire(tokio::time::Instant::now()).len(), 1);
+        assert!(session.has_ended());
     }
 
     #[test]

@@ -2,24 +2,31 @@
 //!
 //! ```text
 //!  <state>/voicemail/USER/*.wav          every few seconds ──┐
-//!                                                            ├──▶ <audio root>/voicemail/USER/GUID.wav, a row in the
+//!                                                            ├──▶ <audio root>/voicemail/USER/HASH.wav, a row in the
 //!  <recordings>/voicemail/USER/*.wav     when one has ended ─┘    database, messages to whoever is subscribed
 //! ```
+//!
+//! A crash at any point loses nothing and doubles nothing: what a file is called below the audio root follows from
+//! the file it was, so that one that was taken in already is known again; and a file is marked with `.deleted` before
+//! its row goes, so that [`reconcile`] can tell whether its row is still to go.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
+use rustix::fs::{Mode, OFlags};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::session::{Session, Topic};
-use crate::auth::tokens::random_guid;
 use crate::files::wav_duration;
-use crate::store::voicemail::{Message, MessageKind, NewMessage};
+use crate::store::voicemail::{Message, MessageId, MessageKind, NewMessage};
 
 /// Mailboxes are in directories of this name.
 pub(super) const DIRECTORY: &str = "voicemail";
@@ -33,27 +40,47 @@ pub(super) struct Found {
     pub(super) path: PathBuf,
 }
 
-/// The files in the mailboxes below `root` that nobody has written to for `rest`. Waits for the disk.
+/// Why a file did not become a message.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum NotTaken {
+    /// It never will.
+    Never(String),
+    /// The disk does not let it: perhaps later.
+    NotNow(String),
+}
+
+/// What a crash left, and what was found wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Reconciled {
+    /// Files whose deletion was not carried out.
+    pub(super) restored: usize,
+    /// Files whose deletion was carried out now, and halves of files.
+    pub(super) removed: usize,
+    /// Messages whose file is gone.
+    pub(super) missing: usize,
+    /// Files that are nobody's message; they are left alone.
+    pub(super) unknown: usize,
+}
+
+/// The files in the mailboxes below `root` that nobody has written to for `rest`, some of each mailbox. Waits for the
+/// disk.
 pub(super) fn scan(root: &Path, users: &HashSet<String>, rest: Duration) -> Vec<Found> {
     let mut found = Vec::new();
     for mailbox in entries(root) {
         let Some(user) = mailbox.file_name().and_then(OsStr::to_str).filter(|user| users.contains(*user)) else {
             continue;
         };
-        for path in entries(&mailbox) {
-            if found.len() >= FILES_AT_ONCE_MAX {
-                return found;
-            }
-            let hidden = path.file_name().and_then(OsStr::to_str).is_none_or(|name| name.starts_with('.'));
-            let at_rest = |metadata: &Metadata| {
-                let age = metadata.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());
-                // A time to come is no time at which it was written to.
-                metadata.is_file() && age.is_none_or(|age| age >= rest)
-            };
-            if !hidden && kind_of(&path).is_some() && fs::symlink_metadata(&path).is_ok_and(|file| at_rest(&file)) {
-                found.push(Found { user: user.to_owned(), path });
-            }
-        }
+        let at_rest = |metadata: &Metadata| {
+            let age = metadata.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());
+            // A time to come is no time at which it was written to.
+            metadata.is_file() && age.is_none_or(|age| age >= rest)
+        };
+        let is_due = |path: &PathBuf| {
+            let hidden = path.file_name().is_none_or(|name| name.as_bytes().starts_with(b"."));
+            !hidden && kind_of(path).is_some() && fs::symlink_metadata(path).is_ok_and(|file| at_rest(&file))
+        };
+        let files = entries(&mailbox).into_iter().filter(is_due).take(FILES_OF_MAILBOX_MAX);
+        found.extend(files.map(|path| Found { user: user.to_owned(), path }));
     }
     found
 }
@@ -69,23 +96,46 @@ pub(super) fn of_recording(root: &Path, path: &Path) -> Option<Found> {
     (parts.next().is_none() && kind_of(path).is_some()).then(|| Found { user, path: path.to_owned() })
 }
 
-/// Puts a copy of a found file below the audio root, under a name of its own. Waits for the disk.
-pub(super) fn take_in(audio_root: &Path, found: &Found) -> Result<NewMessage, String> {
-    let (kind, mime_type) = kind_of(&found.path).ok_or("no WAV, TIFF or PDF file")?;
-    let file_name = found.path.file_name().and_then(OsStr::to_str).ok_or("its name is no text")?.to_owned();
+/// Puts a copy of a found file below the audio root, under a name that is its own. Waits for the disk.
+///
+/// # Errors
+/// [`NotTaken`]; nothing was left below the audio root then.
+pub(super) fn take_in(audio_root: &Path, found: &Found) -> Result<NewMessage, NotTaken> {
+    let never = |reason: &str| NotTaken::Never(reason.to_owned());
+    let not_now = |error: io::Error| NotTaken::NotNow(error.to_string());
+    let (kind, mime_type) = kind_of(&found.path).ok_or_else(|| never("no WAV, TIFF or PDF file"))?;
+    let name = found.path.file_name().and_then(OsStr::to_str);
+    let file_name = name.ok_or_else(|| never("its name is not UTF-8"))?.to_owned();
+    // Not through a link, whoever puts one there between two looks.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(&found.path, flags, Mode::empty());
+    let mut original = File::from(opened.map_err(|error| match error {
+        rustix::io::Errno::LOOP => never("a symbolic link"),
+        rustix::io::Errno::ACCESS => never("this user may not read it"),
+        error => not_now(error.into()),
+    })?);
+    let metadata = original.metadata().map_err(not_now)?;
+    if !metadata.is_file() {
+        return Err(never("no file"));
+    }
+    let extension = extension_of(&found.path).unwrap_or_default();
+    let file = format!("{DIRECTORY}/{}/{}.{extension}", found.user, own_name(&found.path, &metadata));
+    let target = audio_root.join(&file);
+    place(&mut original, &metadata, &found.path, &target).map_err(not_now)?;
     let duration = match kind {
-        MessageKind::Voicemail => wav_duration(&found.path)?,
+        MessageKind::Voicemail => wav_duration(&target).map_err(|reason| {
+            // It is no message; if it can't be removed it is told at the next start.
+            let _ = fs::remove_file(&target);
+            NotTaken::Never(reason)
+        })?,
         MessageKind::Fax => Duration::ZERO,
     };
-    let modified = fs::metadata(&found.path).and_then(|metadata| metadata.modified());
+    let modified = metadata.modified();
     let received_at = modified.ok().and_then(|at| Timestamp::try_from(at).ok()).unwrap_or_else(Timestamp::now);
     let subject = match kind {
         MessageKind::Voicemail => format!("Voicemail ({} s)", duration.as_secs_f64().round()),
         MessageKind::Fax => "Fax".to_owned(),
     };
-    let extension = extension_of(&found.path).unwrap_or_default();
-    let file = format!("{DIRECTORY}/{}/{}.{extension}", found.user, random_guid());
-    place(&found.path, &audio_root.join(&file)).map_err(|error| error.to_string())?;
     Ok(NewMessage {
         mailbox: found.user.clone(),
         kind,
@@ -99,11 +149,64 @@ pub(super) fn take_in(audio_root: &Path, found: &Found) -> Result<NewMessage, St
     })
 }
 
-/// Moves a file out of the way that can't become a message, so that it is looked at once.
+/// Moves a file out of the way that can't become a message, so that it is looked at once. Nothing is overwritten.
 pub(super) fn put_aside(path: &Path) -> io::Result<()> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".refused");
-    fs::rename(path, name)
+    let names = (1..=PUT_ASIDE_MAX).map(|number| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(if number == 1 { ".refused".to_owned() } else { format!(".{number}.refused") });
+        PathBuf::from(name)
+    });
+    // A name may be as long as names can be already.
+    let own = fs::symlink_metadata(path).map(|metadata| own_name(path, &metadata))?;
+    let short = path.with_file_name(format!("{own}.refused"));
+    let free = names.chain([short]).find(|name| {
+        // Too long is not free.
+        fs::symlink_metadata(name).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    });
+    fs::rename(path, free.ok_or(io::ErrorKind::AlreadyExists)?)
+}
+
+/// Marks a message's file as one whose row is about to go; whether it was there. Waits for the disk.
+pub(super) fn mark_deleted(file: &Path) -> bool {
+    fs::rename(file, deleted(file)).is_ok()
+}
+
+/// Undoes [`mark_deleted`].
+pub(super) fn unmark_deleted(file: &Path) -> io::Result<()> {
+    fs::rename(deleted(file), file)
+}
+
+/// What [`mark_deleted`] calls a file.
+pub(super) fn deleted(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(DELETED);
+    name.into()
+}
+
+/// Makes the disk agree with the database again, whose messages have the files `known`. Waits for the disk.
+pub(super) fn reconcile(audio_root: &Path, known: &HashSet<String>) -> Reconciled {
+    let mut done = Reconciled::default();
+    let files = entries(&audio_root.join(DIRECTORY)).into_iter().flat_map(|mailbox| entries(&mailbox));
+    for path in files {
+        let Some(name) = path.strip_prefix(audio_root).ok().and_then(Path::to_str) else {
+            done.unknown += 1;
+            continue;
+        };
+        if let Some(original) = name.strip_suffix(DELETED) {
+            let original_path = audio_root.join(original);
+            if known.contains(original) && !original_path.exists() {
+                done.restored += usize::from(fs::rename(&path, original_path).is_ok());
+            } else {
+                done.removed += usize::from(fs::remove_file(&path).is_ok());
+            }
+        } else if name.ends_with(PART) {
+            done.removed += usize::from(fs::remove_file(&path).is_ok());
+        } else if !known.contains(name) {
+            done.unknown += 1;
+        }
+    }
+    done.missing = known.iter().filter(|file| !audio_root.join(file).is_file()).count();
+    done
 }
 
 /// The full message of a topic's subscription.
@@ -151,6 +254,14 @@ pub(super) enum Change<'a> {
 }
 
 impl Change<'_> {
+    /// The message, if it is new.
+    pub(super) fn added(&self) -> Option<MessageId> {
+        match self {
+            Self::Added(message) => Some(message.id),
+            Self::Read(_) | Self::Removed(_) => None,
+        }
+    }
+
     /// Who is told.
     pub(super) fn topic(&self) -> Topic {
         let (Self::Added(message) | Self::Read(message) | Self::Removed(message)) = self;
@@ -237,27 +348,61 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// A second name for a file, or a copy where that can't be.
-fn place(from: &Path, to: &Path) -> io::Result<()> {
-    if let Some(directory) = to.parent() {
-        fs::create_dir_all(directory)?;
+/// What a file is called below the audio root: always the same for the same file.
+fn own_name(path: &Path, metadata: &Metadata) -> String {
+    let mut hash = Sha256::new();
+    for number in [metadata.dev(), metadata.ino(), metadata.len()] {
+        hash.update(number.to_be_bytes());
     }
-    if fs::hard_link(from, to).is_ok() {
-        return Ok(());
+    for number in [metadata.mtime(), metadata.mtime_nsec()] {
+        hash.update(number.to_be_bytes());
     }
-    let copied = fs::copy(from, to).map(drop);
-    copied.inspect_err(|_| {
-        // Half a file is no message; there may be none at all.
-        let _ = fs::remove_file(to);
-    })
+    hash.update(path.as_os_str().as_bytes());
+    hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A second name for a file, or a copy where that can't be; on the disk when this returns.
+fn place(original: &mut File, metadata: &Metadata, from: &Path, to: &Path) -> io::Result<()> {
+    let directory = to.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    fs::create_dir_all(directory)?;
+    let is_placed = |to: &Path| {
+        fs::symlink_metadata(to).is_ok_and(|placed| (placed.dev(), placed.ino()) == (metadata.dev(), metadata.ino()))
+    };
+    // The name may stand for another file by now.
+    if fs::hard_link(from, to).is_ok() && !is_placed(to) {
+        fs::remove_file(to)?;
+    }
+    if is_placed(to) {
+        original.sync_all()?;
+    } else {
+        let mut part = to.as_os_str().to_owned();
+        part.push(PART);
+        let part = PathBuf::from(part);
+        let copied = File::create(&part).and_then(|mut copy| {
+            io::copy(original, &mut copy)?;
+            copy.sync_all()?;
+            fs::rename(&part, to)
+        });
+        copied.inspect_err(|_| {
+            // Half a file is no message; there may be none at all.
+            let _ = fs::remove_file(&part);
+        })?;
+    }
+    File::open(directory)?.sync_all()
 }
 
 const NAMESPACE: &str = "urn:inin.com:unifiedMessaging:";
 const VOICEMAIL_MESSAGES: &str = "urn:inin.com:unifiedMessaging:voicemailMessagesMessage";
 const FAX_MESSAGES: &str = "urn:inin.com:unifiedMessaging:faxMessagesMessage";
 const MWI: &str = "urn:inin.com:unifiedMessaging:mwiMessage";
-/// Files taken in at one go.
-const FILES_AT_ONCE_MAX: usize = 100;
+/// What a file is called in addition while its message is being deleted.
+const DELETED: &str = ".deleted";
+/// What a file is called in addition while it is being copied.
+const PART: &str = ".part";
+/// Files of one mailbox taken in at one go.
+pub(super) const FILES_OF_MAILBOX_MAX: usize = 100;
+/// Files of the same name that are put aside.
+const PUT_ASIDE_MAX: usize = 100;
 /// Longest sender.
 const SENDER_CHARS_MAX: usize = 128;
 
@@ -311,9 +456,91 @@ mod tests {
         let path = root.path().join("1.wav");
         fs::write(&path, "this is no WAV file").unwrap();
         let found = Found { user: "anna".to_owned(), path: path.clone() };
-        let refused = take_in(&root.path().join("audio"), &found).unwrap_err();
+        let audio = root.path().join("audio");
+        let NotTaken::Never(refused) = take_in(&audio, &found).unwrap_err() else { panic!("never") };
         assert!(refused.contains("not a WAV file"), "{refused}");
+        assert!(entries(&audio.join("voicemail/anna")).is_empty(), "nothing is left there");
         put_aside(&path).unwrap();
         assert!(root.path().join("1.wav.refused").exists());
+        // Once more: the one before is not lost.
+        fs::write(&path, "another one").unwrap();
+        put_aside(&path).unwrap();
+        assert_eq!(fs::read(root.path().join("1.wav.refused")).unwrap(), b"this is no WAV file");
+        assert_eq!(fs::read(root.path().join("1.wav.2.refused")).unwrap(), b"another one");
+        // A name that can't be longer.
+        let long = root.path().join(format!("{}.wav", "x".repeat(251)));
+        fs::write(&long, "x").unwrap();
+        put_aside(&long).unwrap();
+        assert!(!long.exists());
+        assert_eq!(entries(root.path()).iter().filter(|path| kind_of(path).is_none()).count(), 4, "and the directory");
+    }
+
+    fn wav(path: &Path) {
+        let spec = hound::WavSpec {
+            channels: 1,
+            sample_rate: 8000,
+            bits_per_sample: 16,
+            sample_format: hound::SampleFormat::Int,
+        };
+        let mut writer = hound::WavWriter::create(path, spec).unwrap();
+        (0..8000_i16).for_each(|sample| writer.write_sample(sample).unwrap());
+        writer.finalize().unwrap();
+    }
+
+    #[test]
+    fn a_file_is_taken_in_once_whatever_happens_in_between() {
+        let root = tempfile::tempdir().unwrap();
+        let (path, audio) = (root.path().join("+49_1.wav"), root.path().join("audio"));
+        wav(&path);
+        let found = Found { user: "anna".to_owned(), path: path.clone() };
+        let first = take_in(&audio, &found).unwrap();
+        assert_eq!((first.sender.as_str(), first.subject.as_str()), ("+49", "Voicemail (1 s)"));
+        // A crash before its row was written, or before the original was removed.
+        assert_eq!(take_in(&audio, &found).unwrap(), first);
+        assert_eq!(entries(&audio.join("voicemail/anna")).len(), 1);
+        // Another file of that name is another message.
+        fs::remove_file(&path).unwrap();
+        wav(&path);
+        File::options().write(true).open(&path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        assert_ne!(take_in(&audio, &found).unwrap().file, first.file);
+        // Where there can be no second name, it is a copy.
+        let target = audio.join("voicemail/anna/copy.wav");
+        let mut original = File::open(&path).unwrap();
+        let metadata = original.metadata().unwrap();
+        place(&mut original, &metadata, &root.path().join("nowhere"), &target).unwrap();
+        assert_eq!(fs::read(&target).unwrap(), fs::read(&path).unwrap());
+        assert!(!audio.join("voicemail/anna/copy.wav.part").exists());
+    }
+
+    #[test]
+    fn no_link_and_no_name_that_is_no_text_becomes_a_message() {
+        let root = tempfile::tempdir().unwrap();
+        let secret = root.path().join("secret");
+        wav(&secret);
+        let link = root.path().join("1.wav");
+        std::os::unix::fs::symlink(&secret, &link).unwrap();
+        let odd = root.path().join(OsStr::from_bytes(b"\xff.wav"));
+        wav(&odd);
+        for path in [link, odd, root.path().join("1.txt")] {
+            let refused = take_in(&root.path().join("audio"), &Found { user: "anna".to_owned(), path }).unwrap_err();
+            assert!(matches!(refused, NotTaken::Never(_)), "{refused:?}");
+        }
+        let found = Found { user: "anna".to_owned(), path: root.path().join("gone.wav") };
+        assert!(matches!(take_in(root.path(), &found), Err(NotTaken::NotNow(_))));
+    }
+
+    #[test]
+    fn a_crash_while_deleting_is_made_good() {
+        let root = tempfile::tempdir().unwrap();
+        let mailbox = root.path().join("voicemail/anna");
+        fs::create_dir_all(&mailbox).unwrap();
+        for name in ["kept.wav", "back.wav.deleted", "going.wav.deleted", "half.wav.part", "whose.wav"] {
+            fs::write(mailbox.join(name), name).unwrap();
+        }
+        let known = ["kept.wav", "back.wav", "gone.wav"].map(|name| format!("voicemail/anna/{name}"));
+        let done = reconcile(root.path(), &HashSet::from(known));
+        assert_eq!(done, Reconciled { restored: 1, removed: 2, missing: 1, unknown: 1 });
+        let left: Vec<_> = entries(&mailbox).iter().map(|path| path.file_name().unwrap().to_owned()).collect();
+        assert_eq!(left, ["back.wav", "kept.wav", "whose.wav"]);
     }
 }

@@ -32,12 +32,13 @@ use crate::events::EventKind;
 use crate::methods::{self, Call};
 use crate::proto::RpcError;
 use crate::server::{ServeError, Server};
+use crate::store::StoreError;
+use crate::store::users::{self, Role, User};
 use crate::store::voicemail::{self, Message, MessageId};
-use crate::store::{StoreError, users};
 use crate::web::{Limits, Listener, Serving};
 
 use self::fault::Fault;
-use self::mailbox::{Change, Found};
+use self::mailbox::{Change, Found, NotTaken};
 use self::play::Play;
 use self::session::{Session, Sessions, Topic};
 
@@ -47,6 +48,8 @@ struct Icws {
     logins: Rc<Logins>,
     sessions: Sessions,
     plays: RefCell<HashMap<MessageId, Play>>,
+    /// Connections that were made for a message and are about to end.
+    hanging_up: RefCell<HashSet<String>>,
     serials: Cell<u64>,
     /// Files become messages one after the other.
     taking_in: Mutex<()>,
@@ -69,13 +72,18 @@ pub async fn start(server: &Rc<Server>, logins: Rc<Logins>, listener: Listener) 
         logins,
         sessions: Sessions::default(),
         plays: RefCell::default(),
+        hanging_up: RefCell::default(),
         serials: Cell::new(0),
         taking_in: Mutex::new(()),
     });
     let drop_box = icws.drop_box();
     std::fs::create_dir_all(&drop_box).map_err(|source| ServeError::Directory { path: drop_box, source })?;
+    icws.reconcile().await;
     // Recordings the last server left: none is being written yet.
-    icws.take_in_all(icws.recorded(), Duration::ZERO).await;
+    match icws.users().await {
+        Ok(users) => drop(icws.take_in_all(icws.recorded(), &names(&users), Duration::ZERO).await),
+        Err(error) => tracing::warn!(%error, "mailboxes are not looked into"),
+    }
     let observer = Rc::downgrade(&icws);
     server.hub.observe(Box::new(move |kind, params| {
         if let Some(icws) = observer.upgrade() {
@@ -103,11 +111,52 @@ impl Icws {
     /// Looks into the drop box and for sessions that are over, now and then.
     async fn upkeep(self: Rc<Self>) {
         loop {
-            self.take_in_all(self.drop_box(), REST).await;
             for session in self.sessions.expire(Instant::now()) {
                 self.leave(&session).await;
             }
-            sleep(UPKEEP_EVERY).await;
+            let looked = match self.users().await {
+                Ok(users) => {
+                    self.end_sessions_of_others(&users).await;
+                    self.take_in_all(self.drop_box(), &names(&users), REST).await
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "mailboxes are not looked into");
+                    Looked::InTrouble
+                }
+            };
+            sleep(if looked == Looked::InTrouble { TROUBLE_REST } else { UPKEEP_EVERY }).await;
+        }
+    }
+
+    /// Ends the sessions of who may not use this API any more.
+    async fn end_sessions_of_others(self: &Rc<Self>, users: &[User]) {
+        let allowed: HashSet<&str> =
+            users.iter().filter(|user| user.has(Role::Icws)).map(|user| user.name.as_str()).collect();
+        for session in self.sessions.all() {
+            if !allowed.contains(session.user.as_str()) {
+                tracing::info!(user = session.user, "a session ends: its user may not use this API any more");
+                self.sessions.end(&session);
+                self.leave(&session).await;
+            }
+        }
+    }
+
+    /// Makes good what a crash left between the disk and the database.
+    async fn reconcile(&self) {
+        let known = match self.server.store.run(|connection| voicemail::files(connection)).await {
+            Ok(known) => known,
+            Err(error) => return tracing::warn!(%error, "files of messages are not looked after"),
+        };
+        let audio_root = self.server.derived.audio_root.clone();
+        let done = spawn_blocking(move || mailbox::reconcile(&audio_root, &known)).await.unwrap_or_default();
+        if done.missing > 0 {
+            tracing::warn!(
+                messages = done.missing,
+                "messages whose file is gone: they are listed, but can't be played"
+            );
+        }
+        if done != mailbox::Reconciled::default() {
+            tracing::info!(done.restored, done.removed, done.unknown, "looked after the files of messages");
         }
     }
 
@@ -136,10 +185,10 @@ impl Icws {
         if let Some(found) = found {
             let icws = Rc::clone(self);
             spawn_local(async move {
-                match icws.user_names().await {
-                    Ok(users) if users.contains(&found.user) => icws.take_in(found).await,
+                match icws.users().await {
+                    Ok(users) if names(&users).contains(&found.user) => drop(icws.take_in(found).await),
                     Ok(_) => {
-                        tracing::warn!(user = found.user, "a recording in the mailbox of nobody stays where it is")
+                        tracing::warn!(user = found.user, "a recording in the mailbox of nobody stays where it is");
                     }
                     Err(error) => tracing::warn!(%error, "a recording stays where it is until the next start"),
                 }
@@ -157,54 +206,71 @@ impl Icws {
         self.server.derived.recording_root.join(mailbox::DIRECTORY)
     }
 
-    async fn user_names(&self) -> Result<HashSet<String>, StoreError> {
-        let users = self.server.store.run(|connection| users::list_all(connection)).await?;
-        Ok(users.into_iter().map(|user| user.name).collect())
+    async fn users(&self) -> Result<Vec<User>, StoreError> {
+        self.server.store.run(|connection| users::list_all(connection)).await
     }
 
-    async fn take_in_all(&self, root: PathBuf, rest: Duration) {
-        let users = match self.user_names().await {
-            Ok(users) => users,
-            Err(error) => return tracing::warn!(%error, "mailboxes are not looked into"),
-        };
-        let found = spawn_blocking(move || mailbox::scan(&root, &users, rest)).await;
-        for found in found.unwrap_or_default() {
-            self.take_in(found).await;
+    /// Makes every file in the mailboxes below `root` a message.
+    async fn take_in_all(&self, root: PathBuf, users: &HashSet<String>, rest: Duration) -> Looked {
+        loop {
+            let (root, users) = (root.clone(), users.clone());
+            let found = spawn_blocking(move || mailbox::scan(&root, &users, rest)).await.unwrap_or_default();
+            let is_all = found.len() < mailbox::FILES_OF_MAILBOX_MAX;
+            let mut looked = Looked::Done;
+            for found in found {
+                if self.take_in(found).await == Looked::InTrouble {
+                    // What comes after it may be in better shape.
+                    looked = Looked::InTrouble;
+                }
+            }
+            if is_all || looked == Looked::InTrouble {
+                return looked;
+            }
         }
     }
 
     /// Makes a file a message: its copy, then its row, then the original goes. A crash in between leaves the original,
-    /// never a message without a file.
-    async fn take_in(&self, found: Found) {
+    /// which is known again; never a message without a file.
+    async fn take_in(&self, found: Found) -> Looked {
         let _turn = self.taking_in.lock().await;
         let audio_root = self.server.derived.audio_root.clone();
         let path = found.path.clone();
-        let taken = spawn_blocking(move || {
-            mailbox::take_in(&audio_root, &found).inspect_err(|error| {
-                tracing::warn!(path = %found.path.display(), error, "a file can't become a message and is put aside");
-                if let Err(error) = mailbox::put_aside(&found.path) {
-                    tracing::warn!(path = %found.path.display(), %error, "it can't be put aside either");
-                }
-            })
-        });
-        let Ok(Ok(content)) = taken.await else { return };
+        let content = match spawn_blocking(move || mailbox::take_in(&audio_root, &found)).await {
+            Ok(Ok(content)) => content,
+            Ok(Err(NotTaken::Never(reason))) => {
+                tracing::warn!(?path, reason, "a file can't become a message and is put aside");
+                return put_aside(path).await;
+            }
+            Ok(Err(NotTaken::NotNow(reason))) => {
+                tracing::warn!(?path, reason, "a file can't become a message now");
+                return Looked::InTrouble;
+            }
+            Err(error) => {
+                tracing::error!(?path, %error, "a file was not looked at to its end");
+                return Looked::InTrouble;
+            }
+        };
         let row = content.clone();
-        let added = self.server.store.run(move |connection| voicemail::add(connection, &row)).await;
+        let added = self.server.store.run(move |connection| voicemail::add_once(connection, &row)).await;
         let id = match added {
             Ok(id) => id,
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "a file can't become a message now");
+                tracing::warn!(?path, %error, "a file can't become a message now");
                 remove_file(self.server.derived.audio_root.join(&content.file)).await;
-                return;
+                return Looked::InTrouble;
             }
         };
-        remove_file(path).await;
-        tracing::info!(message = %id, mailbox = content.mailbox, sender = content.sender, "a message has come");
-        self.changed(&Change::Added(&Message { id, read: false, content })).await;
+        let looked = if remove_file(path).await { Looked::Done } else { Looked::InTrouble };
+        // Else it was one already, and only the original had been left.
+        if let Some(id) = id {
+            tracing::info!(message = %id, mailbox = content.mailbox, sender = content.sender, "a message has come");
+            self.changed(&Change::Added(&Message { id, read: false, content })).await;
+        }
+        looked
     }
 
     /// Marks a message as read or unread.
-    async fn set_read(&self, user: &str, id: MessageId, read: bool) -> Result<(), Fault> {
+    async fn set_read(&self, user: &str, id: MessageId, read: bool) -> Result<(), StoreError> {
         let mailbox = user.to_owned();
         let changed = self.server.store.run(move |connection| {
             let changed = voicemail::set_read(connection, &mailbox, id, read)?;
@@ -219,12 +285,33 @@ impl Icws {
     /// Deletes a message; it stops if it was playing.
     async fn delete(self: &Rc<Self>, message: &Message) -> Result<(), Fault> {
         let (user, id) = (message.content.mailbox.clone(), message.id);
-        if self.plays.borrow().contains_key(&id) {
-            play::stop(self, &user, id).await?;
+        self.stop_if_playing(&user, id).await?;
+        let file = self.server.derived.audio_root.join(&message.content.file);
+        let marked = file.clone();
+        let is_marked = spawn_blocking(move || mailbox::mark_deleted(&marked)).await.unwrap_or_default();
+        let mailbox = user.clone();
+        let removed = self.server.store.run(move |connection| voicemail::remove(connection, &mailbox, id)).await;
+        let is_gone = matches!(removed, Ok(_) | Err(StoreError::NotFound { .. }));
+        if is_marked && is_gone {
+            // Perhaps somebody else deleted the row: the file goes all the same.
+            remove_file(mailbox::deleted(&file)).await;
+        } else if is_marked {
+            let unmarked = spawn_blocking(move || mailbox::unmark_deleted(&file)).await;
+            if !matches!(unmarked, Ok(Ok(()))) {
+                tracing::warn!(message = %id, "the file of a message that could not be deleted is back at the next start");
+            }
         }
-        let removed = self.server.store.run(move |connection| voicemail::remove(connection, &user, id)).await?;
-        remove_file(self.server.derived.audio_root.join(&removed.content.file)).await;
+        let removed = removed?;
+        // Somebody may have begun to play it meanwhile.
+        self.stop_if_playing(&user, id).await?;
         self.changed(&Change::Removed(&removed)).await;
+        Ok(())
+    }
+
+    async fn stop_if_playing(self: &Rc<Self>, user: &str, id: MessageId) -> Result<(), Fault> {
+        if self.plays.borrow().contains_key(&id) {
+            play::stop(self, user, id).await?;
+        }
         Ok(())
     }
 
@@ -232,11 +319,13 @@ impl Icws {
     async fn changed(&self, change: &Change<'_>) {
         let (Change::Added(message) | Change::Read(message) | Change::Removed(message)) = change;
         let user = &message.content.mailbox;
-        self.publish(user, change.topic(), |session| mailbox::delta(session, change));
+        self.each_subscribed(user, change.topic(), |session| {
+            session.push_delta(change.topic(), change.added(), mailbox::delta(session, change));
+        });
         match self.unread(user).await {
-            Ok(unread) => {
-                self.publish(user, Topic::Waiting, |session| mailbox::all_of(session, Topic::Waiting, &[], unread));
-            }
+            Ok(unread) => self.each_subscribed(user, Topic::Waiting, |session| {
+                session.push(mailbox::all_of(session, Topic::Waiting, &[], unread));
+            }),
             Err(error) => tracing::warn!(%error, "how many messages are unread can't be told"),
         }
     }
@@ -250,10 +339,10 @@ impl Icws {
                 Some(kind) => voicemail::list_mailbox(connection, &user, kind, LIST_MAX)?,
                 None => Vec::new(),
             };
-            Ok((messages, voicemail::unread(connection, &user)?))
+            Ok((messages, voicemail::unread(connection, &user)?, voicemail::latest(connection)?))
         });
-        let (messages, unread) = listed.await?;
-        session.push(mailbox::all_of(session, topic, &messages, unread));
+        let (messages, unread, latest) = listed.await?;
+        session.push_full(topic, latest, mailbox::all_of(session, topic, &messages, unread));
         Ok(())
     }
 
@@ -276,11 +365,11 @@ impl Icws {
         self.server.store.run(move |connection| voicemail::unread(connection, &user)).await
     }
 
-    /// Queues a message to every session of a user that is subscribed.
-    fn publish(&self, user: &str, topic: Topic, message: impl Fn(&Session) -> Value) {
+    /// Every session of a user that is subscribed.
+    fn each_subscribed(&self, user: &str, topic: Topic, tell: impl Fn(&Session)) {
         for session in self.sessions.of_user(user) {
             if session.is_subscribed(topic) {
-                session.push(message(&session));
+                tell(&session);
             }
         }
     }
@@ -314,8 +403,11 @@ impl Icws {
     fn connection_of(&self, station: &str) -> Option<String> {
         let label = label_of(station);
         let registry = self.server.registry.borrow();
+        let ending = self.hanging_up.borrow();
         let labelled = registry.connections().filter(|entry| entry.label.as_deref() == Some(&label));
-        labelled.max_by_key(|entry| entry.created_at).map(|entry| entry.id.to_string())
+        let mut labelled: Vec<_> = labelled.map(|entry| (entry.created_at, entry.id.to_string())).collect();
+        labelled.retain(|(_, id)| !ending.contains(id));
+        labelled.into_iter().max().map(|(_, id)| id)
     }
 
     /// Calls a native method whose answer opens no gate.
@@ -349,11 +441,33 @@ fn label_of(station: &str) -> String {
     format!("station:{station}")
 }
 
-async fn remove_file(path: PathBuf) {
+/// Whether a look into the mailboxes did all there was to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Looked {
+    Done,
+    /// The disk or the database does not let it; it is tried again after a while.
+    InTrouble,
+}
+
+fn names(users: &[User]) -> HashSet<String> {
+    users.iter().map(|user| user.name.clone()).collect()
+}
+
+/// Removes a file; whether it is gone.
+async fn remove_file(path: PathBuf) -> bool {
     let removed = spawn_blocking(move || std::fs::remove_file(&path).map_err(|error| (path, error))).await;
-    if let Ok(Err((path, error))) = removed {
-        tracing::warn!(path = %path.display(), %error, "a file of a message can't be removed");
+    if let Ok(Err((path, error))) = &removed {
+        tracing::warn!(?path, %error, "a file of a message can't be removed");
     }
+    matches!(removed, Ok(Ok(())))
+}
+
+async fn put_aside(path: PathBuf) -> Looked {
+    let put = spawn_blocking(move || mailbox::put_aside(&path).map_err(|error| (path, error))).await;
+    if let Ok(Err((path, error))) = &put {
+        tracing::warn!(?path, %error, "a file can't be put aside");
+    }
+    if matches!(put, Ok(Ok(()))) { Looked::Done } else { Looked::InTrouble }
 }
 
 /// What the features are called, and their versions.
@@ -366,9 +480,11 @@ const MESSAGE_ID: &str = "unifiedMessageId";
 /// Bytes of a request's body.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
 /// Messages listed in one message, the latest.
-pub const LIST_MAX: u32 = 1000;
+pub const LIST_MAX: u32 = 5000;
 /// How often the drop box is looked into.
 pub const UPKEEP_EVERY: Duration = Duration::from_secs(1);
+/// The same after the disk or the database gave trouble.
+pub const TROUBLE_REST: Duration = Duration::from_secs(10);
 /// How long nobody has written to a file that is taken in.
 pub const REST: Duration = Duration::from_secs(1);
 /// How long a station may take to answer.

@@ -20,7 +20,9 @@ use super::fault::Fault;
 use super::session::{Session, Topic};
 use super::{CALL_LIMIT, CALL_REST, Icws};
 use crate::config::codec_name;
+use crate::gate::Gate;
 use crate::proto::{ErrorKind, RpcError};
+use crate::store::StoreError;
 use crate::store::voicemail::{Message, MessageId};
 
 /// A message being played, or about to be.
@@ -38,13 +40,16 @@ pub(super) struct Play {
     connection: Option<String>,
     /// Whether that was made for this message, and ends with it.
     own_connection: bool,
+    /// Closed while its operation is being started: who wants to stop it has to know which that is.
+    launching: Option<Gate>,
     /// Known while it plays.
     operation: Option<String>,
-    /// Somebody is stopping it, and tells the end.
-    stopping: bool,
+    /// So many are stopping it, and tell the end.
+    stopping: u32,
 }
 
 /// What a station's connection is good for now.
+#[derive(Clone, Copy, Debug)]
 enum Line {
     Connected,
     /// Nobody knows yet where its endpoint is.
@@ -62,10 +67,18 @@ pub(super) async fn start(
 ) -> Result<(), Fault> {
     let known = icws.plays.borrow().get(&message.id).cloned();
     if let Some(play) = known {
-        if play.station == station && !play.stopping {
+        if play.station == station && play.stopping == 0 {
             return Ok(());
         }
-        stop(icws, &session.user, message.id).await?;
+        halt(icws, message.id).await?;
+        // Whoever was stopping it already tells that.
+        if play.stopping == 0 {
+            tell(icws, &play.user, message.id, Status::Stopped);
+        }
+    }
+    if session.has_ended() {
+        // Nobody would be left to stop what it plays.
+        return Err(Fault::session_unknown());
     }
     let busy = || Fault::invalid(property, format!("another message is being played on station {station}"));
     if icws.plays.borrow().iter().any(|(id, play)| play.station == station || *id == message.id) {
@@ -80,8 +93,9 @@ pub(super) async fn start(
         station: station.to_owned(),
         connection: None,
         own_connection: false,
+        launching: None,
         operation: None,
-        stopping: false,
+        stopping: 0,
     };
     icws.plays.borrow_mut().insert(message.id, play);
     let begun = begin(icws, message, serial, read, station, property).await;
@@ -90,12 +104,25 @@ pub(super) async fn start(
 
 /// Stops a message and tells that it has stopped, whether it was playing or not. Returns from when on that can be heard.
 pub(super) async fn stop(icws: &Rc<Icws>, user: &str, id: MessageId) -> Result<Option<Value>, Fault> {
-    let play = icws.plays.borrow_mut().get_mut(&id).map(|play| {
-        play.stopping = true;
-        play.clone()
-    });
+    let effect = halt(icws, id).await?;
+    tell(icws, user, id, Status::Stopped);
+    Ok(effect)
+}
+
+/// Ends a play, if there is one, and returns from when on nothing of it can be heard. Its end is for the caller to tell.
+async fn halt(icws: &Rc<Icws>, id: MessageId) -> Result<Option<Value>, Fault> {
+    let serial = {
+        let mut plays = icws.plays.borrow_mut();
+        let Some(play) = plays.get_mut(&id) else { return Ok(None) };
+        play.stopping += 1;
+        play.serial
+    };
+    let look = || icws.plays.borrow().get(&id).filter(|play| play.serial == serial).cloned();
+    if let Some(Play { launching: Some(launched), .. }) = look() {
+        launched.wait().await;
+    }
     let mut effect = None;
-    if let Some(Play { serial, connection: Some(connection), operation: Some(operation), .. }) = &play {
+    if let Some(Play { connection: Some(connection), operation: Some(operation), .. }) = look() {
         let params = json!({"connection_id": connection, "operation_id": operation, "block": true});
         match icws.native("operation.stop", params).await {
             Ok(mut stopped) => effect = Some(stopped["effect"].take()).filter(|effect| !effect.is_null()),
@@ -103,17 +130,14 @@ pub(super) async fn stop(icws: &Rc<Icws>, user: &str, id: MessageId) -> Result<O
             Err(error) => {
                 let mut plays = icws.plays.borrow_mut();
                 // If it has ended meanwhile, there is nothing left to fail.
-                if let Some(play) = plays.get_mut(&id).filter(|play| play.serial == *serial) {
-                    play.stopping = false;
+                if let Some(play) = plays.get_mut(&id).filter(|play| play.serial == serial) {
+                    play.stopping -= 1;
                     return Err(error.into());
                 }
             }
         }
     }
-    if let Some(play) = play {
-        take(icws, id, play.serial);
-    }
-    tell(icws, user, id, Status::Stopped);
+    take(icws, id, serial);
     Ok(effect)
 }
 
@@ -132,7 +156,7 @@ pub(super) fn operation_ended(icws: &Rc<Icws>, operation: &str) {
 
 /// Takes a play out and tells its end, unless somebody is stopping it, who tells it then.
 fn end(icws: &Rc<Icws>, id: MessageId, serial: u64) {
-    if let Some(play) = take(icws, id, serial).filter(|play| !play.stopping) {
+    if let Some(play) = take(icws, id, serial).filter(|play| play.stopping == 0) {
         tell(icws, &play.user, id, Status::Stopped);
     }
 }
@@ -150,12 +174,15 @@ fn take(icws: &Rc<Icws>, id: MessageId, serial: u64) -> Option<Play> {
     Some(play)
 }
 
+/// Ends a connection that was made for a message. It is nobody's station from now on.
 fn hang_up(icws: &Rc<Icws>, connection: String) {
     let icws = Rc::clone(icws);
+    icws.hanging_up.borrow_mut().insert(connection.clone());
     spawn_local(async move {
         if let Err(error) = icws.native("connection.delete", json!({"connection_id": connection})).await {
             tracing::debug!(%error, connection, "the connection of a message had ended already");
         }
+        icws.hanging_up.borrow_mut().remove(&connection);
     });
 }
 
@@ -183,29 +210,25 @@ async fn begin(
         };
         (play.connection, play.own_connection) = (Some(connection.clone()), own);
     }
-    if let Line::Connected = line(icws, &connection).await? {
-        return launch(icws, message, serial, read, &connection, property).await;
+    match line(icws, &connection).await {
+        Ok(Line::Connected) => return launch(icws, message, serial, read, &connection, property).await,
+        Ok(Line::Calling) => {}
+        Err(error) if is_over(&error) => {
+            return Err(Fault::invalid(property, format!("the connection of station {station} has just ended")));
+        }
+        Err(error) => return Err(error.into()),
     }
     let (icws, message) = (Rc::clone(icws), message.clone());
     spawn_local(async move {
-        let called = timeout(CALL_LIMIT, async {
-            loop {
-                match line(&icws, &connection).await {
-                    Ok(Line::Connected) => {
-                        return launch(&icws, &message, serial, read, &connection, property).await;
-                    }
-                    Ok(Line::Calling) => sleep(CALL_REST).await,
-                    Err(fault) => return Err(fault),
-                }
-                if icws.plays.borrow().get(&message.id).is_none_or(|play| play.serial != serial) {
-                    return Ok(());
-                }
-            }
-        });
-        let failed = match called.await {
-            Ok(Ok(())) => return,
-            Ok(Err(fault)) => fault.message,
-            Err(_) => "the station has not answered".to_owned(),
+        let is_wanted = || icws.plays.borrow().get(&message.id).is_some_and(|play| play.serial == serial);
+        let failed = match answered(async || line(&icws, &connection).await, is_wanted).await {
+            Called::Answered => match launch(&icws, &message, serial, read, &connection, property).await {
+                Ok(()) => return,
+                Err(fault) => fault.message,
+            },
+            Called::Abandoned => return,
+            Called::Failed(error) => error.to_string(),
+            Called::Unanswered => "the station has not answered".to_owned(),
         };
         tracing::info!(message = %message.id, connection, failed, "a message could not be played");
         end(&icws, message.id, serial);
@@ -213,7 +236,35 @@ async fn begin(
     Ok(())
 }
 
-/// Starts the operation. Whoever stopped the message meanwhile is obeyed.
+/// What came of waiting for a station.
+#[derive(Debug)]
+enum Called {
+    Answered,
+    /// Nobody wants it any more.
+    Abandoned,
+    Failed(RpcError),
+    Unanswered,
+}
+
+/// Waits until a line is connected, for [`CALL_LIMIT`] at most.
+async fn answered(mut look: impl AsyncFnMut() -> Result<Line, RpcError>, is_wanted: impl Fn() -> bool) -> Called {
+    let called = timeout(CALL_LIMIT, async {
+        loop {
+            let looked = look().await;
+            if !is_wanted() {
+                return Called::Abandoned;
+            }
+            match looked {
+                Ok(Line::Connected) => return Called::Answered,
+                Ok(Line::Calling) => sleep(CALL_REST).await,
+                Err(error) => return Called::Failed(error),
+            }
+        }
+    });
+    called.await.unwrap_or(Called::Unanswered)
+}
+
+/// Starts the operation, unless the message was stopped meanwhile.
 async fn launch(
     icws: &Rc<Icws>,
     message: &Message,
@@ -222,47 +273,52 @@ async fn launch(
     connection: &str,
     property: &'static str,
 ) -> Result<(), Fault> {
+    let launched = Gate::default();
+    {
+        let mut plays = icws.plays.borrow_mut();
+        let play = plays.get_mut(&message.id).filter(|play| play.serial == serial && play.stopping == 0);
+        let Some(play) = play else { return Ok(()) };
+        play.launching = Some(launched.clone());
+    }
     let params = json!({"kind": "play", "connection_id": connection, "files": [message.content.file]});
     let (started, call) = icws.native_call("operation.start", params).await;
-    let started = started.map_err(|error| {
-        if !matches!(error.kind(), ErrorKind::Busy | ErrorKind::LimitReached) {
-            return error.into();
+    let mut is_wanted = false;
+    if let Ok(started) = &started {
+        let operation = started["operation_id"].as_str().unwrap_or_default();
+        let mut plays = icws.plays.borrow_mut();
+        // Nobody takes it out while it is being launched.
+        let play = plays.get_mut(&message.id).filter(|play| play.serial == serial);
+        if let Some(play) = play {
+            (play.operation, play.launching) = (Some(operation.to_owned()), None);
+            is_wanted = play.stopping == 0;
         }
-        Fault::invalid(property, format!("nothing more can be played on the station now: {error}"))
-    });
-    let result = match started {
-        Ok(started) => {
-            let operation = started["operation_id"].as_str().unwrap_or_default().to_owned();
-            let wanted = {
-                let mut plays = icws.plays.borrow_mut();
-                let play = plays.get_mut(&message.id).filter(|play| play.serial == serial && !play.stopping);
-                play.map(|play| play.operation = Some(operation.clone())).is_some()
-            };
-            if wanted {
-                tell(icws, &message.content.mailbox, message.id, Status::Playing);
-            } else {
-                stop_operation(icws, connection.to_owned(), operation);
-            }
-            Ok(wanted)
-        }
-        Err(fault) => Err(fault),
-    };
+    }
+    if is_wanted {
+        tell(icws, &message.content.mailbox, message.id, Status::Playing);
+    }
+    launched.open();
     // Its end is told from now on.
     call.announce();
-    if result? {
-        icws.set_read(&message.content.mailbox, message.id, read).await?;
+    if let Err(error) = started {
+        if matches!(error.kind(), ErrorKind::Busy | ErrorKind::LimitReached | ErrorKind::UnknownConnection) {
+            return Err(Fault::invalid(property, format!("nothing can be played on the station now: {error}")));
+        }
+        return Err(error.into());
+    }
+    if !is_wanted {
+        return Ok(());
+    }
+    match icws.set_read(&message.content.mailbox, message.id, read).await {
+        Ok(()) => {}
+        Err(StoreError::NotFound { .. }) => {
+            // Deleted meanwhile, by somebody who saw nothing play.
+            halt(icws, message.id).await?;
+            tell(icws, &message.content.mailbox, message.id, Status::Stopped);
+        }
+        // It is heard all the same.
+        Err(error) => tracing::warn!(message = %message.id, %error, "a message that plays can't be marked"),
     }
     Ok(())
-}
-
-fn stop_operation(icws: &Rc<Icws>, connection: String, operation: String) {
-    let icws = Rc::clone(icws);
-    spawn_local(async move {
-        let params = json!({"connection_id": connection, "operation_id": operation});
-        if let Err(error) = icws.native("operation.stop", params).await {
-            tracing::debug!(%error, operation, "had ended before it could be stopped");
-        }
-    });
 }
 
 /// Makes the connection of a station that has none.
@@ -282,7 +338,7 @@ async fn connect(icws: &Icws, station: &str, property: &'static str) -> Result<S
     Ok(created["connection_id"].as_str().unwrap_or_default().to_owned())
 }
 
-async fn line(icws: &Icws, connection: &str) -> Result<Line, Fault> {
+async fn line(icws: &Icws, connection: &str) -> Result<Line, RpcError> {
     let told = icws.native("connection.get", json!({"connection_id": connection})).await?;
     let known = !told["remote"].is_null() || !told["learned"].is_null();
     Ok(if known && told["reserved"] != true { Line::Connected } else { Line::Calling })
@@ -295,16 +351,46 @@ enum Status {
 }
 
 fn tell(icws: &Icws, user: &str, id: MessageId, status: Status) {
-    icws.publish(user, Topic::Voicemail, |_| {
-        json!({
+    icws.each_subscribed(user, Topic::Voicemail, |session| {
+        session.push(json!({
             "__type": "urn:inin.com:unifiedMessaging:voicemailPlayStatusMessage",
             "isDelta": true,
             "unifiedMessageId": id.to_string(),
             "playStatus": status as u8,
-        })
+        }));
     });
 }
 
 fn is_over(error: &RpcError) -> bool {
     matches!(error.kind(), ErrorKind::UnknownOperation | ErrorKind::UnknownConnection)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_station_has_half_a_minute_to_answer() {
+        let began = Instant::now();
+        assert!(matches!(answered(async || Ok(Line::Calling), || true).await, Called::Unanswered));
+        assert_eq!(began.elapsed(), CALL_LIMIT);
+        assert_eq!(CALL_LIMIT.as_secs(), 30);
+        // At the last moment, and then at once.
+        let began = Instant::now();
+        let late = async || Ok(if began.elapsed() + CALL_REST < CALL_LIMIT { Line::Calling } else { Line::Connected });
+        assert!(matches!(answered(late, || true).await, Called::Answered));
+        assert!(began.elapsed() < CALL_LIMIT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_station_nobody_waits_for_is_not_called() {
+        let began = Instant::now();
+        let is_wanted = || began.elapsed().as_secs() < 10;
+        assert!(matches!(answered(async || Ok(Line::Calling), is_wanted).await, Called::Abandoned));
+        assert!(began.elapsed() < CALL_LIMIT);
+        let gone = async || Err(RpcError::new(ErrorKind::UnknownConnection, "gone"));
+        assert!(matches!(answered(gone, || true).await, Called::Failed(error) if is_over(&error)));
+    }
 }

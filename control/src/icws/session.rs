@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::fault::Fault;
 use crate::auth::{KeyHash, Token};
+use crate::store::voicemail::MessageId;
 
 /// What a session can be told of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,7 +59,9 @@ pub(super) struct Session {
     /// Where messages are played.
     pub(super) station: RefCell<Option<Station>>,
     subscribed: RefCell<[bool; 3]>,
-    queue: RefCell<VecDeque<Value>>,
+    /// The latest message each full message knew of.
+    listed: RefCell<[Option<MessageId>; 3]>,
+    queue: RefCell<VecDeque<Queued>>,
     /// Deltas were dropped: full messages have to be sent.
     overflowed: Cell<bool>,
     /// Rung when there is something to send, or the stream is to look whether it is still wanted.
@@ -67,6 +70,14 @@ pub(super) struct Session {
     stream: Cell<u64>,
     has_stream: Cell<bool>,
     ended: Cell<bool>,
+}
+
+/// A message that waits.
+#[derive(Debug)]
+struct Queued {
+    message: Value,
+    /// A full message of that topic takes its place, unless it tells of a later message than that knew.
+    superseded_by: Option<(Topic, Option<MessageId>)>,
 }
 
 /// What a client needs to use a session.
@@ -106,6 +117,7 @@ impl Sessions {
             last_seen: Cell::new(now),
             station: RefCell::new(station),
             subscribed: RefCell::default(),
+            listed: RefCell::default(),
             queue: RefCell::default(),
             overflowed: Cell::new(false),
             changed: Notify::new(),
@@ -173,6 +185,29 @@ impl Session {
 
     /// Queues a message.
     pub(super) fn push(&self, message: Value) {
+        self.queue_up(Queued { message, superseded_by: None });
+    }
+
+    /// Queues what changed in a topic; `added` is the message it tells of if that is new. What a full message has told
+    /// already is not told again.
+    pub(super) fn push_delta(&self, topic: Topic, added: Option<MessageId>, message: Value) {
+        if added.is_none() || added > self.listed.borrow()[topic.index()] {
+            self.queue_up(Queued { message, superseded_by: Some((topic, added)) });
+        }
+    }
+
+    /// Queues a full message of a topic, which knows of every message up to `latest`. It takes the place of what it
+    /// makes needless, so asking for it again and again fills no memory.
+    pub(super) fn push_full(&self, topic: Topic, latest: Option<MessageId>, message: Value) {
+        self.listed.borrow_mut()[topic.index()] = latest;
+        let is_superseded = |queued: &Queued| {
+            queued.superseded_by.is_some_and(|(other, added)| other == topic && (added.is_none() || added <= latest))
+        };
+        self.queue.borrow_mut().retain(|queued| !is_superseded(queued));
+        self.queue_up(Queued { message, superseded_by: Some((topic, None)) });
+    }
+
+    fn queue_up(&self, queued: Queued) {
         let mut queue = self.queue.borrow_mut();
         if queue.len() >= QUEUE_MAX {
             // What is left out is made good by full messages.
@@ -180,14 +215,24 @@ impl Session {
             self.overflowed.set(true);
         }
         if !self.overflowed.get() {
-            queue.push_back(message);
+            queue.push_back(queued);
         }
         self.changed.notify_waiters();
     }
 
     /// Takes what is queued. `true`: messages were dropped, full ones have to take their place.
     pub(super) fn take(&self) -> (Vec<Value>, bool) {
-        (self.queue.borrow_mut().drain(..).collect(), self.overflowed.replace(false))
+        let messages = self.queue.borrow_mut().drain(..).map(|queued| queued.message).collect();
+        (messages, self.overflowed.replace(false))
+    }
+
+    /// Puts back what was taken and reached nobody.
+    pub(super) fn put_back(&self, messages: Vec<Value>) {
+        let mut queue = self.queue.borrow_mut();
+        for message in messages.into_iter().rev() {
+            queue.push_front(Queued { message, superseded_by: None });
+        }
+        self.changed.notify_waiters();
     }
 
     /// A new stream of messages begins; the one before ends. Returns its number.
@@ -214,6 +259,11 @@ impl Session {
     /// Whether messages go to a stream.
     pub(super) fn has_stream(&self) -> bool {
         self.has_stream.get()
+    }
+
+    /// Whether it is over.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.get()
     }
 
     fn end(&self) {

@@ -34,6 +34,7 @@ impl MediaControl {
             | EventKind::ShardFailed
             | EventKind::CallStarted
             | EventKind::RecordingStarted
+            | EventKind::RecordingMuted
             | EventKind::MediaControl => {}
         }
     }

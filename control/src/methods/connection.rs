@@ -43,6 +43,8 @@ struct Create {
     label: Option<String>,
     reserve_ms: Option<u32>,
     digits: Option<DigitSourceName>,
+    rtcp_mux: Option<bool>,
+    rtcp_reports: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -266,6 +268,8 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
         handover: defaults.handover,
         digit_source,
         reserve_ms,
+        rtcp_mux: given.rtcp_mux.unwrap_or(false),
+        rtcp_reports: given.rtcp_reports.unwrap_or(true),
     });
     let id = {
         let mut registry = server.registry.borrow_mut();
@@ -274,6 +278,7 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
             .map_err(|full| RpcError::new(ErrorKind::LimitReached, full.to_string()).with("shard", shard.0))?;
         entry.label = label;
         entry.interface = given.interface;
+        entry.remote = remote.map(|remote| remote.ip());
         entry.digit_source = digit_source;
         entry.reserved = reserve_ms.is_some();
         entry.id
@@ -347,6 +352,7 @@ pub(super) async fn modify(call: &Call, given: Value) -> Result<Value, RpcError>
             entry.label = label;
         }
         entry.digit_source = given.digits.map_or(entry.digit_source, DigitSource::from);
+        entry.remote = remote.map(|remote| remote.ip()).or(entry.remote);
         entry.reserved = reserve_ms.is_some() || (entry.reserved && remote.is_none());
         reserved = entry.reserved;
     }

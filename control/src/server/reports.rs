@@ -16,6 +16,7 @@ use super::ends::{Told, close_recording, connection_ended, operation_ended, reas
 use super::{ServeError, Server};
 use crate::begin::begin;
 use crate::events::EventKind;
+use crate::methods::render;
 use crate::registry::{Ended, OperationEntry};
 use crate::router::{Concern, Pending, Reply};
 
@@ -132,7 +133,7 @@ impl Server {
             Event::ConnectionTimeout { id } => {
                 outgoing.push(Outgoing::Event(EventKind::ConnectionTimeout, json!({"connection_id": id.to_string()})))
             }
-            Event::ConnectionEnded { id, reason, heard } => {
+            Event::ConnectionEnded { id, reason, heard, quality } => {
                 let Some(Ended { mut entry, forwarders }) = self.registry.borrow_mut().remove_connection(id) else {
                     return;
                 };
@@ -141,7 +142,9 @@ impl Server {
                     self.router.borrow_mut().forget(shard, id);
                 }
                 self.ended.notify_waiters();
-                outgoing.push(Outgoing::Event(EventKind::ConnectionEnded, connection_ended(id, reason)));
+                let mut params = connection_ended(id, reason);
+                params["quality"] = render::quality(&quality);
+                outgoing.push(Outgoing::Event(EventKind::ConnectionEnded, params));
             }
             Event::ConferenceEnded { id, reason } => {
                 if self.registry.borrow_mut().remove_conference(id).is_some() {

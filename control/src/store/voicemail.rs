@@ -1,8 +1,9 @@
 //! Messages in users' mailboxes, as ICWS shows them.
 //!
-//! A row names its file; making and deleting files is the caller's. A row is removed before its file, so that no
-//! message is ever listed whose file is known to be gone.
+//! A row names its file; making and deleting files is the caller's. A file is there before its row, and marked as
+//! deleted before its row goes, so that after a crash it can be told which of the two was meant to stay.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -83,6 +84,36 @@ pub fn add(connection: &Connection, message: &NewMessage) -> Result<MessageId, S
         Err(error) if is_dangling(&error) => Err(StoreError::NotFound { what: "user", id: message.mailbox.clone() }),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Puts a message into a mailbox, unless one with that file is there already: `None`.
+///
+/// # Errors
+/// As [`add`].
+pub fn add_once(connection: &mut Connection, message: &NewMessage) -> Result<Option<MessageId>, StoreError> {
+    transaction(connection, |connection| {
+        let sql = "SELECT 1 FROM voicemail_messages WHERE mailbox = ?1 AND file = ?2";
+        let known = first(connection, sql, params![message.mailbox, message.file], |_| Ok(()))?;
+        if known.is_some() { Ok(None) } else { add(connection, message).map(Some) }
+    })
+}
+
+/// The latest message there is in any mailbox: all that come later have higher ids.
+///
+/// # Errors
+/// The database fails.
+pub fn latest(connection: &Connection) -> Result<Option<MessageId>, StoreError> {
+    let latest: Option<i64> = connection.query_row("SELECT max(id) FROM voicemail_messages", [], |row| row.get(0))?;
+    Ok(latest.map(MessageId))
+}
+
+/// The files of all messages, below the audio root.
+///
+/// # Errors
+/// The database fails.
+pub fn files(connection: &Connection) -> Result<HashSet<String>, StoreError> {
+    let files = all(connection, "SELECT file FROM voicemail_messages", [], |row| row.get(0))?;
+    Ok(files.into_iter().collect())
 }
 
 /// A message of a mailbox. Those of others are not found.
@@ -246,6 +277,20 @@ mod tests {
         assert_eq!(removed, Message { id, read: true, content });
         assert!(matches!(remove(&mut connection, "anna", id), Err(StoreError::NotFound { what: "message", .. })));
         assert!(add(&connection, &message("anna", MessageKind::Fax, 1)).unwrap() > id, "no id is used twice");
+    }
+
+    #[test]
+    fn a_file_is_one_message() {
+        let (_dir, mut connection) = mailboxes();
+        assert_eq!(latest(&connection).unwrap(), None);
+        let content = message("anna", MessageKind::Voicemail, 10);
+        let id = add_once(&mut connection, &content).unwrap();
+        assert!(id.is_some());
+        assert_eq!(add_once(&mut connection, &content).unwrap(), None);
+        assert_eq!(latest(&connection).unwrap(), id);
+        assert_eq!(files(&connection).unwrap(), HashSet::from([content.file.clone()]));
+        let nobody = NewMessage { mailbox: "nobody".to_owned(), ..content };
+        assert!(matches!(add_once(&mut connection, &nobody), Err(StoreError::NotFound { what: "user", .. })));
     }
 
     #[test]

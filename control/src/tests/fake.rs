@@ -17,6 +17,7 @@ use ringbridge_media::event::{
     DropCounters, Effect, EffectClock, EndReason, Event, OperationStatus, ParticipantStatus, StreamStamp,
 };
 use ringbridge_media::id::{ConferenceId, ConnectionId, OperationId, ShardId};
+use ringbridge_media::reports::Quality;
 use ringbridge_media::samples::RecordQueue;
 use ringbridge_shard::executor::{ShardConfig, ShardHandle};
 use ringbridge_shard::io::IoCounters;
@@ -609,7 +610,7 @@ impl State {
             }
         }
         let heard = connection.spec.remote.map(|remote| (remote, 4711));
-        events.push(Event::ConnectionEnded { id, reason, heard });
+        events.push(Event::ConnectionEnded { id, reason, heard, quality: Box::default() });
         events
     }
 
@@ -640,6 +641,7 @@ impl State {
             counters: ConnectionCounters::default(),
             cumulative_lost: 0,
             jitter_ms: 0.5,
+            quality: Quality::default(),
             level_db: None,
             operations: operations.map(|(id, _)| *id).collect(),
             reserved: connection.reserved,

@@ -19,7 +19,9 @@ use crate::limits::{
 };
 use crate::listen::InBand;
 use crate::op::{Operation, Said};
+use crate::port::Port;
 use crate::receiver::Receiver;
+use crate::reports::{Quality, Reports};
 use crate::rng::SplitMix64;
 use crate::sender::Sender;
 use crate::talk::TalkDetector;
@@ -227,6 +229,7 @@ pub(crate) struct Connection {
     pub(crate) bucket: TokenBucket,
     pub(crate) rtcp_bucket: TokenBucket,
     pub(crate) receiver: Receiver,
+    pub(crate) reports: Reports,
     pub(crate) rtcp_learned: Option<SocketAddr>,
     /// The RTP socket is connected to the learned source.
     pub(crate) connected: bool,
@@ -274,6 +277,7 @@ impl Connection {
             bucket: TokenBucket::default(),
             rtcp_bucket: TokenBucket::default(),
             receiver: Receiver::new(),
+            reports: Reports::new(),
             rtcp_learned: None,
             connected: false,
             link: Link::None,
@@ -303,6 +307,31 @@ impl Connection {
             target.set_port(target.port().checked_add(1)?);
             Some(target)
         })
+    }
+
+    /// The socket RTCP leaves by, and where to; `None`: nowhere.
+    pub(crate) fn rtcp_way(&self, slot: u32) -> Option<(Port, Option<SocketAddr>)> {
+        if !self.spec.rtcp_mux {
+            return Some((Port::rtcp(slot), Some(self.rtcp_target()?)));
+        }
+        let target = if self.connected { None } else { Some(self.latch.target()?) };
+        Some((Port::rtp(slot), target))
+    }
+
+    /// Whether we send with this SSRC.
+    pub(crate) fn sends_as(&self, ssrc: u32) -> bool {
+        self.media.as_ref().is_some_and(|media| media.owns_stream && media.sender.ssrc() == ssrc)
+    }
+
+    /// How well it is heard.
+    pub(crate) fn quality(&self) -> Quality {
+        let plays = matches!(self.link, Link::Conference(_)) || self.solo_due.is_some();
+        self.reports.quality(&self.receiver, self.spec.rx_codec, self.spec.ptime_ms, plays)
+    }
+
+    /// Who there is to report to: us, and the endpoint if it sends and has not said BYE.
+    pub(crate) fn members(&self) -> u8 {
+        1 + u8::from(self.receiver.ssrc().is_some_and(|ssrc| !self.reports.has_left(ssrc)))
     }
 
     /// Whether an RTCP packet from `source` may be the endpoint's.
@@ -445,6 +474,7 @@ impl Connection {
             counters: self.counters,
             cumulative_lost: self.receiver.cumulative_lost(),
             jitter_ms: self.receiver.jitter_ms(),
+            quality: self.quality(),
             level_db: decodes.then(|| self.participant.talk.level_dbov()),
             operations: self
                 .media

@@ -102,7 +102,9 @@ impl Engine {
         }
         let Some(id) = self.connections[slot as usize].as_ref().map(|connection| connection.id) else { return };
         self.end_operations(Target::Connection(id), None, Condition::AutoStop);
+        self.say_bye(slot);
         let Some(mut connection) = self.connections[slot as usize].take() else { return };
+        let quality = Box::new(connection.quality());
         self.adopted.remove(&id);
         if let Some(mut media) = connection.media.take().filter(|_| self.media_pool.len() < MEDIA_POOL_MAX) {
             media.recycle(&mut self.rng);
@@ -110,7 +112,7 @@ impl Engine {
         }
         self.out.totals.connections -= 1;
         self.out.port_actions.push_back(PortAction::Release { slot });
-        self.out.push_event(Event::ConnectionEnded { id, reason, heard: connection.latch.pinned() });
+        self.out.push_event(Event::ConnectionEnded { id, reason, heard: connection.latch.pinned(), quality });
     }
 
     fn ensure_media(&mut self, slot: u32) {

@@ -27,7 +27,7 @@ fn complete(bench: &mut Bench, id: ConnectionId) {
 
 fn expired(bench: &Bench, wanted: ConnectionId) -> usize {
     bench.count(|event| {
-        matches!(event, Event::ConnectionEnded { id, reason: EndReason::Expired, heard: None } if *id == wanted)
+        matches!(event, Event::ConnectionEnded { id, reason: EndReason::Expired, heard: None, .. } if *id == wanted)
     })
 }
 
