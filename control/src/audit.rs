@@ -68,6 +68,8 @@ pub enum Outcome<'a> {
     Done,
     /// Not done, with the code of the API.
     Refused(&'a str),
+    /// The client went before it was answered. Part of it may have been done.
+    Unanswered,
 }
 
 /// What was noted about a command while it was carried out.
@@ -87,6 +89,10 @@ pub enum Weight {
     /// It only asks: level debug.
     Asks,
 }
+
+/// Writes a line if it is dropped before there is an answer: what is not carried out to its end when its client goes
+/// leaves a line all the same.
+pub struct Unanswered<F: FnOnce()>(Option<F>);
 
 /// Where notes about the command in progress are taken.
 #[derive(Clone, Default, Debug)]
@@ -183,6 +189,32 @@ pub(crate) fn gather_ids(from: &Value, ids: &mut Vec<String>) {
     }
 }
 
+impl<F: FnOnce()> Unanswered<F> {
+    /// `write` is called unless the answer comes first.
+    pub fn new(write: F) -> Self {
+        Self(Some(write))
+    }
+
+    /// The answer has come.
+    pub fn answered(mut self) {
+        self.0 = None;
+    }
+}
+
+impl<F: FnOnce()> Drop for Unanswered<F> {
+    fn drop(&mut self) {
+        if let Some(write) = self.0.take() {
+            write();
+        }
+    }
+}
+
+impl<F: FnOnce()> fmt::Debug for Unanswered<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Unanswered({})", self.0.is_some())
+    }
+}
+
 impl Notes {
     /// Those of the command in progress.
     pub(crate) fn current() -> Option<Self> {
@@ -212,6 +244,7 @@ impl fmt::Display for Outcome<'_> {
         match self {
             Self::Done => f.write_str("done"),
             Self::Refused(code) => write!(f, "refused:{}", Plain(code)),
+            Self::Unanswered => f.write_str("unanswered"),
         }
     }
 }
@@ -479,6 +512,14 @@ pub(crate) mod tests {
             record(&entry());
         });
         assert_eq!((line.as_str(), noted), ("", Noted::default()));
+    }
+
+    #[test]
+    fn who_does_not_wait_for_the_answer_leaves_a_line() {
+        let open = || Unanswered::new(|| record(&Entry { result: Outcome::Unanswered, ..entry() }));
+        let line = captured(|| drop(open()));
+        assert_eq!(line, " INFO audit: who=unknown api=\"icws\" what=connection ids= result=unanswered took_ms=1.5\n");
+        assert_eq!(captured(|| open().answered()), "");
     }
 
     #[test]

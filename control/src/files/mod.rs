@@ -11,7 +11,7 @@
 //!                       disk
 //! ```
 //!
-//! Prompts: WAV with 8, 16, 24 or 32-bit PCM, float, A-law, µ-law or OKI ADPCM, 4 to 192 kHz, up to 8 channels; VOX with
+//! Prompts: WAV with 8, 16, 24 or 32-bit PCM, float, A-law, µ-law, OKI ADPCM or 2-bit G.726, 4 to 192 kHz, up to 8 channels; VOX with
 //! 8 or 16-bit PCM, A-law, µ-law or OKI ADPCM, 6, 8 or 11.025 kHz, one channel. Everything is mixed to one channel and
 //! resampled to 8 kHz. Recordings: WAV and VOX in what VOX can hold. Paths are those of clients: they can't leave the
 //! configured directories.

@@ -31,6 +31,7 @@ use super::log::{Batch, Log, Subscriber};
 use super::native::Announce;
 use super::{Branch, MediaControl, openapi, webhook};
 use crate::audit::{self, Noted, Outcome, Weight, Who};
+use crate::begin::begin;
 use crate::urlencoded::{decode, pairs};
 
 /// Serves the API on `listener` until the server ends.
@@ -125,6 +126,7 @@ async fn answer(mc: &Rc<MediaControl>, request: Request<Incoming>, peer: SocketA
 }
 
 /// What the audit log says about a request.
+#[derive(Clone, Copy)]
 struct Line {
     peer: SocketAddr,
     begun: Instant,
@@ -158,7 +160,12 @@ async fn act(mc: &Rc<MediaControl>, request: Request<Incoming>, action: Option<&
         .map_err(|error| Fault::new(Code::MalformedRequest, format!("not JSON: {error}")))
         .and_then(|value| super::Request::from_value(value, action));
     let response = match parsed {
-        Ok(request) => audited(mc, request, line).await,
+        // To its end, and to its line in the log, even if the client goes in the middle of it.
+        Ok(request) => {
+            let (calling, line) = (Rc::clone(mc), *line);
+            let ended = begin(async move { audited(&calling, request, line).await }).end().await;
+            ended.unwrap_or_else(|| mc.failure(&Fault::new(Code::ServerInternal, "the command was ended")))
+        }
         Err(fault) => {
             line.write(action.unwrap_or("malformed"), &[], Some(&fault.code.number().to_string()), &Noted::default());
             mc.failure(&fault)
@@ -170,7 +177,7 @@ async fn act(mc: &Rc<MediaControl>, request: Request<Incoming>, action: Option<&
 }
 
 /// Carries out an action, and writes its line to the audit log.
-async fn audited(mc: &Rc<MediaControl>, request: super::Request, line: &Line) -> super::Response {
+async fn audited(mc: &MediaControl, request: super::Request, line: Line) -> super::Response {
     if !audit::is_on(Weight::Changes) {
         return mc.call(request).await;
     }

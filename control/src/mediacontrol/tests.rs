@@ -259,7 +259,12 @@ impl Fake {
         self.refusing.borrow_mut().insert(method, error);
     }
 
-    fn hold(&self, method: &'static str) -> Gate {
+    /// How often a method was called.
+    pub(super) fn called(&self, method: &str) -> usize {
+        self.calls.borrow().iter().filter(|(called, _)| *called == method).count()
+    }
+
+    pub(super) fn hold(&self, method: &'static str) -> Gate {
         let gate = Gate::default();
         self.held.borrow_mut().insert(method, gate.clone());
         gate
