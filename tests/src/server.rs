@@ -273,6 +273,18 @@ impl Server {
         (self.child, self.client) = (Some(child), Some(client));
     }
 
+    /// Kills it in the middle of whatever it does, and starts it again on the same ports.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn crash(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().expect("it is ours");
+        child.wait().expect("it has ended");
+        let (child, client) = self.setup.spawn(self.directory.path(), &self.ports);
+        (self.child, self.client) = (Some(child), Some(client));
+    }
+
     fn terminate(&mut self) {
         let mut child = self.child.take().expect("it runs");
         kill_process(Pid::from_child(&child), Signal::TERM).expect("it is ours");
