@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ringbridge_tests::endpoint::Endpoint;
 use ringbridge_tests::until;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::client::{BODY_BYTES_MAX, Request, connect, own_address, read_answer};
 use crate::rig::{Session, VOICEMAIL, World, credentials, play, sign_in_request, world};
