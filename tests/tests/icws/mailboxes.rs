@@ -54,8 +54,11 @@ const NAMES: &[(&str, &str, &str)] = &[
     ("shell", "-rf *_1.wav", "-rf *"),
 ];
 
+/// Makes a file.
+type Bytes = fn() -> Vec<u8>;
+
 /// Files that are no WAV files, or lie.
-const LIARS: &[(&str, fn() -> Vec<u8>)] = &[
+const LIARS: &[(&str, Bytes)] = &[
     ("empty", Vec::new),
     ("text", || b"this is no WAV file".to_vec()),
     ("riff_only", || b"RIFF\xff\xff\xff\xffWAVE".to_vec()),
