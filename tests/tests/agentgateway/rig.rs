@@ -271,7 +271,7 @@ impl Phone {
     }
 
     /// What it hears of one stream from a timestamp on, so many samples.
-    pub(crate) fn from_stamp(&self, ssrc: u32, timestamp: u32, samples: usize) -> Vec<i16> {
+    pub(crate) fn after_stamp(&self, ssrc: u32, timestamp: u32, samples: usize) -> Vec<i16> {
         self.endpoint.until("a fifth of a second after the stamp", |_| {
             let stream: Stream = self.endpoint.stream_of(ssrc, Codec::Pcmu)?;
             let from = stream.index(timestamp)?;
@@ -478,8 +478,8 @@ impl Desk {
         let mut events = Vec::new();
         until("the event of the change", || {
             let event = self.poll(&room.chair);
-            let own =
-                event["content"]["changeType"] == 3 && event["content"]["participant"] == room.chair.number.to_string();
+            let own = event["content"]["changeType"] == 3
+                && event["content"]["participant"] == room.chair.address()["address"];
             events.push(event);
             own.then_some(())
         });

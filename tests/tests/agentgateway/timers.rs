@@ -128,10 +128,11 @@ impl Clock {
             if let Some(guid) = reply.guid {
                 self.guids.insert(number, guid);
             }
-            match reply.body["event"].clone() {
-                Value::Null => return events,
-                event => events.push(event),
+            let event = reply.body["event"].clone();
+            if event.is_null() {
+                return events;
             }
+            events.push(event);
         }
     }
 
