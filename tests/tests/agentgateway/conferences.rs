@@ -280,7 +280,7 @@ const ROWS: &[Plain] = &[
         let path = format!("{}?prolongTime=7", conf_path(room.chair.number, "prolongtime"));
         let answer = desk.send("POST", &path, Some(&room.chair.guid), b"").json();
         assert_eq!(answer["result"], json!({"applyedTime": 7}));
-        let answer = desk.send("POST", &path.replace('7', "0"), Some(&room.chair.guid), b"");
+        let answer = desk.send("POST", &path.replace("=7", "=0"), Some(&room.chair.guid), b"");
         assert_eq!(retcode(&answer), "000-002");
     }),
     ("prolongtime::the_body_wins_over_the_query", |desk| {
