@@ -173,6 +173,8 @@ pub struct AgentGatewayConfig {
     pub answer_timeout_ms: u32,
     /// Events may be posted to addresses that begin with one of these; none by default.
     pub callbacks: Vec<String>,
+    /// Certificates in PEM that are trusted where events are posted to `https://`.
+    pub callback_ca: Option<PathBuf>,
 }
 
 impl Default for AgentGatewayConfig {
@@ -185,6 +187,7 @@ impl Default for AgentGatewayConfig {
             announcements: "conf".to_owned(),
             answer_timeout_ms: 60_000,
             callbacks: Vec::new(),
+            callback_ca: None,
         }
     }
 }
@@ -201,8 +204,15 @@ impl AgentGatewayConfig {
         if self.announcements.starts_with('/') || self.announcements.split('/').any(|part| part == "..") {
             return range("agentgateway.announcements", &self.announcements, "a path below the audio root");
         }
-        if let Some(prefix) = self.callbacks.iter().find(|prefix| !is_webhook_prefix(prefix)) {
-            let rule = "of the form http://host:port/ with a path that ends with a slash";
+        let plain = |prefix: &str| prefix.strip_prefix("https://").map(|rest| format!("http://{rest}"));
+        let is_prefix = |prefix: &str| is_webhook_prefix(plain(prefix).as_deref().unwrap_or(prefix));
+        if let Some(prefix) = self.callbacks.iter().find(|prefix| !is_prefix(prefix)) {
+            let rule = "of the form https://host:port/ or http://host:port/ with a path that ends with a slash";
+            return range("agentgateway.callbacks", prefix, rule);
+        }
+        if let Some(prefix) = self.callbacks.iter().find(|prefix| plain(prefix).is_some() && self.callback_ca.is_none())
+        {
+            let rule = "an http:// address unless `agentgateway.callback_ca` names the certificates to trust";
             return range("agentgateway.callbacks", prefix, rule);
         }
         let unusable = |address: &SocketAddr| address.port() == 0 || address.ip().is_unspecified();
@@ -958,6 +968,13 @@ mod tests {
         check(|config| config.mediacontrol.mms_id = 0, "mediacontrol.mms_id");
         check(|config| config.mediacontrol.sandbox_grace_ms = 3_600_001, "mediacontrol.sandbox_grace_ms");
         check(|config| config.mediacontrol.listen = Some(([192, 0, 2, 1], 80).into()), "mediacontrol.token");
+        let callbacks = |prefix: &str| {
+            let config = AgentGatewayConfig { callbacks: vec![prefix.to_owned()], ..AgentGatewayConfig::default() };
+            config.check().expect_err(prefix).to_string()
+        };
+        assert!(callbacks("https://127.0.0.1/").contains("agentgateway.callback_ca"));
+        assert!(callbacks("https://127.0.0.1").contains("ends with a slash"));
+        assert!(callbacks("ftp://127.0.0.1/").contains("ends with a slash"));
         check(|config| config.agentgateway.listen = Some(([127, 0, 0, 1], 8043).into()), "check --make-cert DIR");
         check(|config| config.mediacontrol.webhooks = vec!["http://127.0.0.1:9000".into()], "mediacontrol.webhooks");
         check(|config| config.mediacontrol.webhooks = vec!["https://127.0.0.1/".into()], "mediacontrol.webhooks");

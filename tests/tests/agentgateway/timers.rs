@@ -56,7 +56,7 @@ impl Clock {
             let (seeds, now) = (control.config.seeds(), Timestamp::now());
             control.store.run(move |connection| seeds.apply(connection, now)).await.expect("agents");
             let logins = Logins::new(control.store.clone(), ThrottleConfig::default()).expect("hashing works");
-            agentgateway::start(&control, Rc::new(logins))
+            agentgateway::start(&control, Rc::new(logins)).expect("no certificates to read")
         });
         for (name, hz, ms) in [("long.wav", 1000, 60_000), ("short.wav", 1000, 100), ("beep.wav", 1700, 200)] {
             server.write_tone(&format!("conf/1/{name}"), hz, ms);
