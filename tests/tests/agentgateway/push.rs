@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 
 use ringbridge_control::tls::{self, TlsFiles};
-use ringbridge_tests::PATIENCE;
+use ringbridge_tests::{PATIENCE, until};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
@@ -58,11 +58,21 @@ struct Post<S> {
     stream: S,
 }
 
+/// Waits for a connection.
+#[track_caller]
+fn accept(sink: &TcpListener) -> TcpStream {
+    sink.set_nonblocking(true).expect("set");
+    let stream = until("a connection", || sink.accept().ok().map(|(stream, _)| stream));
+    stream.set_nonblocking(false).expect("set");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+    stream
+}
+
 /// Waits for one post.
 #[track_caller]
 fn take(sink: &TcpListener) -> Post<TcpStream> {
-    let (stream, _) = sink.accept().expect("a post");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let stream = accept(sink);
     read(stream).expect("a post")
 }
 
@@ -131,8 +141,7 @@ fn names(events: &[Value]) -> Vec<String> {
 
 /// Takes a connection of a sink over TLS with that certificate.
 fn accept_tls(sink: &TcpListener, config: &Arc<ServerConfig>) -> StreamOwned<ServerConnection, TcpStream> {
-    let (stream, _) = sink.accept().expect("a post");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let stream = accept(sink);
     StreamOwned::new(ServerConnection::new(Arc::clone(config)).expect("a server"), stream)
 }
 
@@ -168,8 +177,7 @@ const ROWS: &[Plain] = &[
         let sink = desk.world.secure_sink();
         agent_at(desk, &secure(&sink));
         for _ in 0..3 {
-            let (mut stream, _) = sink.accept().expect("a post");
-            stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+            let mut stream = accept(&sink);
             let mut hello = [0; 5];
             stream.read_exact(&mut hello).expect("a handshake");
             assert_eq!(hello[0], 22, "no plain text");
