@@ -484,7 +484,66 @@ const PIECES_AHEAD: usize = 4;
 
 #[cfg(test)]
 mod tests {
+    use tokio::task::{LocalSet, yield_now};
+
+    use super::super::NEXT_CALL;
     use super::*;
+    use crate::auth::{Logins, ThrottleConfig};
+    use crate::config::{Config, Machine, ShardCount, VerbaConfig};
+    use crate::server::Server;
+    use crate::tests::fake::World;
+    use crate::tests::rig::free_ports;
+
+    #[test]
+    fn a_wait_ends_after_a_minute_and_a_mute_nobody_confirms_after_two_seconds() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config {
+            shards: ShardCount::Fixed(1),
+            ports: free_ports(20),
+            state_dir: Some(dir.path().to_owned()),
+            media_threads: 1,
+            verba: VerbaConfig { always: vec!["8856".to_owned()], ..VerbaConfig::default() },
+            ..Config::default()
+        };
+        let derived = config.derive(&Machine { cpus: vec![0], files: 65_536 }).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let world = World::default();
+        LocalSet::new().block_on(&runtime, async {
+            let server = Server::start(config, derived, world.starter()).unwrap();
+            let logins = Logins::new(server.store.clone(), ThrottleConfig::default()).unwrap();
+            let verba = Verba::new(Rc::clone(&server), Rc::new(logins), NEXT_CALL);
+            let native = async |method: &str, given| {
+                let call = Call::in_process(Rc::clone(&server), "a test".into());
+                let result = methods::call(&call, method, given).await.unwrap();
+                call.announce();
+                result
+            };
+            let a = native("connection.create", json!({})).await["connection_id"].clone();
+            let b = native("connection.create", json!({})).await["connection_id"].clone();
+            let call = json!({"a": a, "b": b, "caller_number": "1", "called_number": "8856"});
+            native("relay.start", call).await;
+            let recording = loop {
+                if let Some(recording) = verba.ongoing("1").await.unwrap() {
+                    break recording;
+                }
+                yield_now().await;
+            };
+            // The shard answers nothing any more, and time passes by itself.
+            world.hold(0);
+            tokio::time::pause();
+            let begun = Instant::now();
+            let query = Query::parse(&format!("callID={}&mute=1", recording.call.id), b"").unwrap();
+            let asked = Asked { query: &query, key: "crm", zone: TimeZone::UTC };
+            let Err(Fault(code, _)) = verba.mute(&asked).await else { panic!("confirmed by nobody") };
+            assert_eq!(code, Code::Internal);
+            assert!(begun.elapsed() >= CONFIRMED);
+            let begun = Instant::now();
+            assert_eq!(verba.next("1", false).await.unwrap_err(), not_found(), "a call that goes on is not the next");
+            assert!((59..=61).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+            assert_eq!(verba.waits.get(), 0);
+            world.release(0);
+        });
+    }
 
     #[test]
     fn five_kinds_of_status() {

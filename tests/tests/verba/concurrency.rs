@@ -141,7 +141,7 @@ fn race(rig: &mut Rig, round: u32, kept: bool, query: &str) -> (String, Reply) {
         rig.ok(&format!("action=KeepCall&callID={id}"));
     }
     let query = format!("{query}&callID={id}");
-    let reply = if round % 2 == 0 {
+    let reply = if round.is_multiple_of(2) {
         let held = rig.hold(&query);
         rig.hang_up(&pair);
         Reply::of(held.finish())

@@ -373,8 +373,7 @@ fn digits(rig: &mut Rig) {
         let bytes = event_packet(before, packet);
         talk.ends[0].send(talk.locals[0], &bytes);
         talk.sent[0].push(bytes);
-        talk.ends[1]
-            .until("the event, passed on", |heard| (heard.len() >= before + usize::from(packet) + 1).then_some(()));
+        talk.ends[1].until("the event, passed on", |heard| (heard.len() > before + usize::from(packet)).then_some(()));
     }
     talk.fall_silent();
     rig.finish(&talk.pair, &id);

@@ -128,11 +128,15 @@ fn killed_twice() {
         let mut rig = serving.rig();
         let number = rig.number(0);
         let (_, id) = rig.recorded(&number);
+        let call = rig.ok(&format!("action=GetCallInformation&callID={id}")).child("platform_call_id").unwrap();
         serving.server.kill_and_restart();
-        before.push((number, id));
+        before.push((number, id, call));
     }
     let mut rig = serving.rig();
-    for (number, id) in &before {
+    for (number, id, call) in &before {
+        // The first call of each server, and yet another one.
+        let named = rig.ok(&format!("action=GetCallInformation&platformCallID={call}"));
+        assert_eq!(named.child("ccdr_id").as_ref(), Some(id));
         let told = cut_off(&rig.file(id));
         assert!(told["samples"].is_u64(), "{told}");
         assert_eq!(rig.id(number, "last"), *id);
