@@ -12,6 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -709,6 +710,10 @@ impl Server {
             | EndReason::Expired
             | EndReason::Shutdown => (Condition::AutoStop.name(), None),
         };
+        if let Some(recording) = recording.as_ref().filter(|_| reason == EndReason::ShardFailed) {
+            // Nobody else can say that no more samples come.
+            recording.queue.deserted.store(true, Ordering::Release);
+        }
         let elapsed_ms = u64::try_from(entry.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let closed = close_recording(recording).await;
         let params = operation_ended(
@@ -830,8 +835,10 @@ struct Closed {
 
 async fn close_recording(recording: Option<RecordingEntry>) -> Option<Closed> {
     let recording = recording?;
-    // The engine has said so already, unless its shard has failed: no more samples come.
-    recording.queue.finish();
+    if !recording.queue.deserted.load(Ordering::Acquire) {
+        // The engine has said so already, or is about to end: no more samples come.
+        recording.queue.finish();
+    }
     Some(match recording.done.await {
         Ok(outcome) => {
             Closed { path: recording.path, samples: outcome.samples, gaps: outcome.gaps.len(), error: outcome.error }

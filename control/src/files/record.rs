@@ -231,8 +231,9 @@ impl Recorder {
 
     fn drain(&mut self) -> io::Result<Turn> {
         // Read before the queue: what was queued before the end was told is then seen.
+        // Deserted first: whoever says so has seen whether it is finished.
+        let deserted = Arc::strong_count(&self.queue) == 1 || self.queue.deserted.load(Ordering::Acquire);
         let finished = self.queue.finished.load(Ordering::Acquire);
-        let deserted = Arc::strong_count(&self.queue) == 1;
         fence(Ordering::Acquire);
         let mut silence_left = SILENCE_PER_TURN;
         for _ in 0..CHUNKS_PER_TURN * usize::from(self.spec.channels) {

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -195,13 +196,15 @@ impl Verba {
         if recording.state == State::Ongoing {
             return Err(failed("The recording has not ended yet."));
         }
+        // It is never closed.
+        let turn = Arc::clone(&self.downloads).acquire_owned().await.map_err(|error| internal(&error))?;
         let files = self.server.files.clone();
         let opened = spawn_blocking(move || files.open_recording(&path)).await.map_err(|error| internal(&error))?;
         let (file, length) = opened.map_err(|error| {
             tracing::warn!(id, %error, "the file of a recording can't be read");
             failed("The file of the recording can't be read.")
         })?;
-        let mut response = Response::new(Body::new(FileBody::new(file)));
+        let mut response = Response::new(Body::new(FileBody::new(file, turn)));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("audio/wav"));
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
@@ -329,9 +332,10 @@ impl Drop for Waiting<'_> {
 struct FileBody(mpsc::Receiver<io::Result<Bytes>>);
 
 impl FileBody {
-    fn new(mut file: File) -> Self {
+    fn new(mut file: File, turn: OwnedSemaphorePermit) -> Self {
         let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
         spawn_blocking(move || {
+            let _turn = turn;
             loop {
                 let mut piece = vec![0; PIECE_BYTES];
                 let read = file.read(&mut piece).map(|len| {

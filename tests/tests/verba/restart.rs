@@ -18,6 +18,7 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::alone("restart::killed_in_the_middle", killed),
         Row::alone("restart::killed_twice", killed_twice),
         Row::alone("restart::told_to_end_in_the_middle", told_to_end),
+        Row::alone("restart::a_shard_fails_in_the_middle", shard_fails),
         Row::alone("restart::what_was_deleted_stays_deleted", deleted),
     ]
 }
@@ -172,6 +173,35 @@ fn told_to_end() {
     assert_eq!(rig.ok(&format!("action=GetCallInformation&callID={id}")).cdr_state().as_deref(), Some("1"));
     rig.gone(&lost_id);
     drop(talk);
+    drop(rig);
+    serving.server.stop();
+}
+
+fn shard_fails() {
+    let serving = Serving::start_with(16, 1, "", ringbridge_tests::server::Setup::with_panics);
+    let mut rig = serving.rig();
+    let number = rig.number(0);
+    let talk = Talk::begin(&mut rig, Codec::Pcmu, &number, ALWAYS);
+    let id = rig.id(&number, "ongoing");
+    rig.ok(&format!("action=MuteRecording&callID={id}&mute=2"));
+    talk.pass(20);
+    // Its answer tells of the failure itself.
+    let _ = rig.control.call("debug.shard_panic", &json!({"shard": 0}));
+    until("the end of the recording", || {
+        (rig.ask(&format!("action=GetCallInformation&callID={id}")).cdr_state()? == "1").then_some(())
+    });
+    rig.fails(&format!("action=MuteRecording&callID={id}&mute=0"), 2, ENDED);
+    assert_eq!(rig.muted(&id), state(2));
+    let told = manifest(&rig.file(&id)).unwrap();
+    assert_eq!(told["state"], "abandoned", "{told}");
+    assert_eq!(told["sha256"], hex(&Sha256::digest(std::fs::read(rig.file(&id)).unwrap())));
+    assert!(WavReader::open(rig.file(&id)).unwrap().duration() > 1000);
+    drop(talk);
+    // The shard is there again, and records.
+    let number = rig.number(1);
+    until("the shard", || rig.control.call("connection.create", &json!({"remote": "127.0.0.1:9"})).ok());
+    let (pair, id) = rig.recorded(&number);
+    rig.finish(&pair, &id);
     drop(rig);
     serving.server.stop();
 }

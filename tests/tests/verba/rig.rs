@@ -65,8 +65,8 @@ impl Serving {
     pub(crate) fn start_with(pairs: u16, shards: u8, top: &str, change: impl FnOnce(Setup) -> Setup) -> Self {
         let api = http::free_port();
         let setup = Setup::new(env!("CARGO_BIN_EXE_ringbridge-under-test")).pairs(pairs).shards(shards);
-        let setup = setup.arg("--verba").arg(api.to_string()).config(top).config(&config());
-        Self { server: change(setup).start(), api }
+        let setup = change(setup).arg("--verba").arg(api.to_string()).config(top).config(&config());
+        Self { server: setup.start(), api }
     }
 
     /// A client of its own.
