@@ -113,7 +113,7 @@ pub(crate) fn serve(server: &Rc<Server>, logins: Rc<Logins>, listener: Listener)
 /// How long a token is valid.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 /// Tokens that are valid at a time.
-const TOKENS_MAX: usize = 4096;
+const TOKENS_MAX: usize = 65_536;
 /// Recordings that may begin before a request that waits for one has looked.
 const BEGAN_MAX: usize = 1024;
 /// Files that are sent at a time; further requests wait for their turn.
