@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,7 +17,7 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -77,8 +77,9 @@ impl Verba {
         let live = self.live.borrow().get(&recording.call.id).cloned();
         let Some(live) = live.filter(|_| recording.state == State::Ongoing) else { return Err(ended()) };
         let (verba, key) = (Rc::clone(self), asked.key.to_owned());
+        let (answer, answered) = oneshot::channel();
         // Once begun it is carried through, whether the client waits for it or not.
-        let work = begin(async move {
+        begin(async move {
             let _turn = live.turn.lock().await;
             let channels = match (wanted.caller, wanted.called) {
                 (false, false) => "none",
@@ -88,20 +89,33 @@ impl Verba {
             };
             let call = Call::in_process(Rc::clone(&verba.server), ORIGIN.into());
             let given = json!({"operation_id": live.operation, "channels": channels});
-            let done = timeout(CONFIRMED, methods::call(&call, "recording.mute", given)).await;
+            let mut muting = pin!(methods::call(&call, "recording.mute", given));
+            let (answer, done) = match timeout(CONFIRMED, muting.as_mut()).await {
+                Ok(done) => (Some(answer), done),
+                Err(_) => {
+                    tracing::warn!(operation = live.operation, "a recording did not confirm in time who is muted");
+                    // A client that has gone does not mind.
+                    let _ = answer.send(Err(Fault(Code::Internal, UNCONFIRMED.to_owned())));
+                    // It may still be carried out: then that is the state, and whoever asks is told so.
+                    (None, muting.await)
+                }
+            };
             call.announce();
-            match done {
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) if error.kind() == ErrorKind::UnknownOperation => return Err(ended()),
-                Ok(Err(error)) => return Err(internal(&error)),
-                Err(_) => return Err(internal(&"a recording did not confirm in time that it is muted")),
+            let stored = match done {
+                Ok(_) => {
+                    let (id, now) = (recording.call.id, Timestamp::now());
+                    let store = &verba.server.store;
+                    let stored = store.run(move |connection| recordings::set_muted(connection, &id, wanted, &key, now));
+                    stored.await.map(muted).map_err(|error| of_store(&error))
+                }
+                Err(error) if error.kind() == ErrorKind::UnknownOperation => Err(ended()),
+                Err(error) => Err(internal(&error)),
+            };
+            if let Some(answer) = answer {
+                let _ = answer.send(stored);
             }
-            let (id, now) = (recording.call.id, Timestamp::now());
-            let stored =
-                verba.server.store.run(move |connection| recordings::set_muted(connection, &id, wanted, &key, now));
-            stored.await.map(muted).map_err(|error| of_store(&error))
         });
-        work.end().await.unwrap_or_else(|| Err(internal(&"the server ends")))
+        answered.await.unwrap_or_else(|_| Err(internal(&"the server ends")))
     }
 
     async fn keep(self: &Rc<Self>, query: &Query) -> Result<Success, Fault> {
@@ -481,6 +495,8 @@ const WORDS_MAX: usize = 32;
 const WAITS_MAX: usize = 1000;
 /// How long a recording may take to confirm that it is muted.
 const CONFIRMED: Duration = Duration::from_secs(2);
+/// What is answered then.
+const UNCONFIRMED: &str = "The recorder did not confirm in time; ask who is muted.";
 /// Bytes of a file that are read at once.
 const PIECE_BYTES: usize = 64 * 1024;
 /// Pieces that are read ahead of the client.
@@ -545,7 +561,13 @@ mod tests {
             assert_eq!(verba.next("1", false).await.unwrap_err(), not_found(), "a call that goes on is not the next");
             assert!((59..=61).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
             assert_eq!(verba.waits.get(), 0);
+            // It was carried out after all, and is told so.
+            tokio::time::resume();
             world.release(0);
+            while !verba.by_id(&recording.call.id).await.unwrap().unwrap().muted.caller {
+                // What wakes the shard.
+                native("connection.get", json!({"connection_id": a})).await;
+            }
         });
     }
 
