@@ -28,6 +28,8 @@ pub struct Registry {
     shards: Vec<Tables>,
     operations: HashMap<OperationId, OperationEntry>,
     operations_started: u64,
+    /// What sets the ids of calls apart from those of earlier servers: they stay in the database.
+    calls_of: u32,
     calls_started: u64,
     joins: u64,
 }
@@ -207,6 +209,7 @@ impl Registry {
             shards: (0..shards).map(|_| tables()).collect(),
             operations: HashMap::new(),
             operations_started: 0,
+            calls_of: rand::random(),
             calls_started: 0,
             joins: 0,
         }
@@ -571,7 +574,7 @@ impl Registry {
         caller_number: Option<String>,
         called_number: Option<String>,
     ) -> Rc<Call> {
-        let id = format!("call-{:x}", self.calls_started);
+        let id = format!("call-{:08x}-{:x}", self.calls_of, self.calls_started);
         self.calls_started += 1;
         let call = Rc::new(Call { id, a, b, caller_number, called_number });
         for side in [a, b] {

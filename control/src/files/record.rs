@@ -64,6 +64,8 @@ pub(super) struct Recorder {
     written: u64,
     /// A chunk that waits until the silence before it is written.
     waiting: Option<RecordChunk>,
+    /// Which channels of two were muted at last.
+    muted: [bool; 2],
     gaps: Stretches,
     gap_samples: u64,
     /// Of a recording with two channels, those of the caller and of the called.
@@ -198,6 +200,7 @@ impl Recorder {
             manifest_dirty: false,
             written: 0,
             waiting: None,
+            muted: [false; 2],
             gaps: Stretches::new(GAPS_MAX),
             gap_samples: 0,
             notes: [Notes::new(), Notes::new()],
@@ -231,14 +234,15 @@ impl Recorder {
 
     fn drain(&mut self) -> io::Result<Turn> {
         // Read before the queue: what was queued before the end was told is then seen.
+        // Deserted first: whoever says so has seen whether it is finished.
+        let deserted = Arc::strong_count(&self.queue) == 1 || self.queue.deserted.load(Ordering::Acquire);
         let finished = self.queue.finished.load(Ordering::Acquire);
-        let deserted = Arc::strong_count(&self.queue) == 1;
         fence(Ordering::Acquire);
         let mut silence_left = SILENCE_PER_TURN;
         for _ in 0..CHUNKS_PER_TURN * usize::from(self.spec.channels) {
             let Some(next) = self.waiting.take().or_else(|| self.queue.chunks.pop()) else {
                 if finished || deserted {
-                    self.fill(self.written + self.lost_at_end(), &mut silence_left)?;
+                    self.fill(self.written + self.lost_at_end(), self.muted, &mut silence_left)?;
                     if self.lost_at_end() > 0 {
                         return Ok(Turn::Busy);
                     }
@@ -247,7 +251,9 @@ impl Recorder {
                 self.refresh()?;
                 return Ok(Turn::Idle);
             };
-            self.fill(next.position, &mut silence_left)?;
+            let [caller, called] = self.muted;
+            let muted = [caller && next.marks.muted[0], called && next.marks.muted[1]];
+            self.fill(next.position, muted, &mut silence_left)?;
             if self.written < next.position {
                 self.waiting = Some(next);
                 break;
@@ -258,6 +264,7 @@ impl Recorder {
             let begin = self.written;
             self.write(next.chunk.as_slice().get(from..).unwrap_or_default())?;
             self.note(next.marks, begin..self.written);
+            self.muted = next.marks.muted;
         }
         self.refresh()?;
         Ok(Turn::Busy)
@@ -268,8 +275,8 @@ impl Recorder {
         self.queue.lost_samples.load(Ordering::Acquire).saturating_sub(self.gap_samples)
     }
 
-    /// Writes silence up to `position`, or as much of it as this turn allows.
-    fn fill(&mut self, position: u64, silence_left: &mut u64) -> io::Result<()> {
+    /// Writes silence up to `position`, or as much of it as this turn allows. `muted`: it is in a muted stretch.
+    fn fill(&mut self, position: u64, muted: [bool; 2], silence_left: &mut u64) -> io::Result<()> {
         let missing = position.saturating_sub(self.written);
         if missing == 0 {
             return Ok(());
@@ -280,6 +287,7 @@ impl Recorder {
         let count = missing.min(*silence_left);
         *silence_left -= count;
         self.note_gap(count);
+        self.note(Marks { muted, ..Marks::default() }, self.written..self.written + count);
         let silence = [0; 1000];
         let mut left = count * u64::from(self.spec.channels);
         while left > 0 {

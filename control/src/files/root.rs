@@ -231,7 +231,8 @@ impl Directory {
         rustix::fs::openat(&self.descriptor, name, flags, FILE_MODE).map(File::from)
     }
 
-    /// Puts `content` into the file `name` at once: a reader sees the old content or the new, never a part.
+    /// Puts `content` into the file `name` at once: a reader sees the old content or the new, never a part. Only where
+    /// the disk is full it is written over the old content, whose place it has already.
     ///
     /// # Errors
     /// If it can't be written, or (with `replace` unset) exists already.
@@ -248,10 +249,20 @@ impl Directory {
             .write_all(content)
             .and_then(|()| file.sync_all())
             .and_then(|()| Ok(rustix::fs::renameat(&self.descriptor, &draft, &self.descriptor, name)?));
-        if written.is_err() {
-            self.remove(&draft);
+        let Err(error) = written else { return Ok(()) };
+        self.remove(&draft);
+        if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            return self.overwrite(name, content);
         }
-        written
+        Err(error)
+    }
+
+    fn overwrite(&self, name: &std::ffi::OsStr, content: &[u8]) -> io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let mut file = File::from(rustix::fs::openat(&self.descriptor, name, flags, Mode::empty())?);
+        file.write_all(content)?;
+        file.set_len(content.len() as u64)?;
+        file.sync_all()
     }
 
     /// Removes the file `name` if there is one.

@@ -8,7 +8,7 @@ use super::Call;
 use super::operation::{key, operation, shard_of};
 use super::render::effect_of;
 use crate::events::EventKind;
-use crate::proto::{RpcError, params};
+use crate::proto::{ErrorKind, RpcError, params};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -46,7 +46,11 @@ pub(super) async fn mute(call: &Call, given: Value) -> Result<Value, RpcError> {
     let shard = shard_of(call, target).map_err(|_| RpcError::unknown_operation(&operation_id))?;
     let command = Command::MuteRecording { connection, operation: id, caller, called };
     let answer = call.send(ticket, shard, command)?.answer().await;
-    let answer = answer.map_err(|error| error.about("operation_id", id))?;
+    let answer = answer.map_err(|error| {
+        // Its connection has gone, and it with that.
+        let is_gone = error.kind() == ErrorKind::UnknownConnection;
+        if is_gone { RpcError::unknown_operation(&operation_id) } else { error.about("operation_id", id) }
+    })?;
     let effect = effect_of(&answer)?;
     let told = json!({
         "operation_id": operation_id, "connection_id": connection.to_string(), "caller": caller, "called": called,

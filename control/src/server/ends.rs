@@ -1,6 +1,7 @@
 //! The ends of operations and connections, as events tell them.
 
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
 use ringbridge_media::command::{OperationKind, Target};
 use ringbridge_media::digits::Digits;
@@ -31,8 +32,10 @@ pub(super) struct Closed {
 
 pub(super) async fn close_recording(recording: Option<RecordingEntry>) -> Option<Closed> {
     let recording = recording?;
-    // The engine has said so already, unless its shard has failed: no more samples come.
-    recording.queue.finish();
+    if !recording.queue.deserted.load(Ordering::Acquire) {
+        // The engine has said so already, or is about to end: no more samples come.
+        recording.queue.finish();
+    }
     Some(match recording.done.await {
         Ok(outcome) => Closed {
             path: recording.path,

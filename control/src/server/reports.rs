@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 use ringbridge_media::command::Command;
 use ringbridge_media::digits::Digits;
@@ -271,6 +272,10 @@ impl Server {
         let recording = entry.recording.take();
         let shard_failed = reason == EndReason::ShardFailed;
         let condition = if shard_failed { Condition::Error.name() } else { Condition::AutoStop.name() };
+        if let Some(recording) = recording.as_ref().filter(|_| shard_failed) {
+            // Nobody else can say that no more samples come.
+            recording.queue.deserted.store(true, Ordering::Release);
+        }
         let elapsed_ms = u64::try_from(entry.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let closed = close_recording(recording).await;
         let params = operation_ended(

@@ -28,7 +28,7 @@ use crate::server::StartShard;
 
 /// All pretended shards of one server.
 #[derive(Clone, Default)]
-pub(super) struct World(Arc<Mutex<State>>);
+pub(crate) struct World(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
@@ -68,18 +68,18 @@ struct Operation {
 
 impl World {
     /// What the server starts its shards with.
-    pub(super) fn starter(&self) -> StartShard {
+    pub(crate) fn starter(&self) -> StartShard {
         let world = self.clone();
         Arc::new(move |config, doorbell| world.start(config, doorbell))
     }
 
     /// The shard takes no more messages from its mailbox until released.
-    pub(super) fn hold(&self, shard: u8) {
+    pub(crate) fn hold(&self, shard: u8) {
         self.state().held.insert(shard);
     }
 
     /// The shard goes on.
-    pub(super) fn release(&self, shard: u8) {
+    pub(crate) fn release(&self, shard: u8) {
         self.state().held.remove(&shard);
     }
 

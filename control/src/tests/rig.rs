@@ -242,7 +242,7 @@ pub(super) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// A range of `ports` ports. Servers of tests that run at the same time in one process get ranges of their own; the
 /// pool passes over what other processes hold.
-pub(super) fn free_ports(ports: u16) -> PortRange {
+pub(crate) fn free_ports(ports: u16) -> PortRange {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let process = u16::try_from(std::process::id() % 3).expect("small") * PROCESS_PORTS;
     let lo = 10_000 + process + NEXT.fetch_add(ports, Ordering::Relaxed) % (PROCESS_PORTS - ports);

@@ -3,8 +3,9 @@
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -76,8 +77,9 @@ impl Verba {
         let live = self.live.borrow().get(&recording.call.id).cloned();
         let Some(live) = live.filter(|_| recording.state == State::Ongoing) else { return Err(ended()) };
         let (verba, key) = (Rc::clone(self), asked.key.to_owned());
+        let (answer, answered) = oneshot::channel();
         // Once begun it is carried through, whether the client waits for it or not.
-        let work = begin(async move {
+        begin(async move {
             let _turn = live.turn.lock().await;
             let channels = match (wanted.caller, wanted.called) {
                 (false, false) => "none",
@@ -87,20 +89,33 @@ impl Verba {
             };
             let call = Call::in_process(Rc::clone(&verba.server), ORIGIN.into());
             let given = json!({"operation_id": live.operation, "channels": channels});
-            let done = timeout(CONFIRMED, methods::call(&call, "recording.mute", given)).await;
+            let mut muting = pin!(methods::call(&call, "recording.mute", given));
+            let (answer, done) = match timeout(CONFIRMED, muting.as_mut()).await {
+                Ok(done) => (Some(answer), done),
+                Err(_) => {
+                    tracing::warn!(operation = live.operation, "a recording did not confirm in time who is muted");
+                    // A client that has gone does not mind.
+                    let _ = answer.send(Err(Fault(Code::Internal, UNCONFIRMED.to_owned())));
+                    // It may still be carried out: then that is the state, and whoever asks is told so.
+                    (None, muting.await)
+                }
+            };
             call.announce();
-            match done {
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) if error.kind() == ErrorKind::UnknownOperation => return Err(ended()),
-                Ok(Err(error)) => return Err(internal(&error)),
-                Err(_) => return Err(internal(&"a recording did not confirm in time that it is muted")),
+            let stored = match done {
+                Ok(_) => {
+                    let (id, now) = (recording.call.id, Timestamp::now());
+                    let store = &verba.server.store;
+                    let stored = store.run(move |connection| recordings::set_muted(connection, &id, wanted, &key, now));
+                    stored.await.map(muted).map_err(|error| of_store(&error))
+                }
+                Err(error) if error.kind() == ErrorKind::UnknownOperation => Err(ended()),
+                Err(error) => Err(internal(&error)),
+            };
+            if let Some(answer) = answer {
+                let _ = answer.send(stored);
             }
-            let (id, now) = (recording.call.id, Timestamp::now());
-            let stored =
-                verba.server.store.run(move |connection| recordings::set_muted(connection, &id, wanted, &key, now));
-            stored.await.map(muted).map_err(|error| of_store(&error))
         });
-        work.end().await.unwrap_or_else(|| Err(internal(&"the server ends")))
+        answered.await.unwrap_or_else(|_| Err(internal(&"the server ends")))
     }
 
     async fn keep(self: &Rc<Self>, query: &Query) -> Result<Success, Fault> {
@@ -195,13 +210,15 @@ impl Verba {
         if recording.state == State::Ongoing {
             return Err(failed("The recording has not ended yet."));
         }
+        // It is never closed.
+        let turn = Arc::clone(&self.downloads).acquire_owned().await.map_err(|error| internal(&error))?;
         let files = self.server.files.clone();
         let opened = spawn_blocking(move || files.open_recording(&path)).await.map_err(|error| internal(&error))?;
         let (file, length) = opened.map_err(|error| {
             tracing::warn!(id, %error, "the file of a recording can't be read");
             failed("The file of the recording can't be read.")
         })?;
-        let mut response = Response::new(Body::new(FileBody::new(file)));
+        let mut response = Response::new(Body::new(FileBody::new(file, turn)));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("audio/wav"));
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
@@ -329,9 +346,10 @@ impl Drop for Waiting<'_> {
 struct FileBody(mpsc::Receiver<io::Result<Bytes>>);
 
 impl FileBody {
-    fn new(mut file: File) -> Self {
+    fn new(mut file: File, turn: OwnedSemaphorePermit) -> Self {
         let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
         spawn_blocking(move || {
+            let _turn = turn;
             loop {
                 let mut piece = vec![0; PIECE_BYTES];
                 let read = file.read(&mut piece).map(|len| {
@@ -477,6 +495,8 @@ const WORDS_MAX: usize = 32;
 const WAITS_MAX: usize = 1000;
 /// How long a recording may take to confirm that it is muted.
 const CONFIRMED: Duration = Duration::from_secs(2);
+/// What is answered then.
+const UNCONFIRMED: &str = "The recorder did not confirm in time; ask who is muted.";
 /// Bytes of a file that are read at once.
 const PIECE_BYTES: usize = 64 * 1024;
 /// Pieces that are read ahead of the client.
@@ -484,7 +504,72 @@ const PIECES_AHEAD: usize = 4;
 
 #[cfg(test)]
 mod tests {
+    use tokio::task::{LocalSet, yield_now};
+
+    use super::super::NEXT_CALL;
     use super::*;
+    use crate::auth::{Logins, ThrottleConfig};
+    use crate::config::{Config, Machine, ShardCount, VerbaConfig};
+    use crate::server::Server;
+    use crate::tests::fake::World;
+    use crate::tests::rig::free_ports;
+
+    #[test]
+    fn a_wait_ends_after_a_minute_and_a_mute_nobody_confirms_after_two_seconds() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config {
+            shards: ShardCount::Fixed(1),
+            ports: free_ports(20),
+            state_dir: Some(dir.path().to_owned()),
+            media_threads: 1,
+            verba: VerbaConfig { always: vec!["8856".to_owned()], ..VerbaConfig::default() },
+            ..Config::default()
+        };
+        let derived = config.derive(&Machine { cpus: vec![0], files: 65_536 }).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let world = World::default();
+        LocalSet::new().block_on(&runtime, async {
+            let server = Server::start(config, derived, world.starter()).unwrap();
+            let logins = Logins::new(server.store.clone(), ThrottleConfig::default()).unwrap();
+            let verba = Verba::new(Rc::clone(&server), Rc::new(logins), NEXT_CALL);
+            let native = async |method: &str, given| {
+                let call = Call::in_process(Rc::clone(&server), "a test".into());
+                let result = methods::call(&call, method, given).await.unwrap();
+                call.announce();
+                result
+            };
+            let a = native("connection.create", json!({})).await["connection_id"].clone();
+            let b = native("connection.create", json!({})).await["connection_id"].clone();
+            let call = json!({"a": a, "b": b, "caller_number": "1", "called_number": "8856"});
+            native("relay.start", call).await;
+            let recording = loop {
+                if let Some(recording) = verba.ongoing("1").await.unwrap() {
+                    break recording;
+                }
+                yield_now().await;
+            };
+            // The shard answers nothing any more, and time passes by itself.
+            world.hold(0);
+            tokio::time::pause();
+            let begun = Instant::now();
+            let query = Query::parse(&format!("callID={}&mute=1", recording.call.id), b"").unwrap();
+            let asked = Asked { query: &query, key: "crm", zone: TimeZone::UTC };
+            let Err(Fault(code, _)) = verba.mute(&asked).await else { panic!("confirmed by nobody") };
+            assert_eq!(code, Code::Internal);
+            assert!(begun.elapsed() >= CONFIRMED);
+            let begun = Instant::now();
+            assert_eq!(verba.next("1", false).await.unwrap_err(), not_found(), "a call that goes on is not the next");
+            assert!((59..=61).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+            assert_eq!(verba.waits.get(), 0);
+            // It was carried out after all, and is told so.
+            tokio::time::resume();
+            world.release(0);
+            while !verba.by_id(&recording.call.id).await.unwrap().unwrap().muted.caller {
+                // What wakes the shard.
+                native("connection.get", json!({"connection_id": a})).await;
+            }
+        });
+    }
 
     #[test]
     fn five_kinds_of_status() {

@@ -25,7 +25,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, broadcast};
+use tokio::sync::{Mutex, Semaphore, broadcast};
 use tokio::task::spawn_local;
 
 use crate::auth::{Logins, Tokens};
@@ -45,6 +45,8 @@ pub(crate) struct Verba {
     starting: RefCell<HashMap<String, Starting>>,
     /// Told of every recording that has begun.
     began: broadcast::Sender<Arc<Began>>,
+    /// Who has one may send a file: each keeps a thread waiting for the disk and the client.
+    downloads: Arc<Semaphore>,
     /// Requests that wait for the next call.
     waits: Cell<usize>,
     /// How long they do.
@@ -90,6 +92,7 @@ impl Verba {
             by_operation: RefCell::default(),
             starting: RefCell::default(),
             began: broadcast::Sender::new(BEGAN_MAX),
+            downloads: Arc::new(Semaphore::new(DOWNLOADS_MAX)),
             waits: Cell::new(0),
             patience,
         });
@@ -110,9 +113,11 @@ pub(crate) fn serve(server: &Rc<Server>, logins: Rc<Logins>, listener: Listener)
 /// How long a token is valid.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 /// Tokens that are valid at a time.
-const TOKENS_MAX: usize = 4096;
+const TOKENS_MAX: usize = 65_536;
 /// Recordings that may begin before a request that waits for one has looked.
 const BEGAN_MAX: usize = 1024;
+/// Files that are sent at a time; further requests wait for their turn.
+const DOWNLOADS_MAX: usize = 64;
 /// How long `next` waits for a call.
 const NEXT_CALL: Duration = Duration::from_secs(60);
 /// Bytes of a request's address and of its body, each and together.
@@ -124,7 +129,7 @@ const LIMITS: Limits = Limits {
     headers_max: 64,
     body_bytes_max: REQUEST_BYTES_MAX,
     handshake_timeout: Duration::from_secs(10),
-    head_timeout: Duration::from_secs(60),
+    head_timeout: Duration::from_secs(20),
     body_timeout: Duration::from_secs(20),
     write_timeout: Duration::from_secs(30),
     stop_timeout: Duration::from_secs(5),

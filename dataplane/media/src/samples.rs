@@ -85,6 +85,8 @@ pub struct RecordQueue {
     /// Samples of one channel that the engine did not queue since the recording began, because the queue was full or its
     /// clock stood still.
     pub lost_samples: AtomicU64,
+    /// Set by whoever knows that the engine is gone and will not set `finished`.
+    pub deserted: AtomicBool,
     /// Set by the writer when the file can't be written any more; the operation then ends with `error`.
     pub failed: AtomicBool,
 }
@@ -95,6 +97,7 @@ impl RecordQueue {
         Self {
             chunks: ArrayQueue::new(chunks_max),
             finished: AtomicBool::new(false),
+            deserted: AtomicBool::new(false),
             lost_samples: AtomicU64::new(0),
             failed: AtomicBool::new(false),
         }

@@ -14,6 +14,9 @@ fn bare(action: &str) -> (u16, &'static str) {
     }
 }
 
+/// A way to ask for an action.
+type Ask = fn(&Rig, &str) -> Reply;
+
 /// The HTTP status of a refusal.
 fn refused(action: &str) -> u16 {
     if action == "GetMediaEncoded" { 403 } else { 200 }
@@ -27,7 +30,7 @@ pub(crate) fn rows() -> Vec<Row> {
     // 1.1 Request: GET and POST, names and actions without case.
     for action in ACTIONS {
         let (status, code) = bare(action);
-        let ways: [(&str, fn(&Rig, &str) -> Reply); 6] = [
+        let ways: [(&str, Ask); 6] = [
             ("get", |rig, action| rig.get(&format!("action={action}&apiKey={OPEN}"))),
             ("post_query", |rig, action| rig.post(&format!("action={action}&apiKey={OPEN}"), "")),
             ("post_form", |rig, action| rig.post("", &format!("action={action}&apiKey={OPEN}"))),

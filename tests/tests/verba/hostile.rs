@@ -46,8 +46,11 @@ pub(crate) fn rows() -> Vec<Row> {
     row("requests_that_are_no_http", no_http);
     row("two_requests_in_one", two_in_one);
     row("a_body_that_never_ends_is_cut_off", half_body);
+    row("a_head_that_never_ends_is_cut_off", half_head);
     row("searches_as_large_as_can_be", large_searches);
     rows.push(Row::alone("hostile::hundreds_of_half_requests", half_requests));
+    rows.push(Row::alone("hostile::a_house_full_of_half_requests", full_house));
+    rows.push(Row::alone("hostile::a_hundred_downloads_nobody_reads", deaf_downloads));
     rows.push(Row::alone("hostile::a_disk_that_gets_full", full_disk));
     rows.push(Row::alone("hostile::a_listener_for_everybody_needs_tls", everybody));
     rows
@@ -214,6 +217,71 @@ fn half_body(rig: &mut Rig) {
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
 }
 
+fn half_head(rig: &mut Rig) {
+    for half in ["", "GET /verba/api?action=", "GET /verba/api HTTP/1.1\r\nhost: x\r\n"] {
+        let mut stream = TcpStream::connect(rig.api).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(half.as_bytes()).unwrap();
+        if half.len() < 30 {
+            // It is enough to wait for one of them.
+            continue;
+        }
+        let mut answer = String::new();
+        // Closed, whether it says why or not.
+        let _ = stream.read_to_string(&mut answer);
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    }
+}
+
+/// As many half requests as there may be connections: whoever comes then is turned away at once, until they are cut off.
+fn full_house() {
+    let serving = Serving::start(8, 1, "");
+    let mut rig = serving.rig();
+    let number = rig.number(0);
+    let (_, id) = rig.recorded(&number);
+    let halves: Vec<TcpStream> = (0..2100).map(|_| TcpStream::connect(rig.api).unwrap()).collect();
+    for mut half in &halves {
+        // Those beyond the limit are closed already.
+        let _ = half.write_all(b"GET /verba/api?");
+    }
+    let query = format!("GET /verba/api?apiKey={OPEN}&action=MuteRecording&callID={id}&mute=2 HTTP/1.0\r\n\r\n");
+    let answer = until("to be served again", || {
+        let answer = raw(&rig, query.as_bytes());
+        (!answer.is_empty()).then_some(answer)
+    });
+    assert!(answer.contains("calledMuted=\"true\""), "{answer}");
+    drop(halves);
+    assert_eq!(rig.muted(&id), state(2));
+    drop(rig);
+    serving.server.stop();
+}
+
+/// Clients that fetch a file and do not read it keep nobody from anything but a file.
+fn deaf_downloads() {
+    let serving = Serving::start(8, 1, "");
+    let mut rig = serving.rig();
+    let number = rig.number(0);
+    let (pair, id) = rig.recorded(&number);
+    rig.finish(&pair, &id);
+    // More than a socket holds of what nobody reads.
+    let file = std::fs::OpenOptions::new().write(true).open(rig.file(&id)).unwrap();
+    file.set_len(64 << 20).unwrap();
+    let deaf: Vec<_> = (0..100).map(|_| rig.hold(&format!("action=GetMediaEncoded&cid={id}"))).collect();
+    rig.settle();
+    let other = rig.number(1);
+    let (pair, other_id) = rig.recorded(&other);
+    assert_eq!(rig.ok(&format!("action=MuteRecording&callID={other_id}&mute=1")).muted(), state(1));
+    rig.finish(&pair, &other_id);
+    rig.ok(&format!("action=DeleteCall&callID={other_id}"));
+    rig.gone(&other_id);
+    drop(deaf);
+    // They have gone: there is room again.
+    let answer = rig.request("GET", &format!("/verba/api?action=GetMediaEncoded&apiKey={OPEN}&cid={id}"), &[], "");
+    assert_eq!((answer.status, answer.body.len()), (200, 64 << 20));
+    drop(rig);
+    serving.server.stop();
+}
+
 fn large_searches(rig: &mut Rig) {
     let words: String = (0..32).map(|word| format!("&anynum={}{word}", "7".repeat(300))).collect();
     for _ in 0..5 {
@@ -283,6 +351,7 @@ fn full_disk() {
     });
     rig.fails(&format!("action=MuteRecording&callID={id}&mute=1"), 2, ENDED);
     rig.fails(&format!("action=MuteRecording&extension={number}&status=ongoing&mute=1"), 2, "not being recorded");
+    assert_eq!(rig.manifest(&id)["state"], "failed");
     talk.pass(10);
     talk.fall_silent();
     // What there is of it can be fetched and played.

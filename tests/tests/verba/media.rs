@@ -177,7 +177,13 @@ pub(crate) fn check(file: &std::path::Path, talk: &Talk, mutes: &Mutes) -> Check
         let notes = &manifest[party];
         assert_eq!(notes["unlisted"], 0, "{notes}");
         let expected = muted(mutes, side, channels[side].len() as u64);
-        assert_eq!(spans(&notes["muted"]), expected, "{party}: {mutes:?}");
+        let lost = spans(&manifest["gaps"]);
+        let frames = |list: &[Range<u64>]| -> Vec<usize> {
+            let holds = |list: &[Range<u64>], frame: usize| list.iter().any(|span| span.contains(&(frame as u64 * 80)));
+            // Whether somebody was muted while the server itself stood still can't be told at the edges.
+            (0..channels[side].len() / 80).filter(|frame| holds(list, *frame) && !holds(&lost, *frame)).collect()
+        };
+        assert_eq!(frames(&spans(&notes["muted"])), frames(&expected), "{party}: {mutes:?} {notes}");
         let silent = [&notes["muted"], &notes["gaps"], &manifest["gaps"]].map(spans).concat();
         let excepted = [silent.clone(), spans(&notes["concealed"])].concat();
         let within = |list: &[Range<u64>], frame: usize| list.iter().any(|span| span.contains(&(frame as u64 * 80)));
@@ -373,8 +379,7 @@ fn digits(rig: &mut Rig) {
         let bytes = event_packet(before, packet);
         talk.ends[0].send(talk.locals[0], &bytes);
         talk.sent[0].push(bytes);
-        talk.ends[1]
-            .until("the event, passed on", |heard| (heard.len() >= before + usize::from(packet) + 1).then_some(()));
+        talk.ends[1].until("the event, passed on", |heard| (heard.len() > before + usize::from(packet)).then_some(()));
     }
     talk.fall_silent();
     rig.finish(&talk.pair, &id);

@@ -222,7 +222,8 @@ pub(crate) fn rows() -> Vec<Row> {
             let mute = |value: u8| (value, rig.hold(&format!("action=MuteRecording&callID={id}&mute={value}")));
             let held: Vec<_> = [1, 2, 3, 0, 2].map(mute).into();
             for (value, held) in held {
-                assert_eq!(crate::rig::Reply::of(held.finish()).muted(), state(value), "the state after its own");
+                let reply = crate::rig::Reply::of(held.finish());
+                assert!(reply.is_unconfirmed() || reply.muted() == state(value), "the state after its own: {reply:?}");
             }
             let last = rig.muted(&id);
             assert!((0..4).any(|value| state(value) == last));

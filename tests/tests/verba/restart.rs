@@ -18,6 +18,7 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::alone("restart::killed_in_the_middle", killed),
         Row::alone("restart::killed_twice", killed_twice),
         Row::alone("restart::told_to_end_in_the_middle", told_to_end),
+        Row::alone("restart::a_shard_fails_in_the_middle", shard_fails),
         Row::alone("restart::what_was_deleted_stays_deleted", deleted),
     ]
 }
@@ -128,11 +129,15 @@ fn killed_twice() {
         let mut rig = serving.rig();
         let number = rig.number(0);
         let (_, id) = rig.recorded(&number);
+        let call = rig.ok(&format!("action=GetCallInformation&callID={id}")).child("platform_call_id").unwrap();
         serving.server.kill_and_restart();
-        before.push((number, id));
+        before.push((number, id, call));
     }
     let mut rig = serving.rig();
-    for (number, id) in &before {
+    for (number, id, call) in &before {
+        // The first call of each server, and yet another one.
+        let named = rig.ok(&format!("action=GetCallInformation&platformCallID={call}"));
+        assert_eq!(named.child("ccdr_id").as_ref(), Some(id));
         let told = cut_off(&rig.file(id));
         assert!(told["samples"].is_u64(), "{told}");
         assert_eq!(rig.id(number, "last"), *id);
@@ -168,6 +173,35 @@ fn told_to_end() {
     assert_eq!(rig.ok(&format!("action=GetCallInformation&callID={id}")).cdr_state().as_deref(), Some("1"));
     rig.gone(&lost_id);
     drop(talk);
+    drop(rig);
+    serving.server.stop();
+}
+
+fn shard_fails() {
+    let serving = Serving::start_with(16, 1, "", ringbridge_tests::server::Setup::with_panics);
+    let mut rig = serving.rig();
+    let number = rig.number(0);
+    let talk = Talk::begin(&mut rig, Codec::Pcmu, &number, ALWAYS);
+    let id = rig.id(&number, "ongoing");
+    rig.ok(&format!("action=MuteRecording&callID={id}&mute=2"));
+    talk.pass(20);
+    // Its answer tells of the failure itself.
+    let _ = rig.control.call("debug.shard_panic", &json!({"shard": 0}));
+    until("the end of the recording", || {
+        (rig.ask(&format!("action=GetCallInformation&callID={id}")).cdr_state()? == "1").then_some(())
+    });
+    rig.fails(&format!("action=MuteRecording&callID={id}&mute=0"), 2, ENDED);
+    assert_eq!(rig.muted(&id), state(2));
+    let told = manifest(&rig.file(&id)).unwrap();
+    assert_eq!(told["state"], "abandoned", "{told}");
+    assert_eq!(told["sha256"], hex(&Sha256::digest(std::fs::read(rig.file(&id)).unwrap())));
+    assert!(WavReader::open(rig.file(&id)).unwrap().duration() > 1000);
+    drop(talk);
+    // The shard is there again, and records.
+    let number = rig.number(1);
+    until("the shard", || rig.control.call("connection.create", &json!({"remote": "127.0.0.1:9"})).ok());
+    let (pair, id) = rig.recorded(&number);
+    rig.finish(&pair, &id);
     drop(rig);
     serving.server.stop();
 }
