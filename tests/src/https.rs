@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
 use socket2::{Domain, Socket, Type};
 
 use crate::PATIENCE;
@@ -21,6 +21,7 @@ pub type Stream = StreamOwned<ClientConnection, TcpStream>;
 pub struct Https {
     server: SocketAddr,
     config: Arc<ClientConfig>,
+    roots: Arc<RootCertStore>,
     /// Where requests come from, on loopback: attempts to log in are counted for each address.
     source: Ipv4Addr,
     kept: Arc<Mutex<Option<BufReader<Stream>>>>,
@@ -35,16 +36,22 @@ impl Https {
         let mut roots = RootCertStore::empty();
         let certificate = CertificateDer::from_pem_file(certificate).expect("a certificate");
         roots.add(certificate).expect("a root");
-        let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
-        let builder = builder.with_safe_default_protocol_versions().expect("versions of TLS");
-        let config = Arc::new(builder.with_root_certificates(roots).with_no_client_auth());
-        Self { server, config, source: Ipv4Addr::LOCALHOST, kept: Arc::default() }
+        let roots = Arc::new(roots);
+        let config = client(&roots, rustls::ALL_VERSIONS);
+        Self { server, config, roots, source: Ipv4Addr::LOCALHOST, kept: Arc::default() }
+    }
+
+    /// The same server, asked by a client that knows nothing newer than TLS 1.2.
+    #[must_use]
+    pub fn only_tls12(&self) -> Self {
+        let config = client(&self.roots, &[&rustls::version::TLS12]);
+        Self { config, kept: Arc::default(), ..self.clone() }
     }
 
     /// The same server, asked from another loopback address over a connection of its own.
     #[must_use]
     pub fn from_address(&self, source: Ipv4Addr) -> Self {
-        Self { server: self.server, config: Arc::clone(&self.config), source, kept: Arc::default() }
+        Self { source, kept: Arc::default(), ..self.clone() }
     }
 
     /// Where the server is.
@@ -108,6 +115,12 @@ impl Https {
         }
         answer
     }
+}
+
+fn client(roots: &Arc<RootCertStore>, versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+    let builder = builder.with_protocol_versions(versions).expect("versions of TLS");
+    Arc::new(builder.with_root_certificates(Arc::clone(roots)).with_no_client_auth())
 }
 
 /// Sends a request as it is, and reads the answer.

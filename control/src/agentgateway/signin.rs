@@ -132,22 +132,26 @@ impl Gateway {
             return Err(Code::SignInParameter);
         }
         let push = match (uri, token) {
-            (Some(uri), Some(token)) => Some(Push { uri: self.callback(uri)?, token: token.to_owned() }),
+            (Some(uri), Some(token)) => Some(self.push(uri, token)?),
             (Some(_) | None, Some(_) | None) => None,
         };
         Ok(SignIn { password: Password::new(password), phone: phone.to_owned(), kind, status, push })
     }
 
-    /// An address events may be posted to.
-    fn callback(&self, given: &str) -> Result<Uri, Code> {
+    /// How events are posted to an address, if they may be.
+    fn push(&self, given: &str, token: &str) -> Result<Push, Code> {
         let uri: Uri = given.parse().map_err(|_| Code::SignInParameter)?;
+        let tls = match uri.scheme_str() {
+            Some("http") => None,
+            Some("https") => Some(self.callback_tls.clone().ok_or(Code::SignInParameter)?),
+            Some(_) | None => return Err(Code::SignInParameter),
+        };
         // A path that climbs is not below its prefix, whoever resolves it.
-        let plain = uri.scheme_str() == Some("http")
-            && uri.host().is_some()
+        let plain = uri.host().is_some()
             && uri.path().split('/').all(|part| part != "..")
             && !given.to_ascii_lowercase().contains("%2e");
         let allowed = self.config.callbacks.iter().any(|prefix| given.starts_with(prefix.as_str()));
-        if plain && allowed { Ok(uri) } else { Err(Code::SignInParameter) }
+        if plain && allowed { Ok(Push { uri, tls, token: token.to_owned() }) } else { Err(Code::SignInParameter) }
     }
 
     /// Ends a session; the agent leaves its conference.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use serde::Deserialize;
 
@@ -25,6 +26,8 @@ pub struct AgentGatewayConfig {
     pub answer_timeout_ms: u32,
     /// Events may be posted to addresses that begin with one of these; none by default.
     pub callbacks: Vec<String>,
+    /// Certificates in PEM that are trusted where events are posted to `https://`.
+    pub callback_ca: Option<PathBuf>,
 }
 
 impl Default for AgentGatewayConfig {
@@ -37,6 +40,7 @@ impl Default for AgentGatewayConfig {
             announcements: "conf".to_owned(),
             answer_timeout_ms: 60_000,
             callbacks: Vec::new(),
+            callback_ca: None,
         }
     }
 }
@@ -53,8 +57,15 @@ impl AgentGatewayConfig {
         if self.announcements.starts_with('/') || self.announcements.split('/').any(|part| part == "..") {
             return range("agentgateway.announcements", &self.announcements, "a path below the audio root");
         }
-        if let Some(prefix) = self.callbacks.iter().find(|prefix| !is_webhook_prefix(prefix)) {
-            let rule = "of the form http://host:port/ with a path that ends with a slash";
+        let plain = |prefix: &str| prefix.strip_prefix("https://").map(|rest| format!("http://{rest}"));
+        let is_prefix = |prefix: &str| is_webhook_prefix(plain(prefix).as_deref().unwrap_or(prefix));
+        if let Some(prefix) = self.callbacks.iter().find(|prefix| !is_prefix(prefix)) {
+            let rule = "of the form https://host:port/ or http://host:port/ with a path that ends with a slash";
+            return range("agentgateway.callbacks", prefix, rule);
+        }
+        if let Some(prefix) = self.callbacks.iter().find(|prefix| plain(prefix).is_some() && self.callback_ca.is_none())
+        {
+            let rule = "an http:// address unless `agentgateway.callback_ca` names the certificates to trust";
             return range("agentgateway.callbacks", prefix, rule);
         }
         let unusable = |address: &SocketAddr| address.port() == 0 || address.ip().is_unspecified();

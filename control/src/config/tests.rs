@@ -189,6 +189,13 @@ fn ranges_are_checked_as_a_whole() {
     check(|config| config.agentgateway.listen = Some(([127, 0, 0, 1], 8043).into()), "check --make-cert DIR");
     check(|config| config.mediacontrol.webhooks = vec!["http://127.0.0.1:9000".into()], "mediacontrol.webhooks");
     check(|config| config.mediacontrol.webhooks = vec!["https://127.0.0.1/".into()], "mediacontrol.webhooks");
+    let callbacks = |prefix: &str| {
+        let config = AgentGatewayConfig { callbacks: vec![prefix.to_owned()], ..AgentGatewayConfig::default() };
+        config.check().expect_err(prefix).to_string()
+    };
+    assert!(callbacks("https://127.0.0.1/").contains("agentgateway.callback_ca"));
+    assert!(callbacks("https://127.0.0.1").contains("ends with a slash"));
+    assert!(callbacks("ftp://127.0.0.1/").contains("ends with a slash"));
     check(|config| config.icws.origins = vec!["https://phone.example.com/".into()], "icws.origins");
     let stations = |text: &str| toml::from_str::<Config>(text).unwrap().icws;
     let twice = stations("[icws]\nstations = [{id = \"a\"}, {id = \"b\", number = \"a\"}]");

@@ -168,7 +168,7 @@ impl Icws {
         };
         for id in left {
             if let Err(fault) = play::stop(self, &session.user, id).await {
-                tracing::warn!(message = %id, fault.message, "a message goes on playing though its session has ended");
+                tracing::warn!(id = %id, fault.message, "a message goes on playing though its session has ended");
             }
         }
     }
@@ -263,7 +263,7 @@ impl Icws {
         let looked = if remove_file(path).await { Looked::Done } else { Looked::InTrouble };
         // Else it was one already, and only the original had been left.
         if let Some(id) = id {
-            tracing::info!(message = %id, mailbox = content.mailbox, sender = content.sender, "a message has come");
+            tracing::info!(id = %id, mailbox = content.mailbox, sender = content.sender, "a message has come");
             self.changed(&Change::Added(&Message { id, read: false, content })).await;
         }
         looked
@@ -298,7 +298,7 @@ impl Icws {
         } else if is_marked {
             let unmarked = spawn_blocking(move || mailbox::unmark_deleted(&file)).await;
             if !matches!(unmarked, Ok(Ok(()))) {
-                tracing::warn!(message = %id, "the file of a message that could not be deleted is back at the next start");
+                tracing::warn!(id = %id, "the file of a message that could not be deleted is back at the next start");
             }
         }
         let removed = removed?;

@@ -63,6 +63,8 @@ fn operation(call: &Described) -> Value {
             400 => "Malformed, an item missing or invalid, or a message of another type.",
             401 => "Cookie, session or CSRF token missing or wrong; with WWW-Authenticate.",
             403 => "The station is in use by somebody else.",
+            404 => "The message has no file of that name.",
+            413 => "A body longer than 1 MiB.",
             415 => "A body of another kind.",
             500 => "A fault of the server or the media engine.",
             _ => "No new sessions now.",
@@ -153,7 +155,7 @@ macro_rules! calls {
 }
 
 calls! {
-    "post" "/icws/connection" "Signs in.", "connectionRequest" => 201 "connectionResponse", &[400, 415, 500, 503];
+    "post" "/icws/connection" "Signs in.", "connectionRequest" => 201 "connectionResponse", &[400, 413, 415, 500, 503];
     "get" "/icws/connection/version" "The server's version.", "" => 200 "version", &[];
     "get" "/icws/connection/features" "What is supported, in which version.", "" => 200 "features", &[];
     "get" "/icws/connection/features/{featureId}" "One of them.", "" => 200 "feature", &[400];
@@ -162,7 +164,7 @@ calls! {
     "get" "/icws/{sessionId}/connection" "Whether the session is up.", "" => 200 "connectionState", &[401];
     "delete" "/icws/{sessionId}/connection" "Signs out.", "" => 200 "", &[401, 500];
     "get" "/icws/{sessionId}/connection/station" "The station of the session.", "" => 200 "station", &[401];
-    "put" "/icws/{sessionId}/connection/station" "Sets it.", "station" => 200 "", &[400, 401, 403, 415, 500];
+    "put" "/icws/{sessionId}/connection/station" "Sets it.", "station" => 200 "", &[400, 401, 403, 413, 415, 500];
     "delete" "/icws/{sessionId}/connection/station" "Removes it.", "" => 204 "", &[401];
     "post" "/icws/{sessionId}/messaging/heartbeat" "Keeps the session alive.", "" => 204 "", &[401];
     "get" "/icws/{sessionId}/messaging/messages" "What has happened, or server-sent events.", "" => 200 "messages", &[401];
@@ -179,13 +181,13 @@ calls! {
         "No longer.", "" => 204 "", &[401];
     "put" "/icws/{sessionId}/unified-messaging/messages-waiting-indicator/count-refresh"
         "Tells how many messages are unread once more.", "" => 204 "", &[401, 500];
-    "put" "/icws/{sessionId}/unified-messaging/{unifiedMessageId}" "Marks a message.", "update" => 204 "", &[400, 401, 415, 500];
+    "put" "/icws/{sessionId}/unified-messaging/{unifiedMessageId}" "Marks a message.", "update" => 204 "", &[400, 401, 413, 415, 500];
     "delete" "/icws/{sessionId}/unified-messaging/{unifiedMessageId}" "Deletes a message.", "" => 204 "", &[400, 401, 500];
     "post" "/icws/{sessionId}/unified-messaging/{unifiedMessageId}/voicemail-message/play/start"
-        "Plays a voicemail message.", "play" => 204 "", &[400, 401, 415, 500];
+        "Plays a voicemail message.", "play" => 204 "", &[400, 401, 413, 415, 500];
     "post" "/icws/{sessionId}/unified-messaging/{unifiedMessageId}/voicemail-message/play/stop"
-        "Stops it.", "" => 204 "", &[400, 401, 500];
-    "get" "/icws/{sessionId}/files/{fileName}" "The file of a message.", "" => 200 "", &[400, 401, 500];
+        "Stops it.", "" => 204 "", &[400, 401, 413, 415, 500];
+    "get" "/icws/{sessionId}/files/{fileName}" "The file of a message.", "" => 200 "", &[400, 401, 404, 500];
 }
 
 const MEDIA_TYPE: &str = "application/vnd.inin.icws+JSON";

@@ -230,7 +230,7 @@ async fn begin(
             Called::Failed(error) => error.to_string(),
             Called::Unanswered => "the station has not answered".to_owned(),
         };
-        tracing::info!(message = %message.id, connection, failed, "a message could not be played");
+        tracing::info!(id = %message.id, connection, failed, "a message could not be played");
         end(&icws, message.id, serial);
     });
     Ok(())
@@ -316,7 +316,7 @@ async fn launch(
             tell(icws, &message.content.mailbox, message.id, Status::Stopped);
         }
         // It is heard all the same.
-        Err(error) => tracing::warn!(message = %message.id, %error, "a message that plays can't be marked"),
+        Err(error) => tracing::warn!(id = %message.id, %error, "a message that plays can't be marked"),
     }
     Ok(())
 }

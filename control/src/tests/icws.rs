@@ -1,5 +1,7 @@
 //! The ICWS API over its listener, on pretended shards: every call in every way it can fail, and what clients are told.
 
+mod faults;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::LazyLock;

@@ -72,9 +72,9 @@ pub(crate) struct Media {
     pub(crate) operations: [Option<Box<Operation>>; CONNECTION_OPERATIONS_MAX],
     /// What it says in the present frame, gain applied.
     pub(crate) frame: [i16; FRAME_SAMPLES],
-    /// Nothing of `frame` came.
+    /// Nothing of `frame` came, and nothing stands for it.
     pub(crate) gap: bool,
-    /// Something of `frame` is missing, or it was put in to keep step.
+    /// Something of `frame` was made up: it is missing, or a frame was put in to keep step.
     pub(crate) concealed: bool,
     /// Whether `frame` is in the mix.
     pub(crate) in_mix: bool,

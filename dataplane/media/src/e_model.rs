@@ -31,11 +31,10 @@ pub(crate) struct Impairment {
 }
 
 impl Impairment {
-    /// That of a codec as it is decoded here, or would be at the end of a relay.
-    pub(crate) const fn of(codec: CodecKind) -> Self {
+    /// That of a codec. `conceals`: what is lost is made up for (G.711 appendix I); in a relay nobody here knows.
+    pub(crate) const fn of(codec: CodecKind, conceals: bool) -> Self {
         match codec {
-            // Holes are filled with silence.
-            CodecKind::Pcmu | CodecKind::Pcma => Self { equipment: 0.0, robustness: 4.3 },
+            CodecKind::Pcmu | CodecKind::Pcma => Self { equipment: 0.0, robustness: if conceals { 25.1 } else { 4.3 } },
             CodecKind::G723 => Self { equipment: 15.0, robustness: 16.1 },
             CodecKind::G729 => Self { equipment: 11.0, robustness: 19.0 },
         }
@@ -158,7 +157,7 @@ mod tests {
         assert!(
             rated(|path| (path.loss_percent, path.burst_ratio) = (2.0, 3.0)) < rated(|path| path.loss_percent = 2.0)
         );
-        assert!((r_factor(&CLEAN, Impairment::of(CodecKind::G729)) - (rated(|_| {}) - 11.0)).abs() < 1e-9);
+        assert!((r_factor(&CLEAN, Impairment::of(CodecKind::G729, true)) - (rated(|_| {}) - 11.0)).abs() < 1e-9);
     }
 
     /// G.107 figure of delay: little below 150 ms, more than twenty points at 400 ms.

@@ -303,7 +303,7 @@ impl Reports {
         let pattern = receiver.pattern();
         let playout_delay_ms = if plays { PLAYOUT_DELAY_MS } else { 0.0 };
         let heard = receiver.ssrc();
-        let impairment = Impairment::of(codec);
+        let impairment = Impairment::of(codec, plays);
         let rate = |delay_ms| {
             let loss_percent = pattern.loss_percent + pattern.discard_percent;
             r_factor(&Path { delay_ms, loss_percent, burst_ratio: pattern.burst_ratio }, impairment)
@@ -380,8 +380,8 @@ const SIZE_AT_FIRST: f64 = 160.0;
 const ROUND_TRIP_MAX: u32 = 60 << 16;
 /// From arrival to play-out: the fill of the buffer, and half a frame until the frame is due.
 const PLAYOUT_DELAY_MS: f64 = JITTER_DELAY.as_millis() as f64 + FRAME_MS as f64 / 2.0;
-/// No concealment (01), a buffer that does not adapt (10), no rate of adaptation.
-const RECEIVER_CONFIGURATION: u8 = 0b0110_0000;
+/// Standard concealment (11), a buffer that does not adapt (10), no rate of adaptation.
+const RECEIVER_CONFIGURATION: u8 = 0b1110_0000;
 /// What the jitter buffer holds.
 #[expect(clippy::cast_possible_truncation, reason = "512")]
 const JITTER_BUFFER_MS: u16 = (JITTER_SAMPLES as u32 / SAMPLES_PER_MS) as u16;
@@ -500,7 +500,7 @@ mod tests {
         assert_eq!((block.fraction_lost, block.cumulative_lost), (64, 25));
         let metrics = metrics.unwrap();
         assert_eq!(metrics.loss_rate, (25 * 256 / 200) as u8);
-        assert!(metrics.r_factor < 50 && metrics.burst_density > 0, "{metrics:?}");
+        assert!((55..70).contains(&metrics.r_factor) && metrics.burst_density > 0, "{metrics:?}");
         (200..300).for_each(|sequence| hear(&mut receiver, sequence));
         assert_eq!(report(&receiver).0.map(|block| (block.fraction_lost, block.cumulative_lost)), Some((0, 25)));
     }

@@ -35,7 +35,7 @@ impl Cast {
             .expect("a chair")["address"]
             .clone();
         let agents = [&self.room.chair, &self.second, &self.third];
-        let chair = agents.into_iter().find(|agent| chair == agent.number.to_string()).expect("one of them");
+        let chair = agents.into_iter().find(|agent| chair == agent.address()["address"]).expect("one of them");
         desk.ok(chair, "releaseagentconf", Value::Null);
         agents.map(|agent| {
             let mut events = desk.events_until(agent, "AgentConf_SelfLeaveResult");

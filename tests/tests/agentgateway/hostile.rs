@@ -1,6 +1,7 @@
 //! Clients that mean harm, or are broken: nothing is let in, nobody else notices.
 
 use std::io::{BufReader, Read, Write};
+use std::process::Command;
 use std::time::Duration;
 
 use ringbridge_tests::https::read_answer;
@@ -129,6 +130,20 @@ fn is_served(desk: &Desk) {
     assert_eq!(other.retcode("POST", &shake, Some(&agent.guid), b""), "0");
 }
 
+/// The first message of a client that speaks version 3.`minor` at most: SSL 3.0, TLS 1.0 and TLS 1.1.
+fn client_hello(minor: u8) -> Vec<u8> {
+    let mut hello = vec![3, minor];
+    hello.extend([7; 32]);
+    // No session; one suite, ECDHE-ECDSA-AES128-SHA; no compression; no extensions.
+    hello.extend([0, 0, 2, 0xc0, 0x09, 1, 0]);
+    let length = u8::try_from(hello.len()).unwrap();
+    let mut message = vec![1, 0, 0, length];
+    message.extend(hello);
+    let mut record = vec![22, 3, minor.min(1), 0, length + 4];
+    record.extend(message);
+    record
+}
+
 const ROWS: &[Plain] = &[
     ("plain_HTTP_is_not_answered", |desk| {
         let mut stream = desk.api.connect_plain();
@@ -136,6 +151,34 @@ const ROWS: &[Plain] = &[
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
         assert!(!answer.starts_with(b"HTTP"), "{}", String::from_utf8_lossy(&answer));
+    }),
+    ("without_a_certificate_nothing_is_served", |_| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringbridge-under-test"));
+        let state = tempfile::tempdir().expect("a directory");
+        let output = command
+            .args(["serve", "--agentgateway", "127.0.0.1:8043", "--state-dir"])
+            .arg(state.path())
+            .env_remove("RINGBRIDGE_LOG")
+            .output()
+            .expect("it starts");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{told}");
+        assert!(told.contains("HTTPS only") && told.contains("ringbridge check --make-cert DIR"), "{told}");
+    }),
+    ("nothing_older_than_TLS_1_2", |desk| {
+        for version in [0, 1, 2] {
+            let mut stream = desk.api.connect_plain();
+            stream.write_all(&client_hello(version)).expect("sent");
+            let mut answer = Vec::new();
+            let _ = stream.read_to_end(&mut answer);
+            // An alert, or nothing; never a handshake.
+            assert!(answer.first().is_none_or(|kind| *kind == 21), "version 3.{version}: {answer:?}");
+        }
+        is_served(desk);
+    }),
+    ("TLS_1_2_is_enough", |desk| {
+        let answer = desk.api.only_tls12().request("GET", "/agentgateway/openapi.json", &[], b"");
+        assert_eq!(answer.status, 200);
     }),
     ("a_client_that_never_shakes_hands_is_cut_off", |desk| {
         let mut stream = desk.api.connect_plain();
@@ -251,12 +294,8 @@ const ROWS: &[Plain] = &[
             let depth = 10_000;
             let inner = if open == "[" { "" } else { "1" };
             let deep = format!("{{\"memberNum\": 2, \"x\": {}{inner}{}}}", open.repeat(depth), close.repeat(depth));
-            let code = desk.retcode(
-                "POST",
-                &conf_path(agent.number, "requestagentconf"),
-                Some(&agent.guid),
-                deep[..deep.len().min(65_000)].as_bytes(),
-            );
+            let code =
+                desk.retcode("POST", &conf_path(agent.number, "requestagentconf"), Some(&agent.guid), deep.as_bytes());
             assert_eq!(code, "000-006");
         }
     }),

@@ -101,7 +101,7 @@ fn is_gone_from(effect: &Value, phones: &[&Phone], hz: u32) -> usize {
         let stamp = u32::try_from(stream["rtp_timestamp"].as_u64().expect("a number")).unwrap();
         let phone =
             until("the stream", || phones.iter().find(|phone| phone.endpoint.stream_of(ssrc, Codec::Pcmu).is_some()));
-        let after = phone.from_stamp(ssrc, stamp, 1600);
+        let after = phone.after_stamp(ssrc, stamp, 1600);
         let heard = share(&after, hz);
         assert!(heard < 0.01, "{heard} of it is heard after the stamp: {effect}");
         found += 1;

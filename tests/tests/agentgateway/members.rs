@@ -178,7 +178,7 @@ const ROWS: &[Plain] = &[
     ("batchaddparticipant::a_seat_is_free_again", |desk| {
         let room = desk.room_with(json!({"memberNum": 2}));
         let guest = desk.guest(&room);
-        desk.ok(&room.chair, "batchremoveparticipant", list(&[guest.address.clone()]));
+        desk.ok(&room.chair, "batchremoveparticipant", list(std::slice::from_ref(&guest.address)));
         desk.guest(&room);
     }),
     ("batchaddparticipant::nobody_there", |desk| {
@@ -253,7 +253,7 @@ const ROWS: &[Plain] = &[
         let absent = [phone_address("4711"), agent_address(NOBODY)];
         let body = list(&[absent[0].clone(), guest.address.clone(), absent[1].clone()]);
         assert_eq!(desk.ok(&room.chair, "batchremoveparticipant", body), json!({"noExistParticipants": absent}));
-        let again = desk.ok(&room.chair, "batchremoveparticipant", list(&[guest.address.clone()]));
+        let again = desk.ok(&room.chair, "batchremoveparticipant", list(std::slice::from_ref(&guest.address)));
         assert_eq!(again, json!({"noExistParticipants": [guest.address]}));
     }),
     ("batchremoveparticipant::the_chair_itself", |desk| {
@@ -286,7 +286,7 @@ const ROWS: &[Plain] = &[
         let guest = desk.guest(&room);
         hold(desk, &room, &guest);
         let connection = guest.phone.connection(&desk.world).expect("there")["connection_id"].clone();
-        desk.ok(&room.chair, "batchremoveparticipant", list(&[guest.address.clone()]));
+        desk.ok(&room.chair, "batchremoveparticipant", list(std::slice::from_ref(&guest.address)));
         assert_eq!(guest.phone.connection(&desk.world), None);
         let operations = desk.world.server.ok("operation.list", json!({}))["operations"].clone();
         let left = operations.as_array().unwrap().iter().filter(|operation| operation["connection_id"] == connection);

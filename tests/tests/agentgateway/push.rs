@@ -1,9 +1,12 @@
 //! Events that are posted (2.1, 6): in order, in batches, three tries each, only where the configuration allows.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
 
-use ringbridge_tests::PATIENCE;
+use ringbridge_control::tls::{self, TlsFiles};
+use ringbridge_tests::{PATIENCE, until};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
 use crate::rig::{Agent, Desk, guid_of, path};
@@ -36,7 +39,7 @@ const NOT_ALLOWED: &[(&str, Change)] = &[
     ("a host that begins alike", |uri| uri.replace("/events/", ".example.com/events/")),
     ("a name before the host", |uri| uri.replace("http://", "http://x@")),
     ("the host as a name", |uri| uri.replace("http://", "http://192.0.2.1#@")),
-    ("TLS", |uri| uri.replace("http://", "https://")),
+    ("TLS where it is to be plain", |uri| uri.replace("http://", "https://")),
     ("no scheme", |uri| uri.replace("http://", "//")),
     ("another scheme", |uri| uri.replace("http://", "gopher://")),
     ("up again", |uri| format!("{uri}../other")),
@@ -48,34 +51,53 @@ const NOT_ALLOWED: &[(&str, Change)] = &[
 ];
 
 /// One post as it came.
-struct Post {
+struct Post<S> {
     target: String,
     head: String,
     body: Value,
-    stream: TcpStream,
+    stream: S,
+}
+
+/// Waits for a connection.
+#[track_caller]
+fn accept(sink: &TcpListener) -> TcpStream {
+    sink.set_nonblocking(true).expect("set");
+    let stream = until("a connection", || sink.accept().ok().map(|(stream, _)| stream));
+    stream.set_nonblocking(false).expect("set");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+    stream
 }
 
 /// Waits for one post.
 #[track_caller]
-fn take(sink: &TcpListener) -> Post {
-    let (stream, _) = sink.accept().expect("a post");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    let mut reader = BufReader::new(stream.try_clone().expect("a descriptor"));
+fn take(sink: &TcpListener) -> Post<TcpStream> {
+    let stream = accept(sink);
+    read(stream).expect("a post")
+}
+
+/// Reads one post.
+fn read<S: Read>(stream: S) -> io::Result<Post<S>> {
+    let mut reader = BufReader::new(stream);
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
-        assert!(reader.read_line(&mut head).expect("a head") > 0, "no head: {head}");
+        if reader.read_line(&mut head)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
     }
     let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
     let mut body = vec![0; length.expect("a length")];
-    reader.read_exact(&mut body).expect("a body");
+    reader.read_exact(&mut body)?;
     let target = head.lines().next().expect("a line").to_owned();
-    Post { target, head, body: serde_json::from_slice(&body).expect("JSON"), stream }
+    let body = serde_json::from_slice(&body).expect("JSON");
+    // Nothing follows what was read.
+    Ok(Post { target, head, body, stream: reader.into_inner() })
 }
 
-impl Post {
+impl<S: Write> Post<S> {
     fn answer(mut self, status: &str, body: &str) -> Vec<Value> {
         let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
-        self.stream.write_all(answer.as_bytes()).expect("it is read");
+        self.stream.write_all(answer.as_bytes()).and_then(|()| self.stream.flush()).expect("it is read");
         self.body["eventList"].as_array().expect("a list").clone()
     }
 
@@ -92,7 +114,10 @@ impl Post {
 
 /// An agent whose events are posted to `sink`.
 fn agent(desk: &Desk, sink: &TcpListener) -> Agent {
-    let uri = format!("http://{}/events/agent?of=7", sink.local_addr().expect("bound"));
+    agent_at(desk, &format!("http://{}/events/agent?of=7", sink.local_addr().expect("bound")))
+}
+
+fn agent_at(desk: &Desk, uri: &str) -> Agent {
     let phone = desk.phone();
     let number = desk.number();
     let body = json!({"password": "", "phonenum": phone.number, "callBackUri": uri, "serviceToken": "token-1"});
@@ -114,7 +139,51 @@ fn names(events: &[Value]) -> Vec<String> {
     events.iter().map(|event| event["eventType"].as_str().expect("a name").to_owned()).collect()
 }
 
+/// Takes a connection of a sink over TLS with that certificate.
+fn accept_tls(sink: &TcpListener, config: &Arc<ServerConfig>) -> StreamOwned<ServerConnection, TcpStream> {
+    let stream = accept(sink);
+    StreamOwned::new(ServerConnection::new(Arc::clone(config)).expect("a server"), stream)
+}
+
+fn secure(sink: &TcpListener) -> String {
+    format!("https://{}/events/agent?of=7", sink.local_addr().expect("bound"))
+}
+
 const ROWS: &[Plain] = &[
+    ("over_TLS", |desk| {
+        let (sink, files) = (desk.world.secure_sink(), &desk.world.callback_tls);
+        let config = tls::load(files).expect("a certificate");
+        let agent = agent_at(desk, &secure(&sink));
+        let mut told = Vec::new();
+        while told.len() < 2 {
+            let post = read(accept_tls(&sink, &config)).expect("a post");
+            assert_eq!(post.header("guid"), Some(agent.guid.as_str()));
+            told.extend(names(&post.taken()));
+        }
+        assert_eq!(told, ["AgentOther_InService", "AgentState_Ready"]);
+    }),
+    ("over_TLS_with_a_certificate_that_is_not_trusted", |desk| {
+        let sink = desk.world.secure_sink();
+        let folder = tempfile::tempdir().expect("a directory");
+        let files: TlsFiles = tls::make_certificate(folder.path(), &[]).expect("a certificate");
+        let config = tls::load(&files).expect("a certificate");
+        agent_at(desk, &secure(&sink));
+        // Three tries, and nothing of the events to be read in any.
+        for _ in 0..3 {
+            assert!(read(accept_tls(&sink, &config)).is_err());
+        }
+    }),
+    ("over_TLS_plain_text_is_no_answer", |desk| {
+        let sink = desk.world.secure_sink();
+        agent_at(desk, &secure(&sink));
+        for _ in 0..3 {
+            let mut stream = accept(&sink);
+            let mut hello = [0; 5];
+            stream.read_exact(&mut hello).expect("a handshake");
+            assert_eq!(hello[0], 22, "no plain text");
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n{\"retcode\":\"0\"}").expect("sent");
+        }
+    }),
     ("what_is_posted", |desk| {
         let sink = desk.world.sink();
         let agent = agent(desk, &sink);

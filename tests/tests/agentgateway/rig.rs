@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use ringbridge_control::store::{self, agents};
-use ringbridge_control::tls;
+use ringbridge_control::tls::{self, TlsFiles};
 use ringbridge_tests::audio::{Codec, Stream, share, tone, write_wav};
 use ringbridge_tests::endpoint::{Endpoint, Speaker, Speech};
 use ringbridge_tests::http::Answer;
@@ -16,6 +16,7 @@ use ringbridge_tests::https::Https;
 use ringbridge_tests::server::{Server, Setup};
 use ringbridge_tests::{PATIENCE, http, until};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 /// The server, and what is not in use of it.
 pub(crate) struct World {
@@ -26,6 +27,10 @@ pub(crate) struct World {
     /// Where events may be posted.
     sinks: Mutex<Vec<TcpListener>>,
     callback: String,
+    secure_sinks: Mutex<Vec<TcpListener>>,
+    /// What a receiver of events is to serve TLS with.
+    pub(crate) callback_tls: TlsFiles,
+    _certificates: TempDir,
     rows: AtomicU32,
 }
 
@@ -109,9 +114,17 @@ impl World {
         }
         let phones: Vec<Phone> = (8000..8000 + PHONES).map(Phone::open).collect();
         let sinks: Vec<TcpListener> = (0..SINKS).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
-        let callbacks: Vec<String> =
+        let secure_sinks: Vec<TcpListener> =
+            (0..SECURE_SINKS).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
+        let mut callbacks: Vec<String> =
             sinks.iter().map(|sink| format!("http://{}/events/", sink.local_addr().expect("bound"))).collect();
-        setup = setup.config(&format!("[agentgateway]\ncallbacks = {callbacks:?}\n[agentgateway.directory]"));
+        let secure = secure_sinks.iter().map(|sink| format!("https://{}/events/", sink.local_addr().expect("bound")));
+        callbacks.extend(secure);
+        // The same certificate: all of it is on loopback.
+        let ca = &files.cert;
+        let section =
+            format!("[agentgateway]\ncallbacks = {callbacks:?}\ncallback_ca = {ca:?}\n[agentgateway.directory]");
+        setup = setup.config(&section);
         for phone in &phones {
             setup = setup.config(&format!("{} = \"{}\"", phone.number, phone.endpoint.address()));
         }
@@ -157,6 +170,9 @@ impl World {
             phones: Mutex::new(phones),
             sinks: Mutex::new(sinks),
             callback: callbacks[0].clone(),
+            secure_sinks: Mutex::new(secure_sinks),
+            callback_tls: files,
+            _certificates: certificates,
             rows: AtomicU32::new(0),
         })
     }
@@ -178,6 +194,11 @@ impl World {
     /// A listener events may be posted to. Nobody else gets it.
     pub(crate) fn sink(&self) -> TcpListener {
         lock(&self.sinks).pop().expect("one for each row that wants one")
+    }
+
+    /// A listener events may be posted to over TLS.
+    pub(crate) fn secure_sink(&self) -> TcpListener {
+        lock(&self.secure_sinks).pop().expect("one for each row that wants one")
     }
 
     fn lease_phone(&self) -> Arc<Phone> {
@@ -271,7 +292,7 @@ impl Phone {
     }
 
     /// What it hears of one stream from a timestamp on, so many samples.
-    pub(crate) fn from_stamp(&self, ssrc: u32, timestamp: u32, samples: usize) -> Vec<i16> {
+    pub(crate) fn after_stamp(&self, ssrc: u32, timestamp: u32, samples: usize) -> Vec<i16> {
         self.endpoint.until("a fifth of a second after the stamp", |_| {
             let stream: Stream = self.endpoint.stream_of(ssrc, Codec::Pcmu)?;
             let from = stream.index(timestamp)?;
@@ -478,8 +499,8 @@ impl Desk {
         let mut events = Vec::new();
         until("the event of the change", || {
             let event = self.poll(&room.chair);
-            let own =
-                event["content"]["changeType"] == 3 && event["content"]["participant"] == room.chair.number.to_string();
+            let own = event["content"]["changeType"] == 3
+                && event["content"]["participant"] == room.chair.address()["address"];
             events.push(event);
             own.then_some(())
         });
@@ -674,6 +695,8 @@ pub(crate) const NOBODY: u32 = 999_999;
 const PHONES: u32 = 48;
 /// Rows that have events posted.
 const SINKS: usize = 10;
+/// Rows that have them posted over TLS.
+const SECURE_SINKS: usize = 3;
 /// Hashes that are quickly checked, of the empty password and of `correct-horse`.
 pub(crate) const EMPTY: &str =
     "$argon2id$v=19$m=8,t=1,p=1$cmluZ2JyaWRnZXRlc3RzIQ$WiMvyb7ZiaIQWLYE0B6EcJ8agg3tWap268WIY7vW98M";

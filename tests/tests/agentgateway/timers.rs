@@ -34,6 +34,10 @@ struct Reply {
 
 impl Clock {
     fn start(change: impl FnOnce(&mut AgentGatewayConfig)) -> Self {
+        Self::start_with(|config| change(&mut config.agentgateway))
+    }
+
+    fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let mut server = VirtualServer::start_with(|config| {
             let agents: String = (101..=103)
                 .map(|number| crate::rig::agent(number, crate::rig::EMPTY, ""))
@@ -44,7 +48,7 @@ impl Clock {
             let directory = (0..PHONES)
                 .map(|number| ((8801 + number).to_string(), SocketAddr::from(([10, 1, 0, 1], 20_000 + 2 * number))));
             config.agentgateway.directory = directory.collect();
-            change(&mut config.agentgateway);
+            change(config);
         });
         let phones = (0..PHONES).map(|_| server.phone()).collect();
         let control = Rc::clone(&server.server);
@@ -52,7 +56,7 @@ impl Clock {
             let (seeds, now) = (control.config.seeds(), Timestamp::now());
             control.store.run(move |connection| seeds.apply(connection, now)).await.expect("agents");
             let logins = Logins::new(control.store.clone(), ThrottleConfig::default()).expect("hashing works");
-            agentgateway::start(&control, Rc::new(logins))
+            agentgateway::start(&control, Rc::new(logins)).expect("no certificates to read")
         });
         for (name, hz, ms) in [("long.wav", 1000, 60_000), ("short.wav", 1000, 100), ("beep.wav", 1700, 200)] {
             server.write_tone(&format!("conf/1/{name}"), hz, ms);
@@ -114,6 +118,23 @@ impl Clock {
             .clone()
     }
 
+    /// Begins an operation.
+    fn begin_operation(&mut self, number: u32, operation: &str, body: &Value) -> Pending<Reply> {
+        let guid = self.guid(number);
+        self.begin("POST", &path("agentconf", number, operation), Some(&guid), body)
+    }
+
+    /// Agent 102 takes part; nobody's events of that are left.
+    fn second(&mut self) {
+        self.sign_in(102);
+        self.ok(101, "batchaddparticipant", json!({"addresses": [agent_address(102)]}));
+        self.ok(102, "answeragentconf", Value::Null);
+        self.answer(8802);
+        self.pass(1, &[101, 102]);
+        self.told(101);
+        self.told(102);
+    }
+
     fn begin_poll(&mut self, number: u32) -> Pending<Reply> {
         let guid = self.guid(number);
         self.begin("GET", &path("agentevent", number, ""), Some(&guid), &Value::Null)
@@ -128,10 +149,11 @@ impl Clock {
             if let Some(guid) = reply.guid {
                 self.guids.insert(number, guid);
             }
-            match reply.body["event"].clone() {
-                Value::Null => return events,
-                event => events.push(event),
+            let event = reply.body["event"].clone();
+            if event.is_null() {
+                return events;
             }
+            events.push(event);
         }
     }
 
@@ -524,6 +546,144 @@ pub(crate) const ROWS: &[(&str, fn())] = &[
         assert!(clock.server.is_done(&poll));
         let event = clock.server.finish(poll).body["event"].clone();
         assert_eq!((&event["eventType"], &event["content"]), (&json!("AgentConf_StopVoice"), &json!({"result": 0})));
+    }),
+    ("a_poll_that_is_held_ends_with_its_session", || {
+        for (method, operation, body) in [
+            ("DELETE", "logout", Value::Null),
+            ("DELETE", "forcelogout", Value::Null),
+            ("PUT", "forcelogin", json!({"password": "", "phonenum": "8801"})),
+        ] {
+            let mut clock = Clock::start(|_| {});
+            clock.sign_in(101);
+            clock.told(101);
+            let poll = clock.begin_poll(101);
+            clock.server.pass(1_000);
+            let guid = clock.guid(101);
+            let reply = clock.request(method, &path("onlineagent", 101, operation), Some(&guid), &body);
+            assert_eq!(reply.body["retcode"], "0", "{operation}");
+            assert!(clock.server.is_done(&poll), "{operation}: at once");
+            assert_eq!(clock.server.finish(poll).body["retcode"], "100-008", "{operation}");
+        }
+    }),
+    ("a_second_sign_in_while_the_first_is_looked_at", || {
+        let mut clock = Clock::start(|_| {});
+        let body = json!({"password": "", "phonenum": "8801"});
+        let first = clock.begin("PUT", &path("onlineagent", 101, ""), None, &body);
+        let second = clock.begin("PUT", &path("onlineagent", 101, "forcelogin"), None, &body);
+        let codes = [first, second].map(|pending| clock.server.finish(pending).body["retcode"].clone());
+        assert_eq!(codes, ["0", "100-021"]);
+    }),
+    ("a_release_that_waits_for_a_stop", || {
+        let mut clock = Clock::start(|_| {});
+        clock.conference(json!({"memberNum": 3}));
+        clock.ok(101, "playvoicetoconf", voice("long.wav"));
+        clock.server.hold();
+        let stop = clock.begin_operation(101, "stopvoicetoconf", &Value::Null);
+        assert!(!clock.server.is_done(&stop));
+        let release = clock.begin_operation(101, "releaseagentconf", &Value::Null);
+        assert!(!clock.server.is_done(&release));
+        clock.server.release();
+        let codes = [stop, release].map(|pending| clock.end(pending).body["retcode"].clone());
+        assert_eq!(codes, ["0", "0"]);
+        assert!(!clock.told(101).contains(&"AgentConf_StopVoice".to_owned()));
+    }),
+    ("a_stop_that_waits_for_a_release", || {
+        let mut clock = Clock::start(|_| {});
+        clock.conference(json!({"memberNum": 3}));
+        clock.ok(101, "playvoicetoconf", voice("long.wav"));
+        clock.server.hold();
+        let release = clock.begin_operation(101, "releaseagentconf", &Value::Null);
+        assert!(!clock.server.is_done(&release));
+        let stop = clock.begin_operation(101, "stopvoicetoconf", &Value::Null);
+        clock.server.release();
+        let codes = [release, stop].map(|pending| clock.end(pending).body["retcode"].clone());
+        assert_eq!(codes, ["0", "101-001"]);
+    }),
+    ("the_chair_is_passed_on_while_a_stop_is_under_way", || {
+        let mut clock = Clock::start(|_| {});
+        clock.conference(json!({"memberNum": 3}));
+        clock.second();
+        clock.ok(101, "playvoicetoconf", voice("long.wav"));
+        clock.server.hold();
+        let stop = clock.begin_operation(101, "stopvoicetoconf", &Value::Null);
+        assert!(!clock.server.is_done(&stop));
+        let shift = clock.begin_operation(101, "applytoshiftpresident", &json!({"destAgentNo": 102}));
+        // Whoever is not the chair yet does not wait.
+        let early = clock.begin_operation(102, "stopvoicetoconf", &Value::Null);
+        assert!(clock.server.is_done(&early) && !clock.server.is_done(&shift));
+        clock.server.release();
+        let codes = [stop, shift, early].map(|pending| clock.end(pending).body["retcode"].clone());
+        assert_eq!(codes, ["0", "0", "101-002"]);
+        assert_eq!(clock.ask(102, "stopvoicetoconf", Value::Null)["result"]["errorReason"], 90_001);
+    }),
+    ("a_stop_that_waits_while_the_chair_is_passed_on", || {
+        let mut clock = Clock::start(|_| {});
+        clock.conference(json!({"memberNum": 3}));
+        clock.second();
+        clock.ok(101, "playvoicetoconf", voice("long.wav"));
+        clock.server.hold();
+        let mute = with(&agent_address(102), json!({"attribute": 1}));
+        let first = clock.begin_operation(101, "changeparticipantmode", &mute);
+        assert!(!clock.server.is_done(&first));
+        let shift = clock.begin_operation(101, "applytoshiftpresident", &json!({"destAgentNo": 102}));
+        assert!(!clock.server.is_done(&shift));
+        let stop = clock.begin_operation(101, "stopvoicetoconf", &Value::Null);
+        assert!(!clock.server.is_done(&stop));
+        clock.server.release();
+        let codes = [first, shift, stop].map(|pending| clock.end(pending).body["retcode"].clone());
+        // When its turn comes it is not the chair's any more.
+        assert_eq!(codes, ["0", "0", "101-002"]);
+        clock.ok(102, "stopvoicetoconf", Value::Null);
+    }),
+    ("two_stops_one_after_the_other", || {
+        let mut clock = Clock::start(|_| {});
+        clock.conference(json!({"memberNum": 3}));
+        clock.ok(101, "playvoicetoconf", voice("long.wav"));
+        clock.ok(101, "playvoicetoconf", with(&voice("long.wav"), json!({"playType": 1})));
+        clock.server.hold();
+        let stops = [(); 2].map(|()| clock.begin_operation(101, "stopvoicetoconf", &Value::Null));
+        assert!(stops.iter().all(|stop| !clock.server.is_done(stop)));
+        clock.server.release();
+        let causes = stops.map(|stop| clock.end(stop).body["result"]["errorReason"].clone());
+        assert_eq!(causes, [Value::Null, json!(90_001)], "the first one takes both");
+    }),
+    ("no_mixing_resource_for_a_conference", || {
+        let mut clock = Clock::start_with(|config| config.quota.conference = Some(0));
+        clock.sign_in(101);
+        clock.ok(101, "requestagentconf", json!({"memberNum": 3}));
+        clock.answer(8801);
+        clock.pass(1, &[101]);
+        let events = clock.events(101);
+        let failed = events.iter().find(|event| event["eventType"] == "AgentConf_RequestFailed").expect("told");
+        assert_eq!(failed["content"], json!({"cause": 90_007}));
+        assert!(!clock.is_connected(8801));
+    }),
+    ("no_mixing_resource_for_a_participant", || {
+        let mut clock = Clock::start_with(|config| config.quota.conference = Some(1));
+        clock.conference(json!({"memberNum": 3}));
+        clock.told(101);
+        clock.ok(101, "batchaddparticipant", json!({"addresses": [phone_address("8804")]}));
+        clock.answer(8804);
+        clock.pass(1, &[101]);
+        let events = clock.events(101);
+        assert_eq!((events.len(), &events[0]["content"]["result"]), (1, &json!(90_007)), "{events:?}");
+        assert!(!clock.is_connected(8804));
+        // Neither for an announcement to all.
+        let answer = clock.ask(101, "playvoicetoconf", voice("long.wav"));
+        assert_eq!(answer["result"]["errorReason"], 90_007, "{answer}");
+        assert_eq!(clock.ask(101, "stopvoicetoconf", Value::Null)["result"]["errorReason"], 90_001);
+    }),
+    ("no_voice_resource_for_a_hold", || {
+        // The chair is rung with one operation; then nothing is left for music.
+        let mut clock = Clock::start_with(|config| config.quota.voice = Some(1));
+        clock.conference(json!({"memberNum": 3}));
+        clock.ok(101, "playvoicetoconf", voice("long.wav"));
+        let hold = with(&agent_address(101), voice("long.wav"));
+        assert_eq!(clock.ask(101, "holdparticipant", hold.clone())["result"]["errorReason"], 90_007);
+        assert_eq!(clock.ask(101, "unholdparticipant", agent_address(101))["result"]["errorReason"], 90_006);
+        clock.ok(101, "stopvoicetoconf", Value::Null);
+        clock.ok(101, "holdparticipant", hold);
+        clock.ok(101, "unholdparticipant", agent_address(101));
     }),
 ];
 

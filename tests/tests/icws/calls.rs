@@ -76,8 +76,11 @@ const CALLS: [Call; 19] = [
     call("file", "GET", "files/{id}.wav", 200, "GET").without_csrf(),
 ];
 
+/// Asks with the credentials of a session, somebody else's session, and a mistake.
+type Deny = fn(&Call, &Session, &Session);
+
 /// What may have gone wrong with credentials, and what comes of it.
-const DENIED: [(&str, fn(&Call, &Session, &Session)); 12] = [
+const DENIED: [(&str, Deny); 12] = [
     ("no_cookie", |call, session, _| request(call, session).without("Cookie").denied(session).no_cookie()),
     ("only_other_cookies", |call, session, _| {
         request(call, session).without("Cookie").header("Cookie", "theme=dark; a").denied(session).no_cookie();
@@ -321,7 +324,7 @@ fn bodies(rows: &mut Vec<Row>, call: Call) {
         let request = call.request(&session, &id, &seat.station);
         let body = if body == b"{}" { request.body.clone() } else { body.to_vec() };
         let request = request.body(body);
-        session.ask(&kind.map_or(request.clone(), |kind| request.header("Content-Type", kind)))
+        session.ask(&kind.iter().fold(request, |request, kind| request.header("Content-Type", kind)))
     };
     rows.push(Row::new(format!("calls::{}::malformed", call.name), move || {
         let seat = world().seat();

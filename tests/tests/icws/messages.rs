@@ -293,7 +293,8 @@ fn raw_stream() {
     let mut lines = Vec::new();
     while lines.len() < 4 {
         let line = stream.line().unwrap();
-        if !line.starts_with(':') && !(lines.is_empty() && line == "\n") {
+        // A comment is a line and an empty one.
+        if !(line.starts_with(':') || lines.is_empty() && line == "\n") {
             lines.push(line);
         }
     }

@@ -7,13 +7,13 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use ringbridge_tests::audio::{tone, write_wav};
 use ringbridge_tests::endpoint::Endpoint;
 use ringbridge_tests::http::free_port;
 use ringbridge_tests::server::{Leg, Server, Setup};
-use ringbridge_tests::until;
+use ringbridge_tests::{PATIENCE, until};
 use serde_json::{Value, json};
 
 use crate::client::{Answer, Request, own_address, read_head};
@@ -395,7 +395,9 @@ impl Stream {
     /// The next message.
     #[track_caller]
     pub(crate) fn message(&mut self) -> Value {
+        let began = Instant::now();
         loop {
+            assert!(began.elapsed() < PATIENCE, "no message came");
             let line = self.line().expect("the stream goes on");
             if let Some(data) = line.strip_prefix("data: ") {
                 return serde_json::from_str(data).expect("JSON");
