@@ -319,7 +319,7 @@ const CHARS_MAX: usize = 128;
 #[cfg(test)]
 pub(crate) mod tests {
     use std::io;
-    use std::sync::{Arc, Mutex};
+    use std::sync::{Arc, Mutex, OnceLock};
 
     use ringbridge_media::event::{EffectClock, StreamStamp};
     use ringbridge_media::id::ConnectionId;
@@ -347,6 +347,13 @@ pub(crate) mod tests {
 
     /// What is logged meanwhile on this thread.
     pub(crate) fn captured_at(filter: &str, write: impl FnOnce()) -> String {
+        // With one subscriber alone, whichever thread of the tests is first at an event decides for all whether anybody
+        // wants it; with two, both are asked.
+        static OTHER: OnceLock<tracing::Dispatch> = OnceLock::new();
+        OTHER.get_or_init(|| {
+            let filter = EnvFilter::new("audit=trace");
+            tracing::Dispatch::new(tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::sink).finish())
+        });
         let captured = Captured::default();
         let writer = captured.clone();
         let subscriber = tracing_subscriber::fmt()
