@@ -95,6 +95,7 @@ class Telephone:
         self.heard = []
         self.lock = threading.Lock()
         self.digits = queue.Queue()
+        self.spoken, self.speaks = 0, threading.Condition()
         self.remote = None
         self.running = True
         for loop in (self._send, self._receive):
@@ -106,6 +107,14 @@ class Telephone:
     def press(self, digit):
         """Presses a digit for 100 ms, as telephone-events (RFC 4733)."""
         self.digits.put("0123456789*#ABCD".index(digit))
+
+    def says(self, hz, seconds):
+        """Says a tone for so long, counted in packets, then nothing more."""
+        with self.speaks:
+            self.spoken, self.hz = 0, hz
+            if not self.speaks.wait_for(lambda: self.spoken * FRAME >= seconds * RATE, timeout=10 * seconds):
+                sys.exit(f"{self.name} could not send for {seconds} s")
+            self.hz = 0
 
     def listens(self, hz, seconds=10, share=0.2):
         """Waits until it hears that tone."""
@@ -143,6 +152,7 @@ class Telephone:
                 continue
             if pressed is None and not self.digits.empty():
                 pressed = (self.digits.get(), timestamp, 0)
+            speaks = False
             if pressed is not None:
                 code, start, count = pressed
                 ends = count >= 4
@@ -153,11 +163,15 @@ class Telephone:
                 pressed = None if count >= 6 else (code, start, count + 1)
             else:
                 step = 2 * math.pi * self.hz / RATE
-                samples = (8000 * math.sin(phase + n * step) if self.hz else 0 for n in range(FRAME))
+                samples = (8000 * math.sin(phase + n * step) if step else 0 for n in range(FRAME))
                 payload = bytes(ulaw(int(sample)) for sample in samples)
+                speaks = step != 0
                 phase = (phase + FRAME * step) % (2 * math.pi)
                 packet = self._packet(0, sequence, timestamp, payload)
             self.socket.sendto(packet, self.remote)
+            with self.speaks:
+                self.spoken += speaks
+                self.speaks.notify()
             sequence, timestamp = sequence + 1, timestamp + FRAME
 
     def _receive(self):
@@ -233,9 +247,7 @@ def main():
     print("The caller leaves a message, and hears it again.")
     name = f"ivr-{control.guid[:8]}.wav"
     recording = control.call("Record", ConnectionId=call, Filename=name, TermCondSilence=800, TermCondMaxTime=15000)
-    caller.hz = 440
-    time.sleep(1.5)
-    caller.hz = 0
+    caller.says(440, seconds=1.5)
     recorded = control.wait("Record_Complete", recording["OperationId"])
     check("silence ends the recording", recorded["TerminationCondition"] == "silence", recorded)
     replay = control.call("Play", ConnectionId=call, Prompt1=recorded["Filename"])

@@ -1,5 +1,6 @@
 //! Tables for people and JSON for programs.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -165,45 +166,18 @@ pub fn mix_table(comparison: &mix::Comparison) -> String {
 /// The table of a command run.
 #[must_use]
 pub fn commands_table(run: &commands::Run) -> String {
-    let mut table = new_table();
-    table.set_header([
-        "command",
-        "sent",
-        "succeeded",
-        "unanswered",
-        "errors",
-        "answer p50 µs",
-        "p99 µs",
-        "max µs",
-        "effect p50 ms",
-        "p99 ms",
-        "max ms",
-        "> 20 ms",
-        "no effect",
-        "before receipt",
-    ]);
-    for (command, tally) in &run.commands {
-        let effect = |value: f64| {
-            if tally.effect_us.count == 0 { "–".to_owned() } else { number(value / 1e3, 3) }
-        };
-        let errors: Vec<String> = tally.errors.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
-        table.add_row([
-            command.name().to_owned(),
-            tally.sent.to_string(),
-            tally.succeeded.to_string(),
-            tally.unanswered.to_string(),
-            if errors.is_empty() { "0".to_owned() } else { errors.join(", ") },
-            number(tally.answer_us.p50, 0),
-            number(tally.answer_us.p99, 0),
-            number(tally.answer_us.max, 0),
-            effect(tally.effect_us.p50),
-            effect(tally.effect_us.p99),
-            effect(tally.effect_us.max),
-            tally.violations.to_string(),
-            tally.without_effect.to_string(),
-            tally.effects_before_receipt.to_string(),
-        ]);
-    }
+    let rows = run.commands.iter().map(|(command, tally)| OutcomeRow {
+        name: command.name(),
+        sent: tally.sent,
+        succeeded: tally.succeeded,
+        errors: &tally.errors,
+        answer_us: &tally.answer_us,
+        effect_us: &tally.effect_us,
+        violations: tally.violations,
+        without_effect: tally.without_effect,
+        more: vec![tally.unanswered.to_string(), tally.effects_before_receipt.to_string()],
+    });
+    let table = outcome_table("command", &["unanswered", "before receipt"], rows);
     format!(
         "{table}\nall effects (ms): {}; later than 20 ms: {}\ncommands skipped: {}; their lateness p99 {} µs\n\
          media beside: {}; added delay (µs) {}; send lateness p99 {} µs\nserver CPU {:.1} % of a core: {}; waited for a CPU {:.1} % of the time",
@@ -223,41 +197,18 @@ pub fn commands_table(run: &commands::Run) -> String {
 /// The table of a run of Metreos.MediaControl calls.
 #[must_use]
 pub fn media_control_table(run: &mediacontrol::Run) -> String {
-    let mut table = new_table();
-    table.set_header([
-        "action",
-        "sent",
-        "succeeded",
-        "errors",
-        "answer p50 µs",
-        "p99 µs",
-        "max µs",
-        "effect p50 ms",
-        "p99 ms",
-        "max ms",
-        "> 20 ms",
-        "no effect",
-    ]);
-    for (action, tally) in &run.actions {
-        let effect = |value: f64| {
-            if tally.effect_us.count == 0 { "–".to_owned() } else { number(value / 1e3, 3) }
-        };
-        let errors: Vec<String> = tally.errors.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
-        table.add_row([
-            action.name().to_owned(),
-            tally.sent.to_string(),
-            tally.succeeded.to_string(),
-            if errors.is_empty() { "0".to_owned() } else { errors.join(", ") },
-            number(tally.answer_us.p50, 0),
-            number(tally.answer_us.p99, 0),
-            number(tally.answer_us.max, 0),
-            effect(tally.effect_us.p50),
-            effect(tally.effect_us.p99),
-            effect(tally.effect_us.max),
-            tally.violations.to_string(),
-            tally.without_effect.to_string(),
-        ]);
-    }
+    let rows = run.actions.iter().map(|(action, tally)| OutcomeRow {
+        name: action.name(),
+        sent: tally.sent,
+        succeeded: tally.succeeded,
+        errors: &tally.errors,
+        answer_us: &tally.answer_us,
+        effect_us: &tally.effect_us,
+        violations: tally.violations,
+        without_effect: tally.without_effect,
+        more: Vec::new(),
+    });
+    let table = outcome_table("action", &[], rows);
     let beside = run.verdict.as_ref().map_or_else(
         || "none".to_owned(),
         |media| format!("{}; added delay (µs) {}", verdict(media), quantiles(&run.delay_us, 1.0)),
@@ -285,6 +236,61 @@ pub fn idle_table(run: &idle::Run) -> String {
     table.add_row(["memory (MiB)".to_owned(), mib(run.empty_resident_bytes), mib(run.idle_resident_bytes)]);
     table.add_row(["set up in (s)".to_owned(), "–".to_owned(), number(run.set_up_seconds, 2)]);
     format!("{table}\nby thread, set up: {}", threads(&run.idle_cpu))
+}
+
+/// What became of commands of one kind.
+struct OutcomeRow<'a> {
+    name: &'a str,
+    sent: u64,
+    succeeded: u64,
+    errors: &'a BTreeMap<String, u64>,
+    answer_us: &'a Quantiles,
+    effect_us: &'a Quantiles,
+    violations: u64,
+    without_effect: u64,
+    /// What only one scenario has.
+    more: Vec<String>,
+}
+
+fn outcome_table<'a>(what: &str, more: &[&str], rows: impl Iterator<Item = OutcomeRow<'a>>) -> Table {
+    let mut table = new_table();
+    let columns = [
+        what,
+        "sent",
+        "succeeded",
+        "errors",
+        "answer p50 µs",
+        "p99 µs",
+        "max µs",
+        "effect p50 ms",
+        "p99 ms",
+        "max ms",
+        "> 20 ms",
+        "no effect",
+    ];
+    table.set_header(columns.iter().chain(more).copied());
+    for row in rows {
+        let effect = |value: f64| {
+            if row.effect_us.count == 0 { "–".to_owned() } else { number(value / 1e3, 3) }
+        };
+        let errors: Vec<String> = row.errors.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+        let cells = [
+            row.name.to_owned(),
+            row.sent.to_string(),
+            row.succeeded.to_string(),
+            if errors.is_empty() { "0".to_owned() } else { errors.join(", ") },
+            number(row.answer_us.p50, 0),
+            number(row.answer_us.p99, 0),
+            number(row.answer_us.max, 0),
+            effect(row.effect_us.p50),
+            effect(row.effect_us.p99),
+            effect(row.effect_us.max),
+            row.violations.to_string(),
+            row.without_effect.to_string(),
+        ];
+        table.add_row(cells.into_iter().chain(row.more));
+    }
+    table
 }
 
 fn new_table() -> Table {

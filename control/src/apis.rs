@@ -45,8 +45,10 @@ impl Apis {
             return Ok(apis);
         }
         let logins = Rc::new(Logins::new(server.store.clone(), ThrottleConfig::default())?);
-        apis.agentgateway = agentgateway
-            .map(|listener| agentgateway::http::serve(agentgateway::start(server, Rc::clone(&logins)), listener));
+        if let Some(listener) = agentgateway {
+            let gateway = agentgateway::start(server, Rc::clone(&logins))?;
+            apis.agentgateway = Some(agentgateway::http::serve(gateway, listener));
+        }
         if let Some(listener) = icws {
             apis.icws = Some(icws::start(server, Rc::clone(&logins), listener).await?);
         }

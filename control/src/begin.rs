@@ -8,6 +8,8 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::task::{JoinHandle, spawn_local};
 
+use crate::audit::Notes;
+
 /// Work that was begun.
 #[derive(Debug)]
 pub enum Begun<T> {
@@ -19,7 +21,11 @@ pub enum Begun<T> {
 
 /// Carries `work` as far as it goes without waiting; the rest becomes a task of the current `LocalSet`.
 pub fn begin<T: 'static>(work: impl Future<Output = T> + 'static) -> Begun<T> {
-    let mut work: Pin<Box<dyn Future<Output = T>>> = Box::pin(work);
+    // It belongs to the command that is being carried out, if there is one.
+    let mut work: Pin<Box<dyn Future<Output = T>>> = match Notes::current() {
+        Some(notes) => Box::pin(notes.follow(work)),
+        None => Box::pin(work),
+    };
     // Whatever it waits for registers the task's own waker when the task is first run.
     match work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(result) => Begun::Ended(result),

@@ -49,6 +49,8 @@ event_kinds! {
     CallStarted = "call.started",
     /// Both parties of a call are being recorded.
     RecordingStarted = "recording.started",
+    /// It was said which parties of a call are left out of its recording.
+    RecordingMuted = "recording.muted",
     /// Nothing was received for the connection's timeout.
     ConnectionTimeout = "connection.timeout",
     /// A connection is gone.
@@ -95,6 +97,8 @@ pub struct Hub {
 pub struct Client {
     /// Who it is, in words.
     pub(crate) origin: Rc<str>,
+    /// The user that runs it, if the system says.
+    pub(crate) uid: Option<u32>,
     queue: RefCell<OutQueue>,
     subscribed: Cell<u16>,
     /// Rung when there is something to write, or nothing more will come.
@@ -116,9 +120,9 @@ struct OutQueue {
 }
 
 impl Hub {
-    /// Takes up a client; `origin` says in words who it is.
-    pub fn connect(&self, origin: &str) -> Rc<Client> {
-        let client = Rc::new(Client { origin: origin.into(), ..Client::default() });
+    /// Takes up a client; `origin` says in words who it is, `uid` which user runs it.
+    pub fn connect(&self, origin: &str, uid: Option<u32>) -> Rc<Client> {
+        let client = Rc::new(Client { origin: origin.into(), uid, ..Client::default() });
         self.clients.borrow_mut().push(Rc::clone(&client));
         client
     }
@@ -249,7 +253,7 @@ mod tests {
     #[test]
     fn only_what_was_asked_for_is_queued() {
         let hub = Hub::default();
-        let client = hub.connect("a test");
+        let client = hub.connect("a test", None);
         hub.publish(EventKind::Digit, json!({"digit": "1"}));
         client.subscribe(&[EventKind::Digit]);
         hub.publish(EventKind::ShardFailed, json!({"shard": 1}));
@@ -277,7 +281,7 @@ mod tests {
     #[test]
     fn a_full_queue_drops_digits_first_and_then_the_client() {
         let hub = Hub::default();
-        let client = hub.connect("a test");
+        let client = hub.connect("a test", None);
         client.subscribe(EventKind::ALL);
         for _ in 0..OUTPUT_LINES_MAX / 2 + 5 {
             hub.publish(EventKind::Digit, json!({}));
@@ -295,7 +299,7 @@ mod tests {
     #[test]
     fn one_long_answer_fits() {
         let hub = Hub::default();
-        let client = hub.connect("a test");
+        let client = hub.connect("a test", None);
         hub.answer(&client, &json!("x".repeat(2 * OUTPUT_BYTES_MAX)));
         assert!(!client.closed.is_open());
         hub.answer(&client, &json!("y"));

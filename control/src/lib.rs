@@ -39,6 +39,7 @@ pub mod socket;
 pub mod store;
 pub mod tickets;
 pub mod tls;
+mod urlencoded;
 mod verba;
 pub mod web;
 

@@ -67,6 +67,7 @@ async fn render(server: &Server) -> String {
         clients: server.hub.clients(),
         clients_disconnected: server.hub.disconnected(),
         port_pairs_free: server.ports.pairs_free(),
+        mediacontrol_events_refused: server.mediacontrol().logs().refused(),
         cpu_ns: thread_cpu_ns(),
         resources: Class::ALL.map(|class| (class, server.quota.usage(class))),
     };
@@ -93,6 +94,7 @@ struct Figures {
     clients: usize,
     clients_disconnected: u64,
     port_pairs_free: usize,
+    mediacontrol_events_refused: u64,
     cpu_ns: u64,
     resources: [(Class, Usage); Class::ALL.len()],
 }
@@ -132,6 +134,11 @@ impl Collector for Figures {
                 "control_clients_disconnected",
                 "Clients disconnected because they did not read.",
                 self.clients_disconnected,
+            ),
+            (
+                "mediacontrol_events_refused",
+                "MediaControl events nobody can read: there were too many scripts.",
+                self.mediacontrol_events_refused,
             ),
             ("control_cpu_nanoseconds", "CPU time of the control thread.", self.cpu_ns),
         ];

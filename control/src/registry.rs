@@ -5,6 +5,7 @@
 //! shard. A connection that has moved keeps its id and its home slot, and holds a guest slot on the shard it went to.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -50,6 +51,8 @@ pub struct ConnectionEntry {
     pub created_at: Timestamp,
     /// Codecs and payload types as last negotiated.
     pub negotiated: Negotiated,
+    /// Where the client says that its endpoint is.
+    pub remote: Option<IpAddr>,
     /// Differentiated services code point of its sockets.
     pub dscp: u8,
     /// Where its digits come from.
@@ -233,6 +236,7 @@ impl Registry {
             interface: None,
             created_at: Timestamp::now(),
             negotiated,
+            remote: None,
             dscp,
             digit_source: DigitSource::default(),
             reserved: false,

@@ -5,36 +5,36 @@
 //! A shard that fails takes its sessions with it: whoever waits for it is answered, each operation, connection and
 //! conference on it gets its one final event, its ports are free again, and it is started anew.
 
+mod ends;
+mod error;
+mod lock;
+mod reports;
+mod restart;
+
 use std::cell::{Cell, OnceCell, RefCell};
 use std::error::Error;
-use std::future::Future;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use ringbridge_media::command::{Command, OperationKind, Target};
-use ringbridge_media::digits::Digits;
-use ringbridge_media::event::{Answer, CommandError, Condition, EndReason, Event};
+use ringbridge_media::command::Command;
+use ringbridge_media::event::{Answer, CommandError};
 use ringbridge_media::id::{ConnectionId, OperationId, ShardId};
 use ringbridge_media::time::Instant;
 use ringbridge_shard::clock;
 use ringbridge_shard::executor::{ShardConfig, ShardHandle};
-use ringbridge_shard::mailbox::{Doorbell, ShardReport};
-use serde_json::{Value, json};
-use tokio::net::unix::pipe;
+use ringbridge_shard::mailbox::Doorbell;
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::task::{spawn_blocking, spawn_local, yield_now};
+use tokio::task::{spawn_blocking, spawn_local};
 use tokio::time::{sleep, timeout};
 
 use crate::apis::Apis;
-use crate::auth::PasswordError;
-use crate::begin::begin;
-use crate::config::{Config, ConfigError, Derived, Machine, batch_wait};
-use crate::events::{EventKind, Hub};
+use crate::audit;
+use crate::config::{Config, Derived, Machine, batch_wait};
+use crate::events::Hub;
 use crate::files::{FilesConfig, MediaFiles, TtsConfig};
 use crate::mediacontrol::{self, MediaControl};
 use crate::placement::Placement;
@@ -42,13 +42,17 @@ use crate::ports::PortPool;
 use crate::preparing::Preparing;
 use crate::proto::RpcError;
 use crate::quota::Quota;
-use crate::registry::{Ended, OperationEntry, RecordingEntry, Registry, utility_id};
-use crate::router::{Concern, Dispatch, Pending, Refusal, Reply, Router};
-use crate::socket::{ControlSocket, SocketError};
-use crate::store::{self, Store, StoreError, recordings};
+use crate::registry::{RecordingEntry, Registry};
+use crate::router::{Concern, Dispatch, Refusal, Reply, Router};
+use crate::socket::ControlSocket;
+use crate::store::{self, Store, recordings};
 use crate::tickets::Tickets;
-use crate::tls::{self, TlsError};
-use crate::web::WebError;
+use crate::tls;
+
+use self::lock::StateLock;
+
+pub(crate) use self::ends::SHARD_FAILED;
+pub use self::error::ServeError;
 
 /// Starts one shard and waits until it is ready. Called on a thread of its own when a shard has to be started again.
 pub type StartShard =
@@ -97,76 +101,18 @@ pub struct Server {
     errors: Cell<u64>,
 }
 
-/// Why the server ended in any other way than it was told to.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// The configuration breaks a rule.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// No control socket.
-    #[error(transparent)]
-    Socket(#[from] SocketError),
-    /// The certificate can't be used.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// No database.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A shard did not start.
-    #[error("{0}")]
-    Shard(Box<dyn Error + Send + Sync>),
-    /// The machine or the limits of this process do not let a shard run.
-    #[error(transparent)]
-    Machine(#[from] ringbridge_shard::probe::Problem),
-    /// A directory can't be made.
-    #[error("can't make the directory {}: {source}", path.display())]
-    Directory {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// An address can't be listened at.
-    #[error("can't listen at {address} for {name}: {source}")]
-    Listen {
-        /// What for.
-        name: &'static str,
-        /// Where.
-        address: std::net::SocketAddr,
-        /// Why not.
-        source: io::Error,
-    },
-    /// The listener of an API can't be opened.
-    #[error(transparent)]
-    Web(#[from] WebError),
-    /// Passwords can't be checked here.
-    #[error(transparent)]
-    Password(#[from] PasswordError),
-    /// The system refuses something else.
-    #[error("{what}: {source}")]
-    Io {
-        /// What was tried.
-        what: &'static str,
-        /// Why not.
-        source: io::Error,
-    },
-}
-
 /// A command on its way; await its answer.
 #[derive(Debug)]
-pub struct InFlight(oneshot::Receiver<Reply>);
+pub struct InFlight {
+    reply: oneshot::Receiver<Reply>,
+    shard: ShardId,
+}
 
 #[derive(Debug, Default)]
 struct ShardRuntime {
     thread: Option<JoinHandle<()>>,
     up_since: Option<std::time::Instant>,
     failures: u32,
-}
-
-/// Something to be told once the answers that came before it are.
-enum Outgoing {
-    Event(EventKind, Value),
-    OperationEnded { id: OperationId, condition: Condition, elapsed_ms: u64, digits: Option<Digits> },
 }
 
 /// Runs a server until `stops` says so, then ends it tidily: the first time it drains, the second time it ends at once.
@@ -185,6 +131,7 @@ pub async fn run(
 ) -> Result<(), ServeError> {
     let derived = config.derive(machine)?;
     let socket = ControlSocket::bind(config.control_socket.as_deref(), config.control_group.as_deref())?;
+    let _lock = StateLock::take(&derived.state_dir)?;
     let server = Server::start(config, derived, start_shard)?;
     let apis = match server.open().await {
         Ok(apis) => apis,
@@ -338,7 +285,8 @@ impl Server {
     /// # Errors
     /// As [`send`](Self::send).
     pub fn dispatch(&self, dispatch: Dispatch) -> Result<InFlight, RpcError> {
-        Ok(InFlight(self.router.borrow_mut().send(dispatch)?))
+        let shard = dispatch.shard;
+        Ok(InFlight { reply: self.router.borrow_mut().send(dispatch)?, shard })
     }
 
     /// The figures of every shard; `None` for one that is down.
@@ -461,301 +409,6 @@ impl Server {
         self.doorbell.ring_always();
     }
 
-    fn watch_shards(self: Rc<Self>) -> Result<impl Future<Output = ()>, ServeError> {
-        let io = |source| ServeError::Io { what: "can't watch the shards' doorbell", source };
-        // To the runtime an eventfd is as good as a pipe: something that becomes readable, and gives eight bytes.
-        let bell = self.doorbell.fd().try_clone_to_owned().map_err(io)?;
-        let bell = pipe::Receiver::from_owned_fd_unchecked(bell).map_err(io)?;
-        Ok(async move {
-            loop {
-                while self.take_reports().await {}
-                self.doorbell.arm();
-                // What was reported before the bell was armed did not ring it.
-                if self.router.borrow().has_reports() {
-                    self.doorbell.disarm();
-                    continue;
-                }
-                if bell.readable().await.is_err() {
-                    return;
-                }
-                // An eventfd gives all its rings at once; an error means that it had none.
-                drop(bell.try_read(&mut [0; 8]));
-            }
-        })
-    }
-
-    /// Takes in a bounded number of reports. `false`: there were none.
-    async fn take_reports(self: &Rc<Self>) -> bool {
-        let mut outgoing = Vec::new();
-        let mut taken = false;
-        for shard in self.shard_ids() {
-            for _ in 0..REPORTS_PER_TURN_MAX {
-                let Some(report) = self.router.borrow().poll_report(shard) else { break };
-                taken = true;
-                self.take_report(shard, report, &mut outgoing);
-            }
-        }
-        self.router.borrow_mut().flush_forgets();
-        if taken {
-            // Whoever got an answer passes it on now, so that it stands before the events that came after it.
-            yield_now().await;
-        }
-        for outgoing in outgoing {
-            match outgoing {
-                Outgoing::Event(kind, params) => self.hub.publish(kind, params),
-                Outgoing::OperationEnded { id, condition, elapsed_ms, digits } => {
-                    let server = Rc::clone(self);
-                    begin(async move { server.end_operation(id, condition, elapsed_ms, digits).await });
-                }
-            }
-        }
-        taken
-    }
-
-    fn take_report(self: &Rc<Self>, shard: ShardId, report: ShardReport, outgoing: &mut Vec<Outgoing>) {
-        match report {
-            ShardReport::Event(event) => self.take_event(event, outgoing),
-            ShardReport::Moved { connection, shard } => {
-                if !self.registry.borrow_mut().moved(connection, shard) {
-                    // It was given up while it was on its way.
-                    self.send_unasked(shard, Command::DeleteConnection { id: connection });
-                }
-            }
-            ShardReport::Snapshot { token, snapshot } => {
-                self.placement.borrow_mut().take_figures(&snapshot, self.now());
-                if let Some(pending) = self.router.borrow_mut().take(token) {
-                    pending.reply(Reply::Snapshot(snapshot));
-                }
-            }
-            ShardReport::Stopped => {
-                self.lose_shard(shard, EndReason::Shutdown);
-            }
-            ShardReport::Failed { reason } => {
-                tracing::error!(%shard, reason, "a shard has failed");
-                let up_since = self.shards.borrow()[usize::from(shard.0)].up_since;
-                let lived = up_since.map(|since| since.elapsed()).unwrap_or_default();
-                self.lose_shard(shard, EndReason::ShardFailed);
-                if !self.stopping.get() {
-                    spawn_local(Rc::clone(self).restart_shard(shard, lived));
-                }
-            }
-        }
-    }
-
-    fn take_event(&self, event: Event, outgoing: &mut Vec<Outgoing>) {
-        match event {
-            Event::Answer { token, result } => {
-                let pending = self.router.borrow_mut().take(token);
-                if let Some(pending) = pending {
-                    self.take_answer(pending, result);
-                }
-            }
-            Event::OperationEnded { id, condition, elapsed_ms, target: _, kind: _, digits, playlist } => {
-                // Freed here, off the shard.
-                drop(playlist);
-                let mut registry = self.registry.borrow_mut();
-                if let Some(entry) = registry.operation_mut(id).filter(|entry| !entry.ending) {
-                    entry.ending = true;
-                    entry.units.clear();
-                    outgoing.push(Outgoing::OperationEnded { id, condition, elapsed_ms, digits });
-                }
-            }
-            Event::ConnectionLearned { id, remote } => outgoing.push(Outgoing::Event(
-                EventKind::ConnectionLearned,
-                json!({"connection_id": id.to_string(), "remote": remote.to_string()}),
-            )),
-            Event::ConnectionTimeout { id } => {
-                outgoing.push(Outgoing::Event(EventKind::ConnectionTimeout, json!({"connection_id": id.to_string()})))
-            }
-            Event::ConnectionEnded { id, reason, heard } => {
-                let Some(Ended { mut entry, forwarders }) = self.registry.borrow_mut().remove_connection(id) else {
-                    return;
-                };
-                entry.lease.set_heard(heard);
-                for shard in forwarders {
-                    self.router.borrow_mut().forget(shard, id);
-                }
-                self.ended.notify_waiters();
-                outgoing.push(Outgoing::Event(EventKind::ConnectionEnded, connection_ended(id, reason)));
-            }
-            Event::ConferenceEnded { id, reason } => {
-                if self.registry.borrow_mut().remove_conference(id).is_some() {
-                    let params = json!({"conference_id": id.to_string(), "reason": reason_name(reason)});
-                    outgoing.push(Outgoing::Event(EventKind::ConferenceEnded, params));
-                }
-            }
-            Event::TalkStarted { conference, connection } => outgoing.push(Outgoing::Event(
-                EventKind::TalkStarted,
-                json!({"conference_id": conference.to_string(), "connection_id": connection.to_string()}),
-            )),
-            Event::TalkStopped { conference, connection } => outgoing.push(Outgoing::Event(
-                EventKind::TalkStopped,
-                json!({"conference_id": conference.to_string(), "connection_id": connection.to_string()}),
-            )),
-            Event::Digit { connection, digit, duration_ms } => outgoing.push(Outgoing::Event(
-                EventKind::Digit,
-                json!({
-                    "connection_id": connection.to_string(),
-                    "digit": char::from(digit).to_string(),
-                    "duration_ms": duration_ms,
-                }),
-            )),
-        }
-    }
-
-    /// Brings the registry up to date at once, whatever becomes of whoever waits for the answer.
-    fn take_answer(&self, pending: Pending, result: Result<Answer, CommandError>) {
-        let mut registry = self.registry.borrow_mut();
-        match (pending.concern(), result.is_ok()) {
-            (Concern::Nothing, _) => {}
-            (Concern::Connection(id), true) => registry.confirm_connection(id),
-            (Concern::Conference(id), true) => registry.confirm_conference(id),
-            (Concern::Operation(id), true) => registry.confirm_operation(id),
-            (Concern::Join(conference, join), true) => registry.confirm_member(conference, join),
-            (Concern::Leave(conference, connection), true) => registry.member_left(conference, connection),
-            (Concern::Promotion(id), true) => registry.end_promotion(id, true),
-            (Concern::Dissolution(id), true) => registry.empty_conference(id),
-            (concern, false) => {
-                drop(registry);
-                self.discard(concern);
-            }
-        }
-        pending.reply(Reply::Answer(result));
-    }
-
-    fn discard(&self, concern: Concern) {
-        match concern {
-            Concern::Nothing => {}
-            Concern::Connection(id) => self.abandon_connection(id),
-            Concern::Conference(id) => drop(self.registry.borrow_mut().remove_conference(id)),
-            Concern::Operation(id) => self.abandon_operation(id),
-            Concern::Join(conference, join) => self.registry.borrow_mut().remove_member(conference, join),
-            Concern::Promotion(id) => self.registry.borrow_mut().end_promotion(id, false),
-            // Whatever it was about is as it was.
-            Concern::Leave(..) | Concern::Dissolution(_) => {}
-        }
-    }
-
-    /// Tells the end of an operation: after the answer to its start, and after its file is closed.
-    async fn end_operation(&self, id: OperationId, condition: Condition, elapsed_ms: u64, digits: Option<Digits>) {
-        let gates =
-            self.registry.borrow_mut().operation_mut(id).map(|entry| (entry.announced.clone(), entry.recording.take()));
-        let Some((announced, recording)) = gates else { return };
-        announced.wait().await;
-        let params = {
-            let told = Told { condition: condition.name(), elapsed_ms, digits, error: None };
-            let told = (told, close_recording(recording).await);
-            let registry = self.registry.borrow();
-            registry.operation(id).map(|entry| operation_ended(entry.id, entry.target, entry.kind, told.0, told.1))
-        };
-        let Some(params) = params else { return };
-        self.hub.publish(EventKind::OperationEnded, params);
-        if let Some(entry) = self.registry.borrow_mut().remove_operation(id) {
-            entry.ended.open();
-        }
-    }
-
-    /// Ends everything that was on a shard which is gone, and tells everybody once.
-    fn lose_shard(self: &Rc<Self>, shard: ShardId, reason: EndReason) {
-        let concerns = self.router.borrow_mut().disconnect(shard);
-        for concern in concerns {
-            self.discard(concern);
-        }
-        let lost = self.registry.borrow_mut().remove_shard(shard);
-        for (other, connection) in lost.strays {
-            self.send_unasked(other, Command::DeleteConnection { id: connection });
-            self.router.borrow_mut().forget(other, connection);
-        }
-        let connections: Vec<ConnectionId> = lost.connections.iter().map(|entry| entry.id).collect();
-        // Their ports are free again.
-        drop(lost.connections);
-        let server = Rc::clone(self);
-        begin(async move {
-            // Each recording closes by itself; none keeps the others waiting.
-            let ends: Vec<_> = lost
-                .operations
-                .into_iter()
-                .map(|entry| {
-                    let server = Rc::clone(&server);
-                    begin(async move { server.end_lost_operation(entry, reason).await })
-                })
-                .collect();
-            for end in ends {
-                end.end().await;
-            }
-            for id in connections {
-                server.hub.publish(EventKind::ConnectionEnded, connection_ended(id, reason));
-            }
-            for id in lost.conferences {
-                let params = json!({"conference_id": id.to_string(), "reason": reason_name(reason)});
-                server.hub.publish(EventKind::ConferenceEnded, params);
-            }
-            if reason == EndReason::ShardFailed {
-                server.hub.publish(EventKind::ShardFailed, json!({"shard": shard.0}));
-            }
-            server.shards.borrow_mut()[usize::from(shard.0)].up_since = None;
-            server.ended.notify_waiters();
-        });
-    }
-
-    async fn end_lost_operation(&self, mut entry: OperationEntry, reason: EndReason) {
-        entry.announced.wait().await;
-        let recording = entry.recording.take();
-        let (condition, error) = match reason {
-            EndReason::ShardFailed => (Condition::Error.name(), Some("its shard has failed".to_owned())),
-            EndReason::Deleted
-            | EndReason::ConferenceDeleted
-            | EndReason::LastLeft
-            | EndReason::Expired
-            | EndReason::Shutdown => (Condition::AutoStop.name(), None),
-        };
-        let elapsed_ms = u64::try_from(entry.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let closed = close_recording(recording).await;
-        let params = operation_ended(
-            entry.id,
-            entry.target,
-            entry.kind,
-            Told { condition, elapsed_ms, digits: None, error },
-            closed,
-        );
-        self.hub.publish(EventKind::OperationEnded, params);
-        entry.ended.open();
-    }
-
-    /// Starts a shard again, after longer and longer pauses if it keeps failing.
-    async fn restart_shard(self: Rc<Self>, shard: ShardId, lived: Duration) {
-        let index = usize::from(shard.0);
-        let (thread, mut failures) = {
-            let mut shards = self.shards.borrow_mut();
-            let runtime = &mut shards[index];
-            runtime.failures = failures_after(runtime.failures, lived);
-            (runtime.thread.take(), runtime.failures)
-        };
-        if let Some(thread) = thread {
-            // It has said its last word, so this is short; still not for the thread all commands run on.
-            drop(spawn_blocking(move || thread.join()).await);
-        }
-        loop {
-            sleep(pause_before_restart(failures)).await;
-            if self.stopping.get() {
-                return;
-            }
-            let (start, config, doorbell) =
-                (Arc::clone(&self.start_shard), self.shard_config(shard), Arc::clone(&self.doorbell));
-            match spawn_blocking(move || start(config, doorbell)).await {
-                Ok(Ok(handle)) => {
-                    tracing::info!(%shard, "a shard has started again");
-                    self.take_up(handle);
-                    return;
-                }
-                Ok(Err(error)) => tracing::error!(%shard, %error, "a shard does not start"),
-                Err(error) => tracing::error!(%shard, %error, "a shard does not start"),
-            }
-            failures += 1;
-            self.shards.borrow_mut()[index].failures = failures;
-        }
-    }
-
     /// Ends all shards, then all clients once they have been told.
     async fn stop(self: &Rc<Self>) {
         self.stopping.set(true);
@@ -794,9 +447,9 @@ impl Server {
 }
 
 impl InFlight {
-    /// Wraps what the router gave.
-    pub fn new(receiver: oneshot::Receiver<Reply>) -> Self {
-        Self(receiver)
+    /// Wraps what the router gave for a command to `shard`.
+    pub fn new(reply: oneshot::Receiver<Reply>, shard: ShardId) -> Self {
+        Self { reply, shard }
     }
 
     /// Waits for the answer.
@@ -804,7 +457,13 @@ impl InFlight {
     /// # Errors
     /// What the engine says, or 1017 if its shard has failed.
     pub async fn answer(self) -> Result<Answer, RpcError> {
-        match self.0.await {
+        let reply = self.reply.await;
+        let answer = match &reply {
+            Ok(Reply::Answer(Ok(answer))) => Some(answer),
+            Ok(Reply::Answer(Err(_)) | Reply::Snapshot(_) | Reply::ShardFailed(_)) | Err(_) => None,
+        };
+        audit::note(self.shard, answer);
+        match reply {
             Ok(Reply::Answer(result)) => Ok(result?),
             Ok(Reply::ShardFailed(shard)) => Err(RpcError::shard_failed(shard.0)),
             Ok(Reply::Snapshot(_)) | Err(_) => Err(CommandError::ShardFailed.into()),
@@ -812,126 +471,7 @@ impl InFlight {
     }
 }
 
-/// How an operation ended, as far as the engine or its absence tells.
-struct Told {
-    condition: &'static str,
-    elapsed_ms: u64,
-    digits: Option<Digits>,
-    error: Option<String>,
-}
-
-/// What became of a recording's file.
-struct Closed {
-    path: PathBuf,
-    samples: u64,
-    gaps: usize,
-    error: Option<String>,
-}
-
-async fn close_recording(recording: Option<RecordingEntry>) -> Option<Closed> {
-    let recording = recording?;
-    // The engine has said so already, unless its shard has failed: no more samples come.
-    recording.queue.finish();
-    Some(match recording.done.await {
-        Ok(outcome) => {
-            Closed { path: recording.path, samples: outcome.samples, gaps: outcome.gaps.len(), error: outcome.error }
-        }
-        Err(_) => Closed { path: recording.path, samples: 0, gaps: 0, error: Some("its writer has failed".to_owned()) },
-    })
-}
-
-fn operation_ended(
-    id: OperationId,
-    target: Target,
-    kind: OperationKind,
-    told: Told,
-    recording: Option<Closed>,
-) -> Value {
-    let mut params = json!({
-        "operation_id": id.to_string(),
-        "kind": kind.name(),
-        "condition": told.condition,
-        "elapsed_ms": told.elapsed_ms,
-    });
-    match target {
-        Target::Connection(connection) => params["connection_id"] = connection.to_string().into(),
-        Target::Conference(conference) => {
-            params["connection_id"] = utility_id(id).into();
-            params["conference_id"] = conference.to_string().into();
-        }
-    }
-    if let Some(digits) = told.digits {
-        params["digits"] = digits.as_str().into();
-    }
-    let mut error = told.error;
-    if let Some(recording) = recording {
-        params["path"] = recording.path.to_string_lossy().into();
-        params["samples"] = recording.samples.into();
-        params["gaps"] = recording.gaps.into();
-        if recording.error.is_some() {
-            // Whatever stopped it, the file is not what was asked for.
-            params["condition"] = Condition::Error.name().into();
-            error = error.or(recording.error);
-        }
-    }
-    if let Some(error) = error {
-        params["error"] = error.into();
-    }
-    params
-}
-
-fn connection_ended(id: ConnectionId, reason: EndReason) -> Value {
-    json!({"connection_id": id.to_string(), "reason": reason_name(reason)})
-}
-
-fn reason_name(reason: EndReason) -> &'static str {
-    match reason {
-        EndReason::Deleted => "deleted",
-        EndReason::ConferenceDeleted => "conference_deleted",
-        EndReason::LastLeft => "last_left",
-        EndReason::Expired => "expired",
-        EndReason::ShardFailed => "shard_failed",
-        EndReason::Shutdown => "shutdown",
-    }
-}
-
-/// Failures in a row, after one more: long life is forgiven.
-fn failures_after(failures: u32, lived: Duration) -> u32 {
-    if lived > LIFE_TO_FORGIVE { 0 } else { failures.saturating_add(1) }
-}
-
-fn pause_before_restart(failures: u32) -> Duration {
-    RESTART_PAUSE_MIN.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(RESTART_PAUSE_MAX)
-}
-
-/// Reports taken from one shard before the others and the clients get their turn.
-const REPORTS_PER_TURN_MAX: usize = 1024;
-/// First pause before a shard is started again; doubled with each failure that follows soon.
-const RESTART_PAUSE_MIN: Duration = Duration::from_millis(100);
-/// Longest pause before a shard is started again.
-const RESTART_PAUSE_MAX: Duration = Duration::from_secs(10);
-/// A shard that ran for this long starts again as if it had never failed.
-const LIFE_TO_FORGIVE: Duration = Duration::from_secs(60);
 /// How long shards may take to end.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 /// How long clients may take to read what is left.
 const FAREWELL_DEADLINE: Duration = Duration::from_secs(1);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_life_is_forgiven() {
-        assert_eq!(failures_after(3, Duration::from_secs(1)), 4);
-        assert_eq!(failures_after(3, LIFE_TO_FORGIVE + Duration::from_secs(1)), 0);
-    }
-
-    #[test]
-    fn pauses_grow_to_a_limit() {
-        assert_eq!(pause_before_restart(0), Duration::from_millis(100));
-        assert_eq!(pause_before_restart(1), Duration::from_millis(100));
-        assert_eq!(pause_before_restart(3), Duration::from_millis(400));
-        assert_eq!(pause_before_restart(u32::MAX), RESTART_PAUSE_MAX);
-    }
-}

@@ -4,6 +4,7 @@
 //! next one is read, so commands enter the mailboxes in the order sent; what has to wait becomes a task of its own and
 //! is carried out to its end even if the client has gone.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -19,9 +20,11 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::spawn_local;
 
+use crate::audit::{self, Outcome, Weight, Who};
 use crate::begin::begin;
 use crate::config::default_control_sockets;
 use crate::events::Client;
+use crate::mediacontrol;
 use crate::methods::{self, Call};
 use crate::proto::{Request, RpcError, answer};
 use crate::server::Server;
@@ -164,11 +167,14 @@ impl Drop for ControlSocket {
 }
 
 async fn serve_client(server: Rc<Server>, stream: UnixStream) {
-    let origin = match stream.peer_cred() {
-        Ok(peer) => format!("control socket, user {}, process {}", peer.uid(), peer.pid().unwrap_or_default()),
-        Err(_) => "control socket".to_owned(),
+    let (origin, uid) = match stream.peer_cred() {
+        Ok(peer) => {
+            let (uid, pid) = (peer.uid(), peer.pid().unwrap_or_default());
+            (format!("control socket, user {uid}, process {pid}"), Some(uid))
+        }
+        Err(_) => ("control socket".to_owned(), None),
     };
-    let client = server.hub.connect(&origin);
+    let client = server.hub.connect(&origin, uid);
     let (reader, writer) = stream.into_split();
     let writing = spawn_local(write_lines(writer, Rc::clone(&client)));
     tokio::select! {
@@ -299,13 +305,49 @@ async fn carry_out(
     let call = Call::new(Rc::clone(server), Rc::clone(client), received, Rc::clone(&client.origin));
     server.count_request();
     let (id, result) = match Request::from_value(request) {
-        Ok(request) => (request.id, methods::call(&call, &request.method, request.params).await),
+        Ok(request) => (request.id, audited(&call, &request.method, request.params).await),
         Err((id, error)) => (Some(id), Err(error)),
     };
     if result.is_err() {
         server.count_error();
     }
     (id.map(|id| answer(id, result)), call)
+}
+
+/// Carries out a call, and writes its line to the audit log.
+async fn audited(call: &Call, method: &str, params: Value) -> Result<Value, RpcError> {
+    let weight = if methods::only_asks(method) { Weight::Asks } else { Weight::Changes };
+    if !audit::is_on(weight) {
+        return methods::call(call, method, params).await;
+    }
+    let begun = std::time::Instant::now();
+    let mut ids = Vec::new();
+    audit::gather_ids(&params, &mut ids);
+    let (result, noted) = audit::scope_as(weight, methods::call(call, method, params)).await;
+    let refused = match &result {
+        Ok(told) => {
+            audit::gather_ids(told, &mut ids);
+            audit::gather_ids(&told["results"], &mut ids);
+            mediacontrol::refused(method, told)
+        }
+        Err(error) => Some(error.kind().name()),
+    };
+    let ids: Vec<&dyn fmt::Display> = ids.iter().map(|id| id as &dyn fmt::Display).collect();
+    audit::record_as(
+        weight,
+        &audit::Entry {
+            who: call.client.uid.map_or(Who::Unknown, Who::Process),
+            from: None,
+            api: "control",
+            what: method,
+            ids: &ids,
+            shard: noted.shard,
+            effect: noted.effect.as_ref(),
+            result: refused.map_or(Outcome::Done, Outcome::Refused),
+            took: begun.elapsed(),
+        },
+    );
+    result
 }
 
 /// Finds lines in what arrives. Never holds more than one line of the longest kind and what was read with its end.

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose};
-use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use serde::Deserialize;
 
 /// Where certificate and key are.
@@ -66,6 +66,14 @@ pub enum TlsError {
         /// Why.
         reason: String,
     },
+    /// A certificate can't be trusted.
+    #[error("can't trust the certificates in {}: {reason}", path.display())]
+    Untrusted {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// A file that would be overwritten.
     #[error("{} exists already and is never overwritten: choose another directory, or remove it", path.display())]
     Exists {
@@ -113,6 +121,29 @@ pub fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
         .with_single_cert(chain, key)
         .map_err(unusable)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// A client that trusts servers whose certificate is in `ca`, or was signed by one of those. TLS 1.2 and 1.3.
+///
+/// # Errors
+/// [`TlsError`], naming the file.
+pub fn trust(ca: &Path) -> Result<Arc<ClientConfig>, TlsError> {
+    const WHAT: &str = "certificate";
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&read(WHAT, ca)?) {
+        let certificate = certificate.map_err(|error| not_pem(WHAT, ca, &error))?;
+        let unusable = |error: rustls::Error| TlsError::Untrusted { path: ca.to_owned(), reason: error.to_string() };
+        roots.add(certificate).map_err(unusable)?;
+    }
+    if roots.is_empty() {
+        return Err(not_pem(WHAT, ca, &pem::Error::NoItemsFound));
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| TlsError::Untrusted { path: ca.to_owned(), reason: error.to_string() })?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
     Ok(Arc::new(config))
 }
 
@@ -225,6 +256,11 @@ mod tests {
         assert!(matches!(error(dir.path(), &good.key), TlsError::Read { .. }));
         assert!(matches!(error(&text, &good.key), TlsError::NotPem { what: "certificate", .. }));
         assert!(matches!(error(&good.cert, &text), TlsError::NotPem { what: "private key", .. }));
+        assert!(trust(&good.cert).is_ok());
+        assert!(matches!(trust(&missing), Err(TlsError::Read { what: "certificate", .. })));
+        for none in [&text, &good.key] {
+            assert!(matches!(trust(none), Err(TlsError::NotPem { what: "certificate", .. })));
+        }
         // The two files the wrong way round.
         assert!(matches!(error(&good.key, &good.cert), TlsError::NotPem { what: "certificate", .. }));
         let mismatch = error(&good.cert, &other.key);

@@ -1,9 +1,10 @@
 //! A client of HTTP/1, as small as the tests need it.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 use crate::PATIENCE;
 
@@ -36,7 +37,63 @@ impl Answer {
 /// If the server does not answer.
 #[track_caller]
 pub fn request(server: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-    let mut reader = BufReader::new(send(server, method, path, headers, body));
+    receive(send(connect(None, server), method, path, headers, body))
+}
+
+/// Sends one request from an address of this machine, such as any in `127.0.0.0/8`.
+///
+/// # Panics
+/// If the server does not answer.
+#[track_caller]
+pub fn request_from(
+    source: IpAddr,
+    server: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Answer {
+    receive(send(connect(Some(source), server), method, path, headers, body))
+}
+
+/// Sends one request whose answer is taken later, if at all.
+///
+/// # Panics
+/// If the server does not listen.
+#[track_caller]
+pub fn begin(server: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Held {
+    Held(send(connect(None, server), method, path, headers, body))
+}
+
+/// A request that has been sent. Dropped, the client goes away.
+#[derive(Debug)]
+pub struct Held(TcpStream);
+
+impl Held {
+    /// Waits for the answer.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[track_caller]
+    pub fn finish(self) -> Answer {
+        receive(self.0)
+    }
+
+    /// Whether something of the answer has come, or the server has closed the connection.
+    ///
+    /// # Panics
+    /// If the system refuses.
+    pub fn is_answered(&self) -> bool {
+        self.0.set_nonblocking(true).expect("a flag");
+        let answered = self.0.peek(&mut [0]).is_ok();
+        self.0.set_nonblocking(false).expect("a flag");
+        answered
+    }
+}
+
+#[track_caller]
+fn receive(stream: TcpStream) -> Answer {
+    let mut reader = BufReader::new(stream);
     let (status, head) = read_head(&mut reader);
     let mut body = Vec::new();
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok());
@@ -65,7 +122,7 @@ pub fn get(server: SocketAddr, path: &str) -> Answer {
 /// If the server refuses.
 #[track_caller]
 pub fn event_stream(server: SocketAddr, path: &str) -> EventStream {
-    let stream = send(server, "GET", path, &[("accept", "text/event-stream")], b"");
+    let stream = send(connect(None, server), "GET", path, &[("accept", "text/event-stream")], b"");
     let mut reader = BufReader::new(stream);
     let (status, head) = read_head(&mut reader);
     assert_eq!(status, 200, "{head}");
@@ -160,9 +217,19 @@ pub fn free_port() -> SocketAddr {
 }
 
 #[track_caller]
-fn send(server: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> TcpStream {
-    let mut stream = TcpStream::connect(server).expect("it listens");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+fn connect(source: Option<IpAddr>, server: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::for_address(server), Type::STREAM, None).expect("a socket");
+    if let Some(source) = source {
+        socket.bind(&SocketAddr::new(source, 0).into()).expect("an address of this machine");
+    }
+    socket.connect(&server.into()).expect("it listens");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    socket.into()
+}
+
+#[track_caller]
+fn send(mut stream: TcpStream, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> TcpStream {
+    let server = stream.peer_addr().expect("connected");
     // HTTP/1.0: bodies are never in chunks.
     let mut head = format!("{method} {path} HTTP/1.0\r\nhost: {server}\r\ncontent-length: {}\r\n", body.len());
     for (name, value) in headers {

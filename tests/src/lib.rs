@@ -3,6 +3,7 @@
 pub mod audio;
 pub mod endpoint;
 pub mod http;
+pub mod https;
 pub mod server;
 pub mod sim;
 pub mod virtual_time;

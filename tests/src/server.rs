@@ -273,14 +273,15 @@ impl Server {
         (self.child, self.client) = (Some(child), Some(client));
     }
 
-    /// Kills it in the middle of whatever it does, and starts it again on the same ports.
+    /// Kills it with SIGKILL and starts it again, on the same ports.
     ///
     /// # Panics
     /// If it does not start.
-    pub fn crash(&mut self) {
+    pub fn kill_and_restart(&mut self) {
         let mut child = self.child.take().expect("it runs");
         child.kill().expect("it is ours");
         child.wait().expect("it has ended");
+        self.client = None;
         let (child, client) = self.setup.spawn(self.directory.path(), &self.ports);
         (self.child, self.client) = (Some(child), Some(client));
     }

@@ -13,6 +13,8 @@ mod operations;
 mod ports;
 #[path = "sockets/relay.rs"]
 mod relay;
+#[path = "sockets/rtcp.rs"]
+mod rtcp;
 
 use ringbridge_tests::endpoint::Endpoint;
 use ringbridge_tests::server::{Leg, Server, Setup};

@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::UdpSocket;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::phase::{CpuWindow, LOOK, Phase};
 use super::{Context, addresses_of, connect_all, mix, ptime_ms_for, relay, run_number};
-use crate::cpu::{CpuSample, CpuUse};
+use crate::cpu::CpuUse;
 use crate::error::{Error, Result};
 use crate::figures::{Quantiles, duration_histogram, record};
 use crate::pacing::Schedule;
@@ -18,7 +18,7 @@ use crate::progress;
 use crate::rpc::{Answer, Client};
 use crate::session::{Session, parse_created};
 use crate::target::ForwardTarget;
-use crate::traffic::{self, Mark, PacedPlan, Sink};
+use crate::traffic::{self, Sink};
 use crate::verify::Verdict;
 
 /// From a command's receipt to its effect on the media clock, in milliseconds; more is a violation.
@@ -29,8 +29,6 @@ const UNDER_WAY_MAX: usize = 256;
 const HOLD: Duration = Duration::from_millis(200);
 /// How long answers are waited for at the end.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
-/// Longest wait for an answer between looks at the schedule.
-const LOOK: Duration = Duration::from_millis(1);
 
 /// The commands, beside a relay load.
 #[derive(Clone, Debug, Serialize)]
@@ -164,20 +162,6 @@ pub fn run(context: &Context, session: &mut Session, load: &Load) -> Result<Run>
     Ok(run)
 }
 
-/// Phases of a run, told to the commander by the traffic thread.
-const WARMING: u8 = 0;
-const MEASURING: u8 = 1;
-const ENDED: u8 = 2;
-
-/// Ends the commander when dropped.
-struct EndAtDrop<'a>(&'a AtomicU8);
-
-impl Drop for EndAtDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(ENDED, Ordering::Release);
-    }
-}
-
 fn run_set_up(context: &Context, session: &mut Session, load: &Load) -> Result<Run> {
     let rooms = mix::Load {
         rooms: load.rooms,
@@ -219,35 +203,14 @@ fn run_set_up(context: &Context, session: &mut Session, load: &Load) -> Result<R
         all_effects: duration_histogram(),
     };
     commander.muted = vec![false; commander.members.len()];
-    let phase = AtomicU8::new(WARMING);
-    let plan = PacedPlan {
-        rate,
-        warmup: Duration::from_secs_f64(load.warmup_seconds),
-        measured: Duration::from_secs_f64(load.seconds),
-        pacing: context.pacing,
-    };
-    let pid = session.info().pid;
-    let (mut opened, mut cpu) = (None, None);
-    let mark = |mark| {
-        let sample = CpuSample::take(pid)?;
-        match mark {
-            Mark::Open => {
-                opened = Some(sample);
-                phase.store(MEASURING, Ordering::Release);
-            }
-            Mark::Close => {
-                cpu = opened.as_ref().map(|opened| sample.since(opened, pid));
-                phase.store(ENDED, Ordering::Release);
-            }
-        }
-        Ok(())
-    };
+    let phase = Phase::new();
+    let plan = context.paced(rate, load.warmup_seconds, load.seconds);
+    let mut window = CpuWindow::new(session.info().pid, Some(&phase));
     let (outcome, commanded) = std::thread::scope(|scope| {
         let worker = scope.spawn(|| commander.run(&phase));
-        // Also after an error, an interruption or a panic the commander has to end.
-        let end = EndAtDrop(&phase);
+        let end = phase.end_at_drop();
         let outcome = progress::with_bar("commands", plan.packets(), |done| {
-            traffic::run_paced(&mut endpoints, &plan, &context.stop, done, mark)
+            traffic::run_paced(&mut endpoints, &plan, &context.stop, done, |mark| window.mark(mark))
         });
         drop(end);
         (outcome, worker.join())
@@ -257,7 +220,7 @@ fn run_set_up(context: &Context, session: &mut Session, load: &Load) -> Result<R
         Ok(result) => result?,
         Err(panic) => std::panic::resume_unwind(panic),
     }
-    let cpu = cpu.ok_or_else(|| Error::Setup("the run ended before its measured window".into()))?;
+    let cpu = window.used()?;
     let void = outcome.lateness.void_reason().or_else(|| relay::starved_reason(&cpu));
     debug_assert!(endpoints.iter().all(|endpoint| !matches!(endpoint.sink(), Sink::Capture(_))));
     let tallies: Vec<_> = commander.tallies.iter().map(|(command, tally)| (*command, tally.summary())).collect();
@@ -330,8 +293,8 @@ struct Commander {
 
 impl Commander {
     /// Waits for the measured window, issues commands until its end, then undoes what is left.
-    fn run(&mut self, phase: &AtomicU8) -> Result<()> {
-        while phase.load(Ordering::Acquire) == WARMING {
+    fn run(&mut self, phase: &Phase) -> Result<()> {
+        while phase.is_warming() {
             std::thread::sleep(LOOK);
         }
         let start = Instant::now();
@@ -342,7 +305,7 @@ impl Commander {
             .filter(|&(_, rate)| rate > 0)
             .map(|(command, rate)| (command, Schedule::new(rate), 0u64))
             .collect();
-        while phase.load(Ordering::Acquire) == MEASURING {
+        while phase.is_measuring() {
             let now = Instant::now();
             let mut next = now + LOOK;
             for (command, schedule, index) in &mut lanes {

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::UdpSocket;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -15,8 +15,9 @@ use serde_json::{Value, json};
 use ureq::Agent;
 
 use super::commands::{EFFECT_MS_MAX, effect_ms};
+use super::phase::{CpuWindow, LOOK, Phase};
 use super::{Context, addresses_of, connect_all, ptime_ms_for, relay, run_number};
-use crate::cpu::{CpuSample, CpuUse};
+use crate::cpu::CpuUse;
 use crate::error::{Error, Result};
 use crate::figures::{Quantiles, duration_histogram, record};
 use crate::progress;
@@ -29,8 +30,6 @@ use crate::verify::Verdict;
 const HOLD: Duration = Duration::from_millis(100);
 /// Longest wait for one answer; more is an error.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
-/// How often a phase is looked at.
-const LOOK: Duration = Duration::from_millis(1);
 
 /// The calls, beside a relay load or none.
 #[derive(Clone, Debug, Serialize)]
@@ -149,20 +148,6 @@ impl Default for Counting {
     }
 }
 
-/// Phases of a run.
-const WARMING: u8 = 0;
-const MEASURING: u8 = 1;
-const ENDED: u8 = 2;
-
-/// Ends the clients when dropped, also after an error.
-struct EndAtDrop<'a>(&'a AtomicU8);
-
-impl Drop for EndAtDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(ENDED, Ordering::Release);
-    }
-}
-
 /// Sets up, runs the calls beside the load, cleans up.
 ///
 /// # Errors
@@ -189,32 +174,13 @@ fn run_set_up(context: &Context, session: &mut Session, load: &Load) -> Result<R
     let void_socket = UdpSocket::bind("127.0.0.1:0").map_err(Error::io("socket for plays"))?;
     let port = void_socket.local_addr().map_err(Error::io("socket for plays"))?.port();
 
-    let phase = AtomicU8::new(WARMING);
-    let pid = session.info().pid;
-    let (mut opened, mut cpu) = (None, None);
-    let mark = |mark| {
-        let sample = CpuSample::take(pid)?;
-        match mark {
-            Mark::Open => {
-                opened = Some(sample);
-                phase.store(MEASURING, Ordering::Release);
-            }
-            Mark::Close => {
-                cpu = opened.as_ref().map(|opened| sample.since(opened, pid));
-                phase.store(ENDED, Ordering::Release);
-            }
-        }
-        Ok(())
-    };
-    let plan = PacedPlan {
-        rate: load.rate,
-        warmup: Duration::from_secs_f64(load.warmup_seconds),
-        measured: Duration::from_secs_f64(load.seconds),
-        pacing: context.pacing,
-    };
+    let phase = Phase::new();
+    let plan = context.paced(load.rate, load.warmup_seconds, load.seconds);
+    let mut window = CpuWindow::new(session.info().pid, Some(&phase));
+    let mark = |mark| window.mark(mark);
     let (outcome, lives) = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..load.clients).map(|_| scope.spawn(|| Caller::new(load, port).live(&phase))).collect();
-        let end = EndAtDrop(&phase);
+        let end = phase.end_at_drop();
         let outcome = if endpoints.is_empty() {
             wait(&plan, context, mark).map(|()| None)
         } else {
@@ -235,7 +201,7 @@ fn run_set_up(context: &Context, session: &mut Session, load: &Load) -> Result<R
             add(all.entry(action).or_default(), counting);
         }
     }
-    let cpu = cpu.ok_or_else(|| Error::Setup("the run ended before its measured window".into()))?;
+    let cpu = window.used()?;
     let late = outcome.as_ref().and_then(|outcome| outcome.lateness.void_reason());
     let void = late.or_else(|| relay::starved_reason(&cpu));
     let actions = all.into_iter().map(|(action, counting)| (action, summary(counting))).collect();
@@ -301,14 +267,13 @@ impl<'a> Caller<'a> {
     }
 
     /// Lives call after call until the run has ended; what happened in its measured window.
-    fn live(mut self, phase: &AtomicU8) -> BTreeMap<Action, Counting> {
+    fn live(mut self, phase: &Phase) -> BTreeMap<Action, Counting> {
         let mut stops_first = true;
         loop {
-            let now = phase.load(Ordering::Acquire);
-            if now == ENDED {
+            if phase.has_ended() {
                 return self.tallies;
             }
-            self.one_call(now == MEASURING, stops_first);
+            self.one_call(phase.is_measuring(), stops_first);
             stops_first = !stops_first;
         }
     }

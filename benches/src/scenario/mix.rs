@@ -6,9 +6,10 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 
+use super::phase::CpuWindow;
 use super::relay::{self, Mode};
 use super::{Context, addresses_of, connect_all, run_number};
-use crate::cpu::{CpuSample, CpuUse};
+use crate::cpu::CpuUse;
 use crate::error::{Error, Result};
 use crate::figures::{Quantiles, Spread, duration_histogram};
 use crate::listener::{Capture, Heard, Talker};
@@ -17,7 +18,7 @@ use crate::packet::RtpStream;
 use crate::progress;
 use crate::session::Session;
 use crate::signal::{TALKERS_MAX, VOICES};
-use crate::traffic::{self, Endpoint, Mark, PacedPlan, Sink, Source};
+use crate::traffic::{self, Endpoint, Sink, Source};
 
 /// Largest number of members times seconds: all they hear is kept, 8 kB a second each.
 pub const MEMBER_SECONDS_MAX: u64 = 60_000;
@@ -261,26 +262,12 @@ fn run_joined(context: &Context, session: &mut Session, load: &Load, repeat: u32
     set_up(session, load, &endpoints)?;
     let members = endpoints.len() as u64;
     let rate = members * MEMBER_RATE;
-    let plan = PacedPlan {
-        rate,
-        warmup: Duration::from_secs_f64(load.warmup_seconds),
-        measured: Duration::from_secs_f64(load.seconds),
-        pacing: context.pacing,
-    };
-    let pid = session.info().pid;
-    let (mut opened, mut cpu) = (None, None);
-    let mark = |mark| {
-        let sample = CpuSample::take(pid)?;
-        match mark {
-            Mark::Open => opened = Some(sample),
-            Mark::Close => cpu = opened.as_ref().map(|opened| sample.since(opened, pid)),
-        }
-        Ok(())
-    };
+    let plan = context.paced(rate, load.warmup_seconds, load.seconds);
+    let mut window = CpuWindow::new(session.info().pid, None);
     let outcome = progress::with_bar(label, plan.packets(), |done| {
-        traffic::run_paced(&mut endpoints, &plan, &context.stop, done, mark)
+        traffic::run_paced(&mut endpoints, &plan, &context.stop, done, |mark| window.mark(mark))
     })?;
-    let cpu = cpu.ok_or_else(|| Error::Setup("the run ended before its measured window".into()))?;
+    let cpu = window.used()?;
     let packets_sent = outcome.lateness.quantiles().count;
 
     let mut heard = Heard::default();

@@ -3,16 +3,18 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::pacing::Pacing;
 use crate::sys;
-use crate::traffic::Endpoint;
+use crate::traffic::{Endpoint, PacedPlan};
 
 pub mod commands;
 pub mod idle;
 pub mod mediacontrol;
 pub mod mix;
+mod phase;
 pub mod relay;
 
 /// Files a run needs besides its sockets.
@@ -44,6 +46,16 @@ impl Context {
             return Err(Error::Setup(format!("{wanted} open files are needed, the limit is {limit} (ulimit -n)")));
         }
         Ok(())
+    }
+
+    /// `rate` packets a second, measured for `seconds` after `warmup_seconds`.
+    fn paced(&self, rate: u64, warmup_seconds: f64, seconds: f64) -> PacedPlan {
+        PacedPlan {
+            rate,
+            warmup: Duration::from_secs_f64(warmup_seconds),
+            measured: Duration::from_secs_f64(seconds),
+            pacing: self.pacing,
+        }
     }
 }
 

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::phase::CpuWindow;
 use super::{Context, addresses_of, connect_all, ptime_ms_for, run_number};
 use crate::clock::ClockWatch;
-use crate::cpu::{CpuSample, CpuUse};
+use crate::cpu::CpuUse;
 use crate::error::{Error, Result};
 use crate::figures::{Quantiles, Spread};
 use crate::progress;
@@ -225,24 +226,14 @@ fn open(context: &Context, load: &Load, target: &mut dyn ForwardTarget) -> Resul
 fn run_opened(context: &Context, load: &Load, target: &mut dyn ForwardTarget, repeat: u32, label: &str) -> Result<Run> {
     let mut endpoints = open(context, load, target)?;
     let counted_before = target.io_count()?;
-    let pid = target.pid();
+    let mut window = CpuWindow::new(target.pid(), None);
     let watch = ClockWatch::start();
-    let (mut opened, mut cpu) = (None, None);
-    let mark = |mark| {
-        let sample = CpuSample::take(pid)?;
-        match mark {
-            Mark::Open => opened = Some(sample),
-            Mark::Close => cpu = opened.as_ref().map(|opened| sample.since(opened, pid)),
-        }
-        Ok(())
-    };
-    let outcome = drive(context, load, &mut endpoints, label, mark)?;
+    let outcome = drive(context, load, &mut endpoints, label, |mark| window.mark(mark))?;
     let clock_shift_us = watch.shift_us();
     let counted_after = target.io_count()?;
     let syscalls_per_packet =
         counted_before.zip(counted_after).and_then(|(before, after)| after.per_packet_since(&before));
-    let cpu = cpu.ok_or_else(|| Error::Setup("the run ended before its measured window".into()))?;
-    Ok(summarize(load, target.name(), repeat, &outcome, cpu, syscalls_per_packet, clock_shift_us))
+    Ok(summarize(load, target.name(), repeat, &outcome, window.used()?, syscalls_per_packet, clock_shift_us))
 }
 
 /// Runs the load over connected endpoints, with a progress bar.

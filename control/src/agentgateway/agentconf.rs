@@ -9,8 +9,9 @@ use tokio::sync::{Mutex, MutexGuard, Notify};
 use tokio::time::Instant;
 
 use super::announce::{Place, Purpose};
-use super::codes::{Code, Fault, cause};
+use super::codes::{Code, Done, Fault, cause};
 use super::conference::{Change, Conference, Participant, Reason, Stage, State};
+use super::effect::Effect;
 use super::params::{ADDRESS_BYTES_MAX, Address, Params};
 use super::session::Session;
 use super::{Gateway, voice};
@@ -69,6 +70,16 @@ operations! {
     QueryIds = "queryvdnconfid", false, "Tells the conferences of the VDN. For inspectors.";
 }
 
+impl Operation {
+    /// Whether its answer tells from where on it can be heard.
+    pub(super) const fn can_be_heard(self) -> bool {
+        matches!(
+            self,
+            Self::Release | Self::Remove | Self::Mode | Self::Hold | Self::Unhold | Self::Stop | Self::StopTo
+        )
+    }
+}
+
 /// A conference whose turn it is.
 struct Turn<'a> {
     conference: &'a Rc<Conference>,
@@ -82,28 +93,28 @@ impl Gateway {
         operation: Operation,
         session: &Rc<Session>,
         params: &Params,
-    ) -> Result<Value, Fault> {
-        let done = |()| json!({});
+    ) -> Result<Done, Fault> {
+        let done = |()| Done::plain();
         match operation {
             Operation::Request => self.request(session, params).await.map(done),
             Operation::Answer => self.answer(session).await.map(done),
             Operation::Reject => self.reject(session).await.map(done),
             Operation::Leave => self.request_leave(session).await.map(done),
-            Operation::Release => self.release(session).await.map(done),
+            Operation::Release => self.release(session).await.map(Done::from),
             Operation::Add => self.add(session, params).await.map(done),
             Operation::Remove => self.remove(session, params).await,
-            Operation::Mode => self.change_mode(session, params).await.map(done),
-            Operation::Hold => self.hold(session, params).await.map(done),
-            Operation::Unhold => self.unhold(session, params).await.map(done),
+            Operation::Mode => self.change_mode(session, params).await.map(Done::from),
+            Operation::Hold => self.hold(session, params).await.map(Done::from),
+            Operation::Unhold => self.unhold(session, params).await.map(Done::from),
             Operation::Play => self.play_to_all(session, params).await.map(done),
-            Operation::Stop => self.stop_to_all(session).await.map(done),
+            Operation::Stop => self.stop_to_all(session).await.map(Done::from),
             Operation::PlayTo => self.play_to_one(session, params).await.map(done),
-            Operation::StopTo => self.stop_to_one(session, params).await.map(done),
-            Operation::Prolong => self.prolong(session, params).await,
+            Operation::StopTo => self.stop_to_one(session, params).await.map(Done::from),
+            Operation::Prolong => self.prolong(session, params).await.map(Done::with),
             Operation::Shift => self.shift(session, params).await.map(done),
             Operation::Resource => self.change_seats(session, params).await.map(done),
-            Operation::Query => self.query(session, params),
-            Operation::QueryIds => self.query_ids(session),
+            Operation::Query => self.query(session, params).map(Done::with),
+            Operation::QueryIds => self.query_ids(session).map(Done::with),
         }
     }
 
@@ -122,6 +133,10 @@ impl Gateway {
         let beep = self.optional_file(session, params, beeps)?;
         if session.conference.get().is_some() {
             return Err(Code::InConference.into());
+        }
+        // Its telephone rings already.
+        if self.invitation(session.number).is_some() {
+            return Err(Fault::below(cause::CALL_NOT_STABLE));
         }
         let beep = beep.transpose()?;
         // Taken before the first wait: of two requests one is the second.
@@ -205,11 +220,10 @@ impl Gateway {
         Ok(())
     }
 
-    async fn release(&self, session: &Rc<Session>) -> Result<(), Fault> {
+    async fn release(&self, session: &Rc<Session>) -> Result<Effect, Fault> {
         let conference = self.own_conference(session)?;
         let turn = turn(&conference, session).await?;
-        self.end(turn.conference, Reason::Released).await;
-        Ok(())
+        Ok(self.end(turn.conference, Reason::Released).await)
     }
 
     async fn add(&self, session: &Rc<Session>, params: &Params) -> Result<(), Fault> {
@@ -270,7 +284,7 @@ impl Gateway {
         Ok(())
     }
 
-    async fn remove(&self, session: &Rc<Session>, params: &Params) -> Result<Value, Fault> {
+    async fn remove(&self, session: &Rc<Session>, params: &Params) -> Result<Done, Fault> {
         let list = params.list("addresses", REMOVALS_MAX)?;
         let addresses = list.iter().map(|value| Params::of(value)?.address()).collect::<Result<Vec<_>, _>>()?;
         if addresses.is_empty() {
@@ -282,38 +296,39 @@ impl Gateway {
             return Err(Code::ChairRemovesSelf.into());
         }
         let mut missing = Vec::new();
+        let mut effect = Effect::default();
         for address in &addresses {
             if turn.conference.with(address, |_| ()).is_some() {
-                self.leave(turn.conference, address, Reason::Removed).await;
+                effect = effect.and(self.leave(turn.conference, address, Reason::Removed).await);
             } else {
                 missing.push(address.to_value());
             }
         }
-        Ok(json!({"noExistParticipants": missing}))
+        Ok(Done { result: json!({"noExistParticipants": missing}), effect })
     }
 
-    async fn change_mode(&self, session: &Rc<Session>, params: &Params) -> Result<(), Fault> {
+    async fn change_mode(&self, session: &Rc<Session>, params: &Params) -> Result<Effect, Fault> {
         let attribute = params.needed_int("attribute", 1..=4)?;
         let address = params.address()?;
         let conference = self.own_conference(session)?;
         let turn = turn(&conference, session).await?;
         let before = turn.member(&address)?;
         if before.attribute() == attribute {
-            return Ok(());
+            return Ok(Effect::default());
         }
         let after = Participant { hears: matches!(attribute, 1 | 3), speaks: matches!(attribute, 2 | 3), ..before };
-        self.apply(turn.conference, &after).await?;
+        let effect = self.apply(turn.conference, &after).await?;
         turn.conference.with(&address, |member| (member.hears, member.speaks) = (after.hears, after.speaks));
         match attribute {
             1 => self.tell_change(turn.conference, &after, Change::Muted, None),
             3 => self.tell_change(turn.conference, &after, Change::Unmuted, None),
             _ => {}
         }
-        Ok(())
+        Ok(effect)
     }
 
     /// Makes the mix hear and be heard as a participant may.
-    async fn apply(&self, conference: &Conference, member: &Participant) -> Result<(), Fault> {
+    async fn apply(&self, conference: &Conference, member: &Participant) -> Result<Effect, Fault> {
         let params = json!({
             "conference_id": conference.native(),
             "connection_id": member.connection,
@@ -323,7 +338,7 @@ impl Gateway {
         self.done("conference.set", params).await
     }
 
-    async fn hold(&self, session: &Rc<Session>, params: &Params) -> Result<(), Fault> {
+    async fn hold(&self, session: &Rc<Session>, params: &Params) -> Result<Effect, Fault> {
         let address = params.address()?;
         let file = self.file(session, params)?;
         let conference = self.own_conference(session)?;
@@ -336,20 +351,21 @@ impl Gateway {
         let place = Place::Connection(member.connection.clone().unwrap_or_default());
         let music = self.play(turn.conference, place.clone(), &file, Purpose::Music(address.clone())).await?;
         let held = Participant { held: true, ..member };
-        if let Err(fault) = self.apply(turn.conference, &held).await {
+        let applied = self.apply(turn.conference, &held).await;
+        if applied.is_err() {
             // Told is what went wrong first.
             let _ = self.stop_play(place, &music).await;
-            return Err(fault);
         }
+        let effect = applied?;
         turn.conference.with(&address, |member| {
             member.held = true;
             member.music = Some(music);
         });
         self.tell_change(turn.conference, &held, Change::Held, None);
-        Ok(())
+        Ok(effect)
     }
 
-    async fn unhold(&self, session: &Rc<Session>, params: &Params) -> Result<(), Fault> {
+    async fn unhold(&self, session: &Rc<Session>, params: &Params) -> Result<Effect, Fault> {
         let address = params.address()?;
         let conference = self.own_conference(session)?;
         let turn = turn(&conference, session).await?;
@@ -358,7 +374,7 @@ impl Gateway {
             return Err(Fault::below(cause::WRONG_STATE));
         }
         let back = Participant { held: false, ..member };
-        self.apply(turn.conference, &back).await?;
+        let effect = self.apply(turn.conference, &back).await?;
         let music = turn.conference.with(&address, |member| {
             member.held = false;
             member.music.take()
@@ -369,7 +385,7 @@ impl Gateway {
             let _ = self.stop_play(place, &music).await;
         }
         self.tell_change(turn.conference, &back, Change::Unheld, None);
-        Ok(())
+        Ok(effect)
     }
 
     async fn play_to_all(&self, session: &Rc<Session>, params: &Params) -> Result<(), Fault> {
@@ -395,7 +411,7 @@ impl Gateway {
         Ok(())
     }
 
-    async fn stop_to_all(&self, session: &Rc<Session>) -> Result<(), Fault> {
+    async fn stop_to_all(&self, session: &Rc<Session>) -> Result<Effect, Fault> {
         let conference = self.own_conference(session)?;
         let turn = turn(&conference, session).await?;
         self.stop_all(turn.conference).await
@@ -422,17 +438,14 @@ impl Gateway {
         Ok(())
     }
 
-    async fn stop_to_one(&self, session: &Rc<Session>, params: &Params) -> Result<(), Fault> {
+    async fn stop_to_one(&self, session: &Rc<Session>, params: &Params) -> Result<Effect, Fault> {
         let address = params.address()?;
         let conference = self.own_conference(session)?;
         let turn = turn(&conference, session).await?;
         let member = turn.member(&address)?;
-        let play = turn.conference.with(&address, |member| member.announcement.take()).flatten();
-        let play = play.ok_or_else(|| Fault::below(cause::NOT_PLAYING))?;
-        match self.stop_play(Place::Connection(member.connection.unwrap_or_default()), &play).await? {
-            true => Ok(()),
-            false => Err(Fault::below(cause::NOT_PLAYING)),
-        }
+        let place = Place::Connection(member.connection.unwrap_or_default());
+        let stopped = self.stop_slot(place, turn.conference, Purpose::ToParticipant(address)).await?;
+        stopped.ok_or_else(|| Fault::below(cause::NOT_PLAYING))
     }
 
     async fn prolong(&self, session: &Rc<Session>, params: &Params) -> Result<Value, Fault> {

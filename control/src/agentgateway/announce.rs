@@ -8,6 +8,7 @@ use tokio::task::spawn_local;
 use super::Gateway;
 use super::codes::{Fault, cause};
 use super::conference::{Conference, Play};
+use super::effect::Effect;
 use super::params::Address;
 
 /// What an operation of ours is for.
@@ -83,42 +84,52 @@ impl Gateway {
         Ok(Play { operation, looped: looped.then(|| file.to_owned()) })
     }
 
-    /// Stops what plays; whether it did.
-    pub(super) async fn stop_play(&self, place: Place, play: &Play) -> Result<bool, Fault> {
+    /// Stops what plays; from where on it is not heard, if it did.
+    pub(super) async fn stop_play(&self, place: Place, play: &Play) -> Result<Option<Effect>, Fault> {
         let mut params = place.into_params();
         params["operation_id"] = play.operation.as_str().into();
         let stopped = self.native("operation.stop", params, |result| {
             let stopped = result["stopped"].as_array().is_some_and(|stopped| !stopped.is_empty());
-            (stopped, result["effect"].clone())
+            (stopped, Effect::of(result))
         });
         match stopped.await {
             Ok((stopped, effect)) => {
                 tracing::info!(operation = play.operation, %effect, "an announcement was stopped");
-                Ok(stopped)
+                Ok(stopped.then_some(effect))
             }
             // It has ended; what is looped would have begun again.
-            Err(fault) if fault.cause == Some(cause::NOT_PLAYING) => Ok(play.looped.is_some()),
+            Err(fault) if fault.cause == Some(cause::NOT_PLAYING) => {
+                Ok(play.looped.as_ref().map(|_| Effect::default()))
+            }
             Err(fault) => Err(fault),
         }
     }
 
     /// Stops all announcements of a conference: `stopvoicetoconf`.
-    pub(super) async fn stop_all(&self, conference: &Conference) -> Result<(), Fault> {
+    pub(super) async fn stop_all(&self, conference: &Conference) -> Result<Effect, Fault> {
         let native = conference.native().ok_or_else(|| Fault::below(cause::NOT_PLAYING))?;
-        let plays = [conference.foreground.take(), conference.background.take()];
-        let mut any = false;
-        let mut failed = None;
-        for play in plays.iter().flatten() {
-            match self.stop_play(Place::Conference(native.clone()), play).await {
-                Ok(stopped) => any |= stopped,
-                Err(fault) => failed = failed.or(Some(fault)),
-            }
+        let stop = |slot| self.stop_slot(Place::Conference(native.clone()), conference, slot);
+        // At the same time, so that neither goes on because of the other.
+        let (foreground, background) = tokio::join!(stop(Purpose::Foreground), stop(Purpose::Background));
+        match (foreground?, background?) {
+            (Some(foreground), Some(background)) => Ok(foreground.and(background)),
+            (one, another) => one.or(another).ok_or_else(|| Fault::below(cause::NOT_PLAYING)),
         }
-        match failed {
-            Some(fault) => Err(fault),
-            None if any => Ok(()),
-            None => Err(Fault::below(cause::NOT_PLAYING)),
+    }
+
+    /// Stops what plays for a purpose, if anything does. What can't be stopped keeps its slot: it is still heard.
+    pub(super) async fn stop_slot(
+        &self,
+        place: Place,
+        conference: &Conference,
+        purpose: Purpose,
+    ) -> Result<Option<Effect>, Fault> {
+        let Some(play) = at(conference, &purpose, Option::take) else { return Ok(None) };
+        let stopped = self.stop_play(place, &play).await;
+        if stopped.is_err() && self.operations.borrow().contains_key(&play.operation) {
+            at(conference, &purpose, |slot| slot.replace(play));
         }
+        stopped
     }
 
     /// An operation has ended.

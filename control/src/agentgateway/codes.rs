@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::effect::Effect;
 use crate::proto::{ErrorKind, RpcError};
 
 macro_rules! codes {
@@ -134,17 +135,50 @@ impl From<&RpcError> for Fault {
     }
 }
 
-/// An answer: its body, and a new session id where there is one.
+/// What came of an operation that was carried out.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Done {
+    /// `result`.
+    pub(super) result: Value,
+    /// From where on it can be heard.
+    pub(super) effect: Effect,
+}
+
+impl Done {
+    /// Nothing to say.
+    pub(super) fn plain() -> Self {
+        Self::with(json!({}))
+    }
+
+    /// A result, and nothing that can be heard.
+    pub(super) fn with(result: Value) -> Self {
+        Self { result, effect: Effect::default() }
+    }
+}
+
+impl From<Effect> for Done {
+    fn from(effect: Effect) -> Self {
+        Self { effect, ..Self::plain() }
+    }
+}
+
+/// An answer: its body, a new session id where there is one, and from where on it can be heard.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
     pub(super) body: Value,
     pub(super) guid: Option<String>,
+    pub(super) effect: Effect,
 }
 
 impl Answer {
     /// Success with that result.
     pub(super) fn success(result: Value) -> Self {
-        Self { body: json!({"message": "success", "retcode": "0", "result": result}), guid: None }
+        Self::of(json!({"message": "success", "retcode": "0", "result": result}))
+    }
+
+    /// An answer of that body.
+    pub(super) fn of(body: Value) -> Self {
+        Self { body, guid: None, effect: Effect::default() }
     }
 
     /// A failure.
@@ -153,7 +187,7 @@ impl Answer {
             Some(cause) => (format!("Unknown ERROR._{cause}"), json!({"errorReason": cause})),
             None => (fault.code.meaning().to_owned(), json!({})),
         };
-        Self { body: json!({"message": message, "retcode": fault.code.text(), "result": result}), guid: None }
+        Self::of(json!({"message": message, "retcode": fault.code.text(), "result": result}))
     }
 
     /// What was answered, for the log.
@@ -162,10 +196,10 @@ impl Answer {
     }
 }
 
-impl From<Result<Value, Fault>> for Answer {
-    fn from(result: Result<Value, Fault>) -> Self {
+impl From<Result<Done, Fault>> for Answer {
+    fn from(result: Result<Done, Fault>) -> Self {
         match result {
-            Ok(result) => Self::success(result),
+            Ok(Done { result, effect }) => Self { effect, ..Self::success(result) },
             Err(fault) => Self::failure(fault),
         }
     }

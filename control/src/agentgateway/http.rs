@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use axum::body::{Body, Bytes};
-use axum::http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use axum::http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
 use axum::http::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ use super::conference::Reason;
 use super::params::{Params, work_number};
 use super::session::Session;
 use super::{Gateway, openapi};
-use crate::audit::{Entry, Outcome, Who, record};
+use crate::audit::{Entry, Outcome, Who, record, scope};
 use crate::begin::begin;
 use crate::web::{Api, Limits, Listener, Peer, Serving};
 
@@ -80,6 +80,17 @@ impl Target {
 
 impl Api for Front {
     async fn call(&self, peer: Peer, request: Request<Bytes>) -> Response<Body> {
+        self.gateway.answer_http(peer, request).await
+    }
+
+    fn refuse(&self, status: StatusCode) -> Response<Body> {
+        reply(status, &Answer::failure(Code::WrongMessage.into()).body)
+    }
+}
+
+impl Gateway {
+    /// Answers one request, as the listener does.
+    pub async fn answer_http(&self, peer: Peer, request: Request<Bytes>) -> Response<Body> {
         let path = request.uri().path();
         if path == "/agentgateway/openapi.json" {
             return match *request.method() {
@@ -107,20 +118,15 @@ impl Api for Front {
         if target == Target::Poll {
             return answered(self.poll(number, &request).await);
         }
-        let gateway = Rc::clone(&self.gateway);
+        let exception = || Answer::failure(Code::Exception.into());
+        let Some(gateway) = self.own.upgrade() else { return answered(exception()) };
         let work = begin(async move { gateway.answer_to(target, number, peer, request).await });
-        answered(work.end().await.unwrap_or_else(|| Answer::failure(Code::Exception.into())))
+        answered(work.end().await.unwrap_or_else(exception))
     }
 
-    fn refuse(&self, status: StatusCode) -> Response<Body> {
-        reply(status, &Answer::failure(Code::WrongMessage.into()).body)
-    }
-}
-
-impl Front {
     async fn poll(&self, number: u32, request: &Request<Bytes>) -> Answer {
         let polled = async {
-            let session = self.gateway.authenticate(number, guid(request))?;
+            let session = self.authenticate(number, guid(request))?;
             if session.push.is_some() {
                 return Err(Code::WrongEventMode);
             }
@@ -130,17 +136,15 @@ impl Front {
         match polled.await {
             Ok((session, event)) => {
                 let body = json!({"message": "", "retcode": "0", "event": event});
-                Answer { body, guid: self.gateway.renewed(&session) }
+                Answer { guid: self.renewed(&session), ..Answer::of(body) }
             }
             Err(code) => Answer::failure(code.into()),
         }
     }
-}
 
-impl Gateway {
     async fn answer_to(&self, target: Target, number: u32, peer: Peer, request: Request<Bytes>) -> Answer {
         let begun = Instant::now();
-        let answer = self.carry_out(target, number, peer, &request).await;
+        let (answer, noted) = scope(self.carry_out(target, number, peer, &request)).await;
         let retcode = answer.retcode().to_owned();
         record(&Entry {
             who: Who::Agent(number),
@@ -148,8 +152,8 @@ impl Gateway {
             api: "agentgateway",
             what: target.name(),
             ids: &[],
-            shard: None,
-            effect: None,
+            shard: noted.shard,
+            effect: noted.effect.as_ref(),
             result: if retcode == "0" { Outcome::Done } else { Outcome::Refused(&retcode) },
             took: begun.elapsed(),
         });
@@ -207,6 +211,9 @@ fn answered(answer: Answer) -> Response<Body> {
     {
         response.headers_mut().insert("Set-GUID", value);
     }
+    if let Some(Ok(value)) = answer.effect.to_header().map(|effect| HeaderValue::from_str(&effect)) {
+        response.headers_mut().insert(EFFECT, value);
+    }
     response
 }
 
@@ -224,3 +231,6 @@ fn reply(status: StatusCode, body: &Value) -> Response<Body> {
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=UTF-8"));
     response
 }
+
+/// From where on a change can be heard: the `effect` of the control socket.
+const EFFECT: HeaderName = HeaderName::from_static("ringbridge-effect");

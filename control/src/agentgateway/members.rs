@@ -11,6 +11,7 @@ use super::Gateway;
 use super::announce::{Place, Purpose};
 use super::codes::{Fault, cause};
 use super::conference::{Change, Conference, Participant, Reason, Stage, State, now_ms};
+use super::effect::Effect;
 use super::params::Address;
 use super::session::Session;
 
@@ -266,11 +267,11 @@ impl Gateway {
     }
 
     /// Ends a conference for everybody. To be called by the holder of its lane.
-    pub(super) async fn end(&self, conference: &Rc<Conference>, reason: Reason) {
+    pub(super) async fn end(&self, conference: &Rc<Conference>, reason: Reason) -> Effect {
         if conference.state.get() == State::Ended {
-            return;
+            return Effect::default();
         }
-        let members = self.dissolve(conference).await;
+        let (members, effect) = self.dissolve(conference).await;
         for member in &members {
             if let (Address::Agent(number), Stage::Joined) = (&member.address, member.stage) {
                 self.tell_one(*number, conference.id, member, Change::Left(reason), 0);
@@ -278,10 +279,11 @@ impl Gateway {
             }
             self.release_agent(member);
         }
+        effect
     }
 
     /// Takes all down; who was in it.
-    async fn dissolve(&self, conference: &Rc<Conference>) -> Vec<Participant> {
+    async fn dissolve(&self, conference: &Rc<Conference>) -> (Vec<Participant>, Effect) {
         conference.state.set(State::Ended);
         conference.ended.open();
         self.conferences.borrow_mut().remove(&conference.id);
@@ -290,13 +292,14 @@ impl Gateway {
         conference.foreground.take();
         conference.background.take();
         let members = conference.participants.take();
+        let mut effect = Effect::default();
         for member in members.iter().filter(|member| !member.own || member.stage == Stage::Called) {
-            self.hang_up(conference, member).await;
+            effect = effect.and(self.hang_up(conference, member).await);
         }
         if let Some(native) = conference.native.take() {
-            self.try_done("conference.delete", json!({"conference_id": native})).await;
+            effect = effect.and(self.try_done("conference.delete", json!({"conference_id": native})).await);
         }
-        members
+        (members, effect)
     }
 
     /// Takes a participant off the list.
@@ -312,11 +315,10 @@ impl Gateway {
     }
 
     /// Takes the connection of a participant out of the mix; if it was made here it goes.
-    pub(super) async fn hang_up(&self, conference: &Conference, member: &Participant) {
-        let Some(connection) = &member.connection else { return };
+    pub(super) async fn hang_up(&self, conference: &Conference, member: &Participant) -> Effect {
+        let Some(connection) = &member.connection else { return Effect::default() };
         if member.own {
-            self.try_done("connection.delete", json!({"connection_id": connection})).await;
-            return;
+            return self.try_done("connection.delete", json!({"connection_id": connection})).await;
         }
         for play in [&member.music, &member.announcement].into_iter().flatten() {
             if let Err(fault) = self.stop_play(Place::Connection(connection.clone()), play).await {
@@ -325,14 +327,15 @@ impl Gateway {
         }
         if let (Stage::Joined, Some(native)) = (member.stage, conference.native()) {
             let leave = json!({"conference_id": native, "connection_id": connection});
-            self.try_done("conference.leave", leave).await;
+            return self.try_done("conference.leave", leave).await;
         }
+        Effect::default()
     }
 
     /// A participant leaves. To be called by the holder of the lane.
-    pub(super) async fn leave(&self, conference: &Rc<Conference>, address: &Address, reason: Reason) {
-        let Some(member) = self.take_out(conference, address) else { return };
-        self.hang_up(conference, &member).await;
+    pub(super) async fn leave(&self, conference: &Rc<Conference>, address: &Address, reason: Reason) -> Effect {
+        let Some(member) = self.take_out(conference, address) else { return Effect::default() };
+        let effect = self.hang_up(conference, &member).await;
         if member.stage == Stage::Joined {
             if let Address::Agent(number) = member.address {
                 self.tell(number, "AgentConf_SelfLeaveResult", json!({"confId": conference.id}));
@@ -343,6 +346,7 @@ impl Gateway {
             self.tell_one(conference.chair.get(), conference.id, &member, Change::Left(reason), 0);
         }
         self.release_agent(&member);
+        effect
     }
 
     /// The agent's telephone is free again.

@@ -16,6 +16,7 @@ pub mod openapi;
 mod agentconf;
 mod announce;
 mod conference;
+mod effect;
 mod members;
 mod native;
 mod params;
@@ -27,7 +28,9 @@ mod voice;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 
+use rustls::ClientConfig;
 use serde_json::Value;
 use tokio::task::spawn_local;
 use tokio::time::sleep_until;
@@ -36,6 +39,7 @@ use crate::auth::Logins;
 use crate::config::AgentGatewayConfig;
 use crate::events::EventKind;
 use crate::server::Server;
+use crate::tls::{self, TlsError};
 
 use self::announce::Purpose;
 use self::codes::Code;
@@ -46,6 +50,8 @@ use self::session::Session;
 /// The adapter.
 pub struct Gateway {
     config: AgentGatewayConfig,
+    /// How events are posted to `https://`.
+    callback_tls: Option<Arc<ClientConfig>>,
     server: Weak<Server>,
     logins: Rc<Logins>,
     sessions: RefCell<BTreeMap<u32, Rc<Session>>>,
@@ -60,9 +66,15 @@ pub struct Gateway {
 }
 
 /// Puts the adapter on top of a server.
-pub fn start(server: &Rc<Server>, logins: Rc<Logins>) -> Rc<Gateway> {
+///
+/// # Errors
+/// The certificates that callbacks are trusted by can't be read.
+pub fn start(server: &Rc<Server>, logins: Rc<Logins>) -> Result<Rc<Gateway>, TlsError> {
+    let config = server.config.agentgateway.clone();
+    let callback_tls = config.callback_ca.as_deref().map(tls::trust).transpose()?;
     let gateway = Rc::new_cyclic(|own| Gateway {
-        config: server.config.agentgateway.clone(),
+        config,
+        callback_tls,
         server: Rc::downgrade(server),
         logins,
         sessions: RefCell::default(),
@@ -79,7 +91,7 @@ pub fn start(server: &Rc<Server>, logins: Rc<Logins>) -> Rc<Gateway> {
             gateway.take_event(kind, params);
         }
     }));
-    gateway
+    Ok(gateway)
 }
 
 impl Gateway {
@@ -144,6 +156,7 @@ impl Gateway {
             | EventKind::TalkStopped
             | EventKind::CallStarted
             | EventKind::RecordingStarted
+            | EventKind::RecordingMuted
             | EventKind::ShardFailed
             | EventKind::MediaControl => {}
         }

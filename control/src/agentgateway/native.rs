@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::Gateway;
 use super::codes::{Code, Fault};
+use super::effect::Effect;
 use crate::begin::begin;
 use crate::methods::{self, Call};
 use crate::proto::RpcError;
@@ -54,16 +55,17 @@ impl Gateway {
         }
     }
 
-    /// The same where only whether it was done matters.
-    pub(super) async fn done(&self, method: &'static str, params: Value) -> Result<(), Fault> {
-        self.native(method, params, |_| ()).await
+    /// The same where only its effect matters.
+    pub(super) async fn done(&self, method: &'static str, params: Value) -> Result<Effect, Fault> {
+        self.native(method, params, Effect::of).await
     }
 
-    /// The same where it does not matter either: whatever it was about may have gone by itself.
-    pub(super) async fn try_done(&self, method: &'static str, params: Value) {
-        if let Err(fault) = self.done(method, params).await {
+    /// The same where a failure does not matter either: whatever it was about may have gone by itself.
+    pub(super) async fn try_done(&self, method: &'static str, params: Value) -> Effect {
+        self.done(method, params).await.unwrap_or_else(|fault| {
             tracing::debug!(method, ?fault, "was not there any more");
-        }
+            Effect::default()
+        })
     }
 }
 

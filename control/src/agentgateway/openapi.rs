@@ -34,6 +34,22 @@ pub fn document() -> Value {
         },
         "paths": paths,
         "components": {
+            "responses": {
+                "NotReached": {
+                    "description": "The request did not reach an operation: unknown address (404), method (405), body not whole (400), too slow (408) or over 64 KiB (413).",
+                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Answer"}}},
+                },
+            },
+            "headers": {
+                "Effect": {
+                    "description": "From where on the change can be heard: the effect of the control socket, as JSON. Only where there is one.",
+                    "schema": {"type": "string"},
+                },
+                "Guid": {
+                    "description": "JSESSIONID= and the session id to be sent as Guid from now on. Only where there is a new one.",
+                    "schema": {"type": "string"},
+                },
+            },
             "schemas": {
                 "Answer": {
                     "type": "object",
@@ -58,14 +74,26 @@ fn entry(target: Target, summary: &str, guid: bool, body: Value) -> Value {
     if guid {
         parameters.push(json!({"name": "Guid", "in": "header", "required": true, "schema": {"type": "string"}}));
     }
-    let mut operation = json!({
-        "summary": summary,
-        "parameters": parameters,
-        "responses": {"200": {
-            "description": "Done or not: see retcode.",
-            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Answer"}}},
-        }},
+    let mut responses = Map::new();
+    let headers = match target {
+        Target::Conference(operation) if operation.can_be_heard() => {
+            json!({"Ringbridge-Effect": {"$ref": "#/components/headers/Effect"}})
+        }
+        Target::SignIn { .. } | Target::Handshake | Target::Poll => {
+            json!({"Set-GUID": {"$ref": "#/components/headers/Guid"}})
+        }
+        Target::SignOut { .. } | Target::Conference(_) => json!({}),
+    };
+    let answer = json!({
+        "description": "Done or not: see retcode.",
+        "headers": headers,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Answer"}}},
     });
+    responses.insert("200".to_owned(), answer);
+    for status in ["400", "404", "405", "408", "413"] {
+        responses.insert(status.to_owned(), json!({"$ref": "#/components/responses/NotReached"}));
+    }
+    let mut operation = json!({"summary": summary, "parameters": parameters, "responses": responses});
     if !body.is_null() {
         operation["requestBody"] = json!({"required": true, "content": {"application/json": {"schema": body}}});
     }

@@ -31,6 +31,11 @@ impl Params {
         value.as_object().map(|object| Self(object.clone())).ok_or_else(|| Code::WrongParameter.into())
     }
 
+    /// Whether it is given, be it empty.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|value| !value.is_null())
+    }
+
     /// Null and the empty text are no value.
     fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name).filter(|value| !value.is_null() && *value != "")

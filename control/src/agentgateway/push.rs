@@ -1,6 +1,7 @@
 //! Events posted to the address of a sign-in: in order, three tries each, only where the configuration allows.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -8,10 +9,13 @@ use hyper::Request;
 use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
 use super::session::{Push, Session};
 
@@ -48,7 +52,26 @@ async fn deliver(session: &Session, push: &Push, body: Bytes) {
 
 async fn post(session: &Session, push: &Push, body: Bytes) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
     let host = push.uri.host().unwrap_or_default();
-    let stream = TcpStream::connect((host.trim_matches(['[', ']']), push.uri.port_u16().unwrap_or(80))).await?;
+    let name = host.trim_matches(['[', ']']);
+    let port = push.uri.port_u16().unwrap_or(if push.tls.is_some() { 443 } else { 80 });
+    let stream = TcpStream::connect((name, port)).await?;
+    match &push.tls {
+        Some(tls) => {
+            let name = ServerName::try_from(name.to_owned())?;
+            let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await?;
+            post_over(stream, session, push, body).await
+        }
+        None => post_over(stream, session, push, body).await,
+    }
+}
+
+async fn post_over(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    session: &Session,
+    push: &Push,
+    body: Bytes,
+) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
+    let host = push.uri.host().unwrap_or_default();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let driven = spawn_local(connection);
     let authority = push.uri.authority().map_or(host, |authority| authority.as_str());

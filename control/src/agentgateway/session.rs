@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -38,6 +39,8 @@ pub(super) struct Session {
 #[derive(Clone)]
 pub(super) struct Push {
     pub(super) uri: axum::http::Uri,
+    /// Over TLS, trusting these certificates; else plainly.
+    pub(super) tls: Option<Arc<rustls::ClientConfig>>,
     pub(super) token: String,
 }
 

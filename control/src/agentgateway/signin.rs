@@ -7,7 +7,7 @@ use axum::http::Uri;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::codes::{Answer, Code, Fault};
+use super::codes::{Answer, Code, Done, Fault};
 use super::conference::Reason;
 use super::params::{ADDRESS_BYTES_MAX, Params};
 use super::session::{Push, Session, Sign};
@@ -39,7 +39,7 @@ impl Gateway {
         match signed_in {
             Ok((result, guid)) => {
                 let body = json!({"message": "", "retcode": "0", "result": result});
-                Answer { body, guid: Some(guid) }
+                Answer { guid: Some(guid), ..Answer::of(body) }
             }
             Err(code) => Answer::failure(code.into()),
         }
@@ -93,6 +93,10 @@ impl Gateway {
 
     fn read_sign_in(&self, params: &Params) -> Result<SignIn, Code> {
         let wrong = |_: Fault| Code::SignInParameter;
+        // It may be empty, but has to be there.
+        if !params.has("password") {
+            return Err(Code::SignInParameter);
+        }
         let password = params.text("password", PASSWORD_CHARS_MAX * 4).map_err(wrong)?.unwrap_or_default();
         if password.chars().count() > PASSWORD_CHARS_MAX {
             return Err(Code::SignInParameter);
@@ -128,22 +132,26 @@ impl Gateway {
             return Err(Code::SignInParameter);
         }
         let push = match (uri, token) {
-            (Some(uri), Some(token)) => Some(Push { uri: self.callback(uri)?, token: token.to_owned() }),
+            (Some(uri), Some(token)) => Some(self.push(uri, token)?),
             (Some(_) | None, Some(_) | None) => None,
         };
         Ok(SignIn { password: Password::new(password), phone: phone.to_owned(), kind, status, push })
     }
 
-    /// An address events may be posted to.
-    fn callback(&self, given: &str) -> Result<Uri, Code> {
+    /// How events are posted to an address, if they may be.
+    fn push(&self, given: &str, token: &str) -> Result<Push, Code> {
         let uri: Uri = given.parse().map_err(|_| Code::SignInParameter)?;
+        let tls = match uri.scheme_str() {
+            Some("http") => None,
+            Some("https") => Some(self.callback_tls.clone().ok_or(Code::SignInParameter)?),
+            Some(_) | None => return Err(Code::SignInParameter),
+        };
         // A path that climbs is not below its prefix, whoever resolves it.
-        let plain = uri.scheme_str() == Some("http")
-            && uri.host().is_some()
+        let plain = uri.host().is_some()
             && uri.path().split('/').all(|part| part != "..")
             && !given.to_ascii_lowercase().contains("%2e");
         let allowed = self.config.callbacks.iter().any(|prefix| given.starts_with(prefix.as_str()));
-        if plain && allowed { Ok(uri) } else { Err(Code::SignInParameter) }
+        if plain && allowed { Ok(Push { uri, tls, token: token.to_owned() }) } else { Err(Code::SignInParameter) }
     }
 
     /// Ends a session; the agent leaves its conference.
@@ -163,12 +171,12 @@ impl Gateway {
     }
 
     /// `logout`: not while the agent is in a call.
-    pub(super) async fn log_out(&self, session: &Rc<Session>) -> Result<Value, Fault> {
+    pub(super) async fn log_out(&self, session: &Rc<Session>) -> Result<Done, Fault> {
         if session.conference.get().is_some() || self.invitation(session.number).is_some() {
             return Err(Code::SignOutState.into());
         }
         self.sign_out(session, Reason::SignedOut).await;
-        Ok(Value::Null)
+        Ok(Done::with(Value::Null))
     }
 }
 

@@ -41,7 +41,7 @@ pub(super) struct ServeArgs {
     /// Listener of the MediaControl API (plain HTTP).
     #[arg(long, value_name = "IP:PORT")]
     mediacontrol: Option<SocketAddr>,
-    /// Listener of the AgentGateway API: TLS, or plain HTTP on loopback.
+    /// Listener of the AgentGateway API (HTTPS only: needs `[tls]`).
     #[arg(long, value_name = "IP:PORT")]
     agentgateway: Option<SocketAddr>,
     /// Listener of the ICWS API.

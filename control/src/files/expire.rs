@@ -1,4 +1,4 @@
-//! Removes recordings whose time is over, together with their manifests.
+//! Removes recordings whose time is over, together with their manifests, and ends those that were cut off.
 //!
 //! What is removed is what a manifest names: a regular file beside it, of its own name without the `.json`, whose
 //! `expires_at` is past and that nobody writes any more. Everything else is left alone, and no symbolic link is followed,
@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use tokio::sync::oneshot;
 
 use super::manifest::{EXTENSION, Noted, manifest_name};
+use super::mend::Mending;
 use super::root::{DEPTH_MAX, Root};
 use super::worker::Turn;
 
@@ -29,6 +30,8 @@ pub struct SweepOutcome {
     pub removed: u64,
     /// Recordings that are over their time and could not be removed.
     pub failed: u64,
+    /// Recordings that were cut off by the end of an earlier server, and are ended now.
+    pub ended: u64,
 }
 
 /// A walk through the recordings.
@@ -36,6 +39,8 @@ pub(super) struct Sweep {
     now: Timestamp,
     /// The directories on the way to where it is.
     path: Vec<Dir>,
+    /// A recording that was cut off, and is being ended.
+    mending: Option<Mending>,
     outcome: SweepOutcome,
     reply: Option<oneshot::Sender<SweepOutcome>>,
 }
@@ -45,12 +50,24 @@ impl Sweep {
     pub(super) fn new(root: &Root, now: Timestamp, reply: Option<oneshot::Sender<SweepOutcome>>) -> Self {
         // No directory, no recordings yet.
         let path = root.list().into_iter().collect();
-        Self { now, path, outcome: SweepOutcome::default(), reply }
+        Self { now, path, mending: None, outcome: SweepOutcome::default(), reply }
     }
 
     /// Looks at some names.
     pub(super) fn turn(&mut self) -> Turn {
+        if let Some(mending) = &mut self.mending {
+            match mending.turn() {
+                Ok(Turn::Busy | Turn::Idle) => return Turn::Busy,
+                Ok(Turn::Done) => self.outcome.ended += 1,
+                // The next sweep tries again.
+                Err(error) => tracing::warn!(%error, "a recording that was cut off can't be ended now"),
+            }
+            self.mending = None;
+        }
         for _ in 0..NAMES_PER_TURN {
+            if self.mending.is_some() {
+                return Turn::Busy;
+            }
             let Some(directory) = self.path.last_mut() else {
                 self.end();
                 return Turn::Done;
@@ -86,9 +103,10 @@ impl Sweep {
         if !matches!(kind, FileType::RegularFile | FileType::Unknown) {
             return;
         }
-        match expired(directory, name, self.now) {
-            Ok(None) => {}
-            Ok(Some(recording)) => match remove(directory, &recording, name) {
+        match look(directory, name, self.now) {
+            Ok(Found::Nothing) => {}
+            Ok(Found::CutOff(mending)) => self.mending = Some(*mending),
+            Ok(Found::Expired(recording)) => match remove(directory, &recording, name) {
                 Ok(true) => self.outcome.removed += 1,
                 Ok(false) => {}
                 Err(_) => self.outcome.failed += 1,
@@ -99,9 +117,12 @@ impl Sweep {
     }
 
     fn end(&mut self) {
-        let SweepOutcome { removed, failed } = self.outcome;
+        let SweepOutcome { removed, failed, ended } = self.outcome;
         if removed + failed > 0 {
             tracing::info!(removed, failed, "recordings over their time");
+        }
+        if ended > 0 {
+            tracing::warn!(ended, "recordings that an earlier server was cut off in");
         }
         if let Some(reply) = self.reply.take() {
             let _ = reply.send(self.outcome);
@@ -109,20 +130,40 @@ impl Sweep {
     }
 }
 
-/// The recording the manifest `name` is about, if that is what it is and the time is over.
-fn expired(directory: &Dir, name: &OsStr, now: Timestamp) -> io::Result<Option<OsString>> {
+/// What is to be done about a name.
+enum Found {
+    Nothing,
+    /// This recording's time is over.
+    Expired(OsString),
+    CutOff(Box<Mending>),
+}
+
+/// Looks at what the manifest `name` is about, if that is what it is.
+fn look(directory: &Dir, name: &OsStr, now: Timestamp) -> io::Result<Found> {
     if !name.as_bytes().ends_with(EXTENSION.as_bytes()) {
-        return Ok(None);
+        return Ok(Found::Nothing);
     }
     let file = File::from(open(directory, name, OFlags::empty())?);
     if !file.metadata()?.is_file() {
-        return Ok(None);
+        return Ok(Found::Nothing);
     }
-    let Some(noted) = Noted::read(file)? else { return Ok(None) };
+    let Some(noted) = Noted::read(file)? else { return Ok(Found::Nothing) };
+    let under_way = noted.is_under_way();
     let over = noted.expires_at().is_some_and(|at| at <= now);
     let recording = OsString::from(noted.file);
     let named = !recording.is_empty() && manifest_name(&recording) == name;
-    Ok((over && named).then_some(recording))
+    if named && over {
+        return Ok(Found::Expired(recording));
+    }
+    if named && under_way {
+        let file = File::from(open(directory, &recording, OFlags::RDWR)?);
+        if file.metadata()?.is_file() {
+            let inside = directory.fd()?.try_clone_to_owned()?;
+            let mending = Mending::begin(inside, recording, name, file)?;
+            return Ok(mending.map_or(Found::Nothing, |mending| Found::CutOff(Box::new(mending))));
+        }
+    }
+    Ok(Found::Nothing)
 }
 
 /// Removes a recording and its manifest. `false`: somebody writes it, or it is no file.

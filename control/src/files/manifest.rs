@@ -62,7 +62,7 @@ pub(super) struct ChannelNotes {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum State {
-    /// Under way. If no server runs any more, it was cut off by a crash.
+    /// Under way. If no server runs any more, it was cut off by a crash: the next one says `cut_off` instead.
     Recording,
     /// Ended as it should.
     Complete,
@@ -76,11 +76,23 @@ pub(super) enum State {
 #[derive(Debug, Deserialize)]
 pub(super) struct Noted {
     pub(super) file: String,
+    state: Option<String>,
     expires_at: Option<String>,
     container: Option<Container>,
     encoding: Option<Encoding>,
     sample_rate: Option<u32>,
     bits: Option<u16>,
+}
+
+/// What has to be known of a recording to end it that was cut off.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub(super) struct CutOff {
+    pub(super) state: String,
+    pub(super) container: Container,
+    pub(super) encoding: Encoding,
+    pub(super) sample_rate: u32,
+    pub(super) bits: u16,
+    pub(super) channels: u16,
 }
 
 impl Noted {
@@ -99,6 +111,11 @@ impl Noted {
         let (file, _) = root.open(&PathBuf::from(manifest_name(relative.as_os_str()))).ok()?;
         let noted = Self::read(file).ok()??;
         (Some(noted.file.as_str()) == relative.file_name()?.to_str()).then_some(noted)
+    }
+
+    /// Whether it says that the recording goes on.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.state.as_deref() == Some("recording")
     }
 
     /// When the file is to be removed, if ever.
@@ -132,4 +149,4 @@ pub(super) const EXTENSION: &str = ".json";
 /// Longest time a recording can be kept for; whoever wants more has to say never.
 const EXPIRES_DAYS_MAX: u32 = 9999;
 /// A manifest with all the gaps and muted stretches that are listed has two thirds of this.
-const BYTES_MAX: u64 = 512 * 1024;
+pub(super) const BYTES_MAX: u64 = 512 * 1024;

@@ -11,7 +11,7 @@
 //!                       disk
 //! ```
 //!
-//! Prompts: WAV with 8, 16, 24 or 32-bit PCM, float, A-law, µ-law or OKI ADPCM, 4 to 192 kHz, up to 8 channels; VOX with
+//! Prompts: WAV with 8, 16, 24 or 32-bit PCM, float, A-law, µ-law, OKI ADPCM or 2-bit G.726, 4 to 192 kHz, up to 8 channels; VOX with
 //! 8 or 16-bit PCM, A-law, µ-law or OKI ADPCM, 6, 8 or 11.025 kHz, one channel. Everything is mixed to one channel and
 //! resampled to 8 kHz. Recordings: WAV and VOX in what VOX can hold. Paths are those of clients: they can't leave the
 //! configured directories.
@@ -32,6 +32,7 @@ mod error;
 mod expire;
 mod format;
 mod manifest;
+mod mend;
 mod prompt;
 mod record;
 mod resample;
@@ -326,7 +327,7 @@ impl MediaFiles {
         let mut playlist = Box::new(Playlist::default());
         for (index, (source, answer)) in answers.into_iter().enumerate() {
             let first = index == 0;
-            let opened = answer.await.map_err(|_| ending(source.name()))?;
+            let opened = answer.await.map_err(|_| given_up(source.name()))?;
             let prompt = match (opened, source) {
                 (Err(FileError::NotFound { .. }), PromptSource::Named { text, locale, .. }) if !spec.files_only => {
                     let start_ms = if first { spec.start_ms } else { 0 };
@@ -350,7 +351,7 @@ impl MediaFiles {
         let path = spec.path.clone().unwrap_or_default();
         let (reply, answer) = oneshot::channel();
         self.submit(&path, Job::Record { spec, reply })?;
-        answer.await.map_err(|_| ending(&path))?
+        answer.await.map_err(|_| given_up(&path))?
     }
 
     /// Removes the recordings that had to be gone by `now`, as is done every so often without being asked.
@@ -360,7 +361,7 @@ impl MediaFiles {
     pub async fn sweep(&self, now: Timestamp) -> Result<SweepOutcome, FileError> {
         let (reply, answer) = oneshot::channel();
         self.submit("", Job::Sweep { now, reply })?;
-        answer.await.map_err(|_| ending(""))
+        answer.await.map_err(|_| given_up(""))
     }
 
     /// Opens a recording to be read, by its path below the recording root; its length. Waits for the disk.
@@ -403,7 +404,7 @@ impl MediaFiles {
             let name = spoken.map_err(|source| FileError::Speech { path: beginning(text), source })?;
             let wanted = Wanted::Speech(name.clone());
             let answer = self.open(text, wanted, HeaderlessFormat::default(), start_ms)?;
-            match answer.await.map_err(|_| ending(text))? {
+            match answer.await.map_err(|_| given_up(text))? {
                 // It has made room for others since.
                 Err(FileError::NotFound { .. }) if again => {
                     self.inner.tts.forget(&name);
@@ -451,6 +452,12 @@ impl Drop for Inner {
 /// Enough of a text to know it by.
 fn beginning(text: &str) -> PathBuf {
     PathBuf::from(text.chars().take(64).collect::<String>())
+}
+
+/// The error of a job that was dropped without an answer.
+fn given_up(path: &str) -> FileError {
+    let source = io::Error::other("it was given up; the server is ending, or its log says why");
+    FileError::io(Path::new(path), "open it", source)
 }
 
 fn ending(path: &str) -> FileError {

@@ -63,7 +63,7 @@ impl WholePrompt {
 impl Drop for WholePrompt {
     fn drop(&mut self) {
         if !self.answered {
-            let error = std::io::Error::other("the server is ending");
+            let error = std::io::Error::other("it was given up; the server is ending, or its log says why");
             self.answer(Err(FileError::io(self.key.path(), READ, error)));
         }
     }

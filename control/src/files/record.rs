@@ -168,7 +168,7 @@ impl Recorder {
         recorder.map_err(|error| FileError::io(&relative, "write it", error))
     }
 
-    fn with_storage(
+    pub(super) fn with_storage(
         created: CreatedFile,
         name: PathBuf,
         storage: Box<dyn Storage>,
@@ -372,6 +372,20 @@ impl Recorder {
         }
         self.conclude(state, error, None);
         Turn::Done
+    }
+
+    /// Gives it up after a panic: nothing of its own is trusted any more but the file, which the next sweep ends.
+    pub(super) fn abort(&mut self) {
+        self.queue.failed.store(true, Ordering::Release);
+        self.hashing = None;
+        self.file = None;
+        let _ = rustix::fs::flock(&self.created.file, rustix::fs::FlockOperation::Unlock);
+        if let Some(done) = self.done.take() {
+            let (failure, error) = (Some(RecordingFailure::Io), Some("the recorder panicked".to_owned()));
+            // Who does not wait for it does not want it.
+            let _ =
+                done.send(RecordingOutcome { samples: self.written, error, failure, ..RecordingOutcome::default() });
+        }
     }
 
     /// Reads some of the finished file; at its end tells who waits for it.

@@ -214,6 +214,17 @@ impl Root {
 }
 
 impl Directory {
+    /// The directory behind a descriptor.
+    pub(super) const fn of(descriptor: OwnedFd) -> Self {
+        Self { descriptor }
+    }
+
+    /// Whether the file `name` is the one of that number.
+    pub(super) fn is_same(&self, name: &std::ffi::OsStr, inode: u64) -> bool {
+        let found = rustix::fs::statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW);
+        found.is_ok_and(|found| found.st_ino == inode)
+    }
+
     /// Creates a file that does not exist yet.
     fn create_new(&self, name: &std::ffi::OsStr) -> Result<File, Errno> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;

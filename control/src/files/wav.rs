@@ -1,5 +1,5 @@
-//! Reads audio files, with a WAV header or without one: linear PCM, float, A-law, µ-law and OKI ADPCM, any number of
-//! channels mixed to one.
+//! Reads audio files, with a WAV header or without one: linear PCM, float, A-law, µ-law, OKI ADPCM, and G.726 with 2
+//! bits a sample; any number of channels mixed to one.
 //!
 //! The container is walked here rather than by `hound`, which refuses all but PCM and float. Every number in the file
 //! is a claim until checked against the file's real length; nothing is allocated by a claim.
@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use ringbridge_codec::adpcm::AdpcmDecoder;
 use ringbridge_codec::g711;
+use ringbridge_codec::g726::G726Decoder16k;
 
 use super::format::{Coding, FormatError, HeaderlessFormat};
-use super::wav_header::{TAG_ALAW, TAG_DIALOGIC_OKI_ADPCM, TAG_OKI_ADPCM, TAG_PCM, TAG_ULAW};
+use super::wav_header::{TAG_ALAW, TAG_DIALOGIC_OKI_ADPCM, TAG_G726, TAG_G726_ADPCM, TAG_OKI_ADPCM, TAG_PCM, TAG_ULAW};
 
 /// Sample rates that are taken, in Hz.
 const SAMPLE_RATES_HZ: std::ops::RangeInclusive<u32> = 4000..=192_000;
@@ -37,8 +38,8 @@ pub(super) enum WavError {
     #[error("the WAV header contradicts itself: {0}")]
     Malformed(&'static str),
     #[error(
-        "WAV format {tag:#06x} with {bits} bits is not supported; PCM, float, A-law, µ-law and OKI ADPCM are: \
-         sox IN -e signed -b 16 OUT.wav"
+        "WAV format {tag:#06x} with {bits} bits is not supported; PCM, float, A-law, µ-law, OKI ADPCM and G.726 with 2 \
+         bits are: sox IN -e signed -b 16 OUT.wav"
     )]
     Format { tag: u16, bits: u16 },
     #[error("{0} channels; 1 to {CHANNELS_MAX} are supported")]
@@ -67,11 +68,13 @@ enum Sample {
     Alaw,
     Ulaw,
     Adpcm,
+    G726,
 }
 
 impl Sample {
     const fn bits(self) -> usize {
         match self {
+            Self::G726 => 2,
             Self::Adpcm => 4,
             Self::Pcm8 | Self::Alaw | Self::Ulaw => 8,
             Self::Pcm16 => 16,
@@ -108,7 +111,7 @@ impl Format {
         bytes * 8 / (self.channels * self.sample.bits()) as u64
     }
 
-    /// Bytes of this many frames. Those of ADPCM are even in number, but for the last.
+    /// Bytes of this many frames. Those of ADPCM are even in number, those of G.726 a multiple of four, but for the last.
     fn bytes(self, frames: usize) -> usize {
         (frames * self.channels * self.sample.bits()).div_ceil(8)
     }
@@ -121,6 +124,7 @@ pub(super) struct FrameReader<R> {
     format: Format,
     frames_left: u64,
     adpcm: AdpcmDecoder,
+    g726: G726Decoder16k,
     raw: Vec<u8>,
     linear: Vec<i16>,
 }
@@ -176,8 +180,8 @@ impl<R: Read + Seek> FrameReader<R> {
         if frames_left == 0 {
             return Err(WavError::Empty);
         }
-        let (adpcm, raw, linear) = (AdpcmDecoder::new(), Vec::new(), Vec::new());
-        Ok(Self { reader, format, frames_left, adpcm, raw, linear })
+        let (adpcm, g726) = (AdpcmDecoder::new(), G726Decoder16k::new());
+        Ok(Self { reader, format, frames_left, adpcm, g726, raw: Vec::new(), linear: Vec::new() })
     }
 
     /// How long what is left takes to play.
@@ -192,9 +196,20 @@ impl<R: Read + Seek> FrameReader<R> {
     /// # Errors
     /// If the file can't be read.
     pub(super) fn skip(&mut self, frames: u64) -> io::Result<u64> {
-        if self.format.sample == Sample::Adpcm {
-            // Two frames share a byte.
-            return Ok(frames - frames % 2);
+        let in_byte = match self.format.sample {
+            Sample::Adpcm => 2,
+            Sample::G726 => 4,
+            Sample::Pcm8
+            | Sample::Pcm16
+            | Sample::Pcm24
+            | Sample::Pcm32
+            | Sample::Float32
+            | Sample::Float64
+            | Sample::Alaw
+            | Sample::Ulaw => 1,
+        };
+        if in_byte > 1 {
+            return Ok(frames - frames % in_byte);
         }
         let bytes = frames * (self.format.channels * self.format.sample.bits() / 8) as u64;
         self.reader.seek_relative(i64::try_from(bytes).map_err(io::Error::other)?)?;
@@ -231,6 +246,13 @@ impl<R: Read + Seek> FrameReader<R> {
                 self.adpcm.decode(raw, &mut self.linear);
                 out.extend(self.linear.iter().take(frames).map(|sample| f32::from(*sample)));
             }
+            Sample::G726 => {
+                self.linear.resize(4 * raw.len(), 0);
+                // A WAV file has the first sample of a byte in its highest bits, RTP in its lowest.
+                self.raw.iter_mut().for_each(|byte| *byte = turned(*byte));
+                self.g726.decode(&self.raw, &mut self.linear);
+                out.extend(self.linear.iter().take(frames).map(|sample| f32::from(*sample)));
+            }
         }
         Ok(frames)
     }
@@ -251,6 +273,12 @@ impl<R: Read + Seek> FrameReader<R> {
     pub(super) fn sample_rate_hz(&self) -> u32 {
         self.format.sample_rate_hz
     }
+}
+
+/// A byte with its four pairs of bits the other way round.
+const fn turned(byte: u8) -> u8 {
+    let bits = byte.reverse_bits();
+    (bits & 0x55) << 1 | (bits & 0xAA) >> 1
 }
 
 /// Appends the mean of each frame's channels.
@@ -297,6 +325,12 @@ fn read_format(reader: &mut impl Read, bytes: u64) -> Result<Format, WavError> {
         // A stream of codes: how many bytes a block has makes no difference.
         return match channels {
             1 => Ok(Format { sample: Sample::Adpcm, channels: 1, sample_rate_hz }),
+            _ => Err(WavError::AdpcmChannels(channels)),
+        };
+    }
+    if matches!(tag, TAG_G726 | TAG_G726_ADPCM) && bits == 2 {
+        return match channels {
+            1 => Ok(Format { sample: Sample::G726, channels: 1, sample_rate_hz }),
             _ => Err(WavError::AdpcmChannels(channels)),
         };
     }

@@ -16,6 +16,11 @@ pub(super) const TAG_OKI_ADPCM: u16 = 0x0010;
 /// RFC 2361, WAVE_FORMAT_DIALOGIC_OKI_ADPCM: the one that needs nothing beyond the common fields.
 pub(super) const TAG_DIALOGIC_OKI_ADPCM: u16 = 0x0017;
 
+/// What ffmpeg writes G.726 under.
+pub(super) const TAG_G726: u16 = 0x0045;
+/// RFC 2361, WAVE_FORMAT_G726_ADPCM.
+pub(super) const TAG_G726_ADPCM: u16 = 0x0064;
+
 /// Bytes of samples a file can hold: its sizes are of 32 bits, and count the header too.
 pub(super) const DATA_BYTES_MAX: u64 = u32::MAX as u64 - 1024;
 

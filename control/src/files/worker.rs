@@ -1,6 +1,7 @@
 //! What one media thread does: it takes jobs, gives each prompt and recording its turn, and sleeps when there are none.
 
 use std::io::{BufRead as _, BufReader};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -104,16 +105,19 @@ impl Worker {
                 self.jobs.recv_timeout(CADENCE)
             };
             match job {
-                Ok(Job::Open { wanted, headerless, start_ms, reply }) => {
-                    self.open(&wanted, headerless, start_ms, reply);
-                }
-                Ok(Job::Record { spec, reply }) => self.record(&spec, reply),
-                Ok(Job::Sweep { now, reply }) => {
-                    self.sweeps.push(Sweep::new(&self.shared.recordings, now, Some(reply)));
-                }
+                // Whoever waits for one that panics hears so: its answer is dropped.
+                Ok(job) => drop(survive(|| self.take(job))),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+        }
+    }
+
+    fn take(&mut self, job: Job) {
+        match job {
+            Job::Open { wanted, headerless, start_ms, reply } => self.open(&wanted, headerless, start_ms, reply),
+            Job::Record { spec, reply } => self.record(&spec, reply),
+            Job::Sweep { now, reply } => self.sweeps.push(Sweep::new(&self.shared.recordings, now, Some(reply))),
         }
     }
 
@@ -125,18 +129,23 @@ impl Worker {
         }
     }
 
-    /// Gives everything its turn; whether something wants another at once.
+    /// Gives everything its turn; whether something wants another at once. What panics has had its last.
     fn turn(&mut self) -> bool {
         let mut busy = false;
         let mut keep = |turn: Turn| {
             busy |= turn == Turn::Busy;
             turn != Turn::Done
         };
-        self.whole.retain_mut(|prompt| keep(prompt.turn()));
-        self.sweeps.retain_mut(|sweep| keep(sweep.turn()));
+        self.whole.retain_mut(|prompt| keep(survive(|| prompt.turn()).unwrap_or(Turn::Done)));
+        self.sweeps.retain_mut(|sweep| keep(survive(|| sweep.turn()).unwrap_or(Turn::Done)));
         let open_before = self.streamed.len() + self.recorders.len();
-        self.streamed.retain_mut(|prompt| keep(prompt.turn()));
-        self.recorders.retain_mut(|recorder| keep(recorder.turn()));
+        self.streamed.retain_mut(|prompt| keep(survive(|| prompt.turn()).unwrap_or(Turn::Done)));
+        self.recorders.retain_mut(|recorder| {
+            keep(survive(|| recorder.turn()).unwrap_or_else(|| {
+                recorder.abort();
+                Turn::Done
+            }))
+        });
         let closed = open_before - self.streamed.len() - self.recorders.len();
         self.shared.open_files.fetch_sub(closed, Ordering::Relaxed);
         busy
@@ -195,7 +204,11 @@ impl Worker {
         if let Err(error) = self.reserve(Path::new(spec.path.as_deref().unwrap_or_default())) {
             return drop(reply.send(Err(error)));
         }
-        match Recorder::create(&self.shared.recordings, spec) {
+        let Some(created) = survive(|| Recorder::create(&self.shared.recordings, spec)) else {
+            self.shared.open_files.fetch_sub(1, Ordering::Relaxed);
+            return;
+        };
+        match created {
             Ok((recorder, recording)) => {
                 self.recorders.push(recorder);
                 // A caller that has gone has dropped its end of the queue: the recorder sees that.
@@ -222,6 +235,15 @@ impl Worker {
     }
 }
 
+/// Carries something out; `None` if it panicked, which must not end the thread and all that it does for others.
+fn survive<T>(work: impl FnOnce() -> T) -> Option<T> {
+    let result = catch_unwind(AssertUnwindSafe(work));
+    if result.is_err() {
+        tracing::error!("a file was given up: its decoder or writer panicked");
+    }
+    result.ok()
+}
+
 fn refused(path: &Path, error: WavError) -> FileError {
     match error {
         WavError::Io(error) => FileError::io(path, "read it", error),
@@ -234,5 +256,80 @@ fn refused(path: &Path, error: WavError) -> FileError {
         | WavError::AdpcmChannels(_)
         | WavError::Headerless(_)
         | WavError::Empty) => FileError::unsupported(path, error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Seek, SeekFrom, Write};
+
+    use ringbridge_media::samples::{Chunk, Marks, RecordChunk};
+
+    use super::super::RecordingFailure;
+    use super::*;
+
+    /// A disk whose driver panics after the header.
+    struct Panicking(u64);
+
+    impl Write for Panicking {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            assert!(self.0 == 0, "this is the panic that is wanted");
+            self.0 += bytes.len() as u64;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Seek for Panicking {
+        fn seek(&mut self, _: SeekFrom) -> io::Result<u64> {
+            Ok(self.0)
+        }
+    }
+
+    #[test]
+    fn a_panic_ends_one_recording_and_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = |name: &str| Root::new(directory.path().join(name));
+        let shared = Arc::new(Shared {
+            audio: root("audio"),
+            recordings: root("recordings"),
+            speech: root("speech"),
+            cache: Arc::new(Mutex::new(PromptCache::new(0))),
+            open_files: AtomicUsize::new(0),
+        });
+        let (_jobs, receiver) = crossbeam::channel::bounded(1);
+        let mut worker = Worker::new(receiver, Arc::clone(&shared), None);
+        let mut begin = |storage: Option<Panicking>, name: &str| {
+            let spec = RecordingSpec::wav(name);
+            let created = shared.recordings.create(Path::new(name)).unwrap();
+            let storage: Box<dyn super::super::sample_file::Storage> = match storage {
+                Some(storage) => Box::new(storage),
+                None => Box::new(created.file.try_clone().unwrap()),
+            };
+            let (recorder, recording) = Recorder::with_storage(created, name.into(), storage, spec).unwrap();
+            worker.recorders.push(recorder);
+            shared.open_files.fetch_add(1, Ordering::Relaxed);
+            recording
+        };
+        let (mut bad, mut good) = (begin(Some(Panicking(0)), "bad.wav"), begin(None, "good.wav"));
+        for recording in [&bad, &good] {
+            for position in 0..100 {
+                let chunk =
+                    RecordChunk { position: position * 160, chunk: Chunk::new(&[1; 160]), marks: Marks::default() };
+                recording.queue.chunks.push(chunk).unwrap();
+            }
+            recording.queue.finish();
+        }
+        while !worker.recorders.is_empty() {
+            worker.turn();
+        }
+        assert_eq!(bad.done.try_recv().unwrap().failure, Some(RecordingFailure::Io));
+        assert!(bad.queue.failed.load(Ordering::Acquire), "whoever records stops");
+        let outcome = good.done.try_recv().unwrap();
+        assert_eq!((outcome.samples, outcome.error), (16_000, None));
+        assert_eq!(shared.open_files.load(Ordering::Relaxed), 0);
     }
 }

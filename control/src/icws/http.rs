@@ -20,9 +20,9 @@ use super::fault::Fault;
 use super::mailbox;
 use super::session::{COOKIE, Session, Topic};
 use super::{Icws, MESSAGE_ID, features, openapi, play};
-use crate::audit::{self, Outcome, Who};
-use crate::mediacontrol::http::decode;
+use crate::audit::{self, Noted, Outcome, Who};
 use crate::store::voicemail::{Message, MessageKind};
+use crate::urlencoded::decode;
 use crate::web::{Api, Peer};
 
 /// The API as a listener serves it.
@@ -70,8 +70,8 @@ impl Api for Http {
             let received = Instant::now();
             let cx = Cx { icws: &icws, peer, request: &request };
             let mut user = None;
-            let result = cx.answer(&mut user).await;
-            cx.record(user.as_deref(), &result, received);
+            let (result, noted) = audit::scope(cx.answer(&mut user)).await;
+            cx.record(user.as_deref(), &result, &noted, received);
             let mut response = result.unwrap_or_else(|fault| refused(&fault));
             cx.allow_origin(&mut response);
             response
@@ -398,7 +398,7 @@ impl Cx<'_> {
     }
 
     /// Writes what was asked to the audit log, reading and polling left out.
-    fn record(&self, user: Option<&str>, result: &Result<Response<Body>, Fault>, received: Instant) {
+    fn record(&self, user: Option<&str>, result: &Result<Response<Body>, Fault>, noted: &Noted, received: Instant) {
         let method = self.request.method();
         if result.is_ok() && [Method::GET, Method::OPTIONS].contains(method) {
             return;
@@ -420,8 +420,8 @@ impl Cx<'_> {
             api: "icws",
             what: &format!("{} {name}", method.as_str()),
             ids: &ids,
-            shard: None,
-            effect: None,
+            shard: noted.shard,
+            effect: noted.effect.as_ref(),
             result: code.as_deref().map_or(Outcome::Done, Outcome::Refused),
             took: received.elapsed(),
         });

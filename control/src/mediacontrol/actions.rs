@@ -86,6 +86,10 @@ pub const CODECS: &[&str] = &["G711u", "G711a", "G723", "G729"];
 pub const FORMATS: &[&str] = &["wav", "vox"];
 /// Encodings of audio files.
 pub const ENCODINGS: &[&str] = &["ulaw", "alaw", "pcm", "adpcm"];
+/// Encodings of files that are sought in.
+pub const SOUGHT_ENCODINGS: &[&str] = &["ulaw", "alaw", "pcm", "adpcm", G726];
+/// An encoding only WAV files have, whose header tells it.
+pub const G726: &str = "g726";
 /// How an adjustment is meant.
 pub const ADJUSTMENTS: &[&str] = &["absolute", "relative", "toggle"];
 /// What is done with a grammar.
@@ -143,6 +147,11 @@ const FILE: &[Param] = &[
     optional("AudioFileSampleRate", Type::UInt, "kHz: 6, 8, 11"),
     optional("AudioFileSampleSize", Type::UInt, "bits: 4, 8, 16"),
     optional("AudioFileEncoding", Type::Choice(ENCODINGS), ""),
+];
+const SOUGHT_FILE: &[Param] = &[
+    optional("AudioFileSampleRate", Type::UInt, "kHz: 6, 8, 11"),
+    optional("AudioFileSampleSize", Type::UInt, "bits: 2, 4, 8, 16"),
+    optional("AudioFileEncoding", Type::Choice(SOUGHT_ENCODINGS), ""),
 ];
 const STATE: &[Param] = &[optional("State", Type::Text, "returned with the event")];
 const GRAMMARS: &[Param] = &[
@@ -308,7 +317,7 @@ pub const ACTIONS: &[Action] = &[
             TIMEOUT,
             COMMON_CONDITIONS,
             DIGIT_CONDITIONS,
-            FILE,
+            SOUGHT_FILE,
             STATE,
         ],
         results: &[STARTED],

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::codes::{Code, Context, Fault};
 use super::connect::{Given, Outcome, connect};
-use super::connections::{complete, new_connection, not_connected, take_out};
+use super::connections::{complete, new_connection, not_connected, reserve_again, take_out};
 use super::effect::effect;
 use super::ids::{Conference, Connection};
 use super::media::{Media, Status};
@@ -102,8 +102,11 @@ async fn connect_into(cx: &Cx, engine: Option<u8>, into: Entry) -> Result<Result
     if completes {
         complete(cx, &connection, &media, &status).await?;
     }
-    let conference = enter(cx, &connection, &into, conference, part, &status.value()["shard"]).await?;
-    Ok(results(cx, &media, &connection, &conference, status.value()))
+    let entered = enter(cx, &connection, &into, conference, part, &status.value()["shard"]).await;
+    if entered.is_err() && completes {
+        reserve_again(cx, &connection, &status).await;
+    }
+    Ok(results(cx, &media, &connection, &*entered?, status.value()))
 }
 
 /// Lets a connection join, after making the conference if it is to be new.

@@ -179,6 +179,20 @@ pub(super) async fn complete(cx: &Cx, connection: &Connection, media: &Media, st
     Ok(())
 }
 
+/// Takes a completion back, as `before` it: nothing is left of a call that fails, not even a connection that nobody
+/// knows to be complete and that never expires.
+pub(super) async fn reserve_again(cx: &Cx, connection: &Connection, before: &Status) {
+    let mut params = json!({"connection_id": connection.native, "reserve_ms": RESERVE_MS});
+    for member in ["rx_codec", "tx_codec", "ptime_ms", "direction"] {
+        params[member] = before.value()[member].clone();
+    }
+    connection.rtcp_told.set(false);
+    let (result, _announce) = cx.mc.native.call("connection.modify", params).await;
+    if let Err(error) = result {
+        tracing::debug!(%error, connection = connection.id, "a completion could not be taken back: it has gone by itself");
+    }
+}
+
 async fn send_change(cx: &Cx, connection: &Connection, mut change: Map<String, Value>) -> Result<(), Fault> {
     change.insert("connection_id".to_owned(), connection.native.clone().into());
     cx.native("connection.modify", change.into(), Context::Connect).await.map(drop)

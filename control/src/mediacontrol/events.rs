@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::events::EventKind;
+use crate::server::SHARD_FAILED;
 
 use super::MediaControl;
 use super::codes::Code;
@@ -33,6 +34,7 @@ impl MediaControl {
             | EventKind::ShardFailed
             | EventKind::CallStarted
             | EventKind::RecordingStarted
+            | EventKind::RecordingMuted
             | EventKind::MediaControl => {}
         }
     }
@@ -52,8 +54,7 @@ impl MediaControl {
         if condition == "error" {
             // A file that could not be read or written on, or an engine that has failed.
             let of_file = matches!(operation.action, "Play" | "SeekAndPlay" | "Record");
-            let error = ended["error"].as_str().unwrap_or_default();
-            let code = if of_file && !error.contains("shard") { Code::FileIo } else { Code::DeviceError };
+            let code = if of_file && ended["cause"] != SHARD_FAILED { Code::FileIo } else { Code::DeviceError };
             params["ResultCode"] = code.number().to_string().into();
             self.publish(&operation.routing_guid, &format!("{}_Failed", operation.action), params);
             return;

@@ -4,12 +4,13 @@
 //! faults of the HTTP request. Everything runs on the thread that holds the adapter.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Bytes, Frame, Incoming};
@@ -28,7 +29,10 @@ use super::CONTEXT_BYTES_MAX;
 use super::codes::{Code, Fault};
 use super::log::{Batch, Log, Subscriber};
 use super::native::Announce;
-use super::{MediaControl, openapi, webhook};
+use super::{Branch, MediaControl, openapi, webhook};
+use crate::audit::{self, Noted, Outcome, Weight, Who};
+use crate::begin::begin;
+use crate::urlencoded::{decode, pairs};
 
 /// Serves the API on `listener` until the server ends.
 pub fn serve(mc: Rc<MediaControl>, listener: TcpListener) {
@@ -76,11 +80,14 @@ async fn serve_connection(mc: Rc<MediaControl>, stream: TcpStream, peer: SocketA
 }
 
 async fn answer(mc: &Rc<MediaControl>, request: Request<Incoming>, peer: SocketAddr) -> Response<Reply> {
-    if !is_authorised(mc, &request, peer) {
+    let line = Line { peer, begun: Instant::now(), with_token: false };
+    let Some(admitted) = admit(mc, &request, peer) else {
+        line.write("unauthorized", &[], Some("401"), &Noted::default());
         let mut response = fault(StatusCode::UNAUTHORIZED, "a bearer token is needed");
         response.headers_mut().insert(WWW_AUTHENTICATE, hyper::header::HeaderValue::from_static("Bearer"));
         return response;
-    }
+    };
+    let line = Line { with_token: admitted == Admitted::Token, ..line };
     let path = request.uri().path().to_owned();
     let Some(rest) = path.strip_prefix("/MediaControl") else { return not_found() };
     let rest = match rest.strip_prefix('/') {
@@ -93,9 +100,17 @@ async fn answer(mc: &Rc<MediaControl>, request: Request<Incoming>, peer: SocketA
     match (segments.as_slice(), method) {
         (["openapi.json"], Method::GET) => json_reply(StatusCode::OK, &openapi::document()),
         (["events"], Method::GET) => events(mc, &request).await,
-        (["subscriptions"], Method::POST | Method::DELETE) => subscription(mc, request).await,
+        (["subscriptions"], method @ (Method::POST | Method::DELETE)) => {
+            let response = subscription(mc, request).await;
+            let what = if method == Method::POST { "subscribe" } else { "unsubscribe" };
+            let refused = (!response.status().is_success()).then(|| response.status());
+            line.write(what, &[], refused.as_ref().map(StatusCode::as_str), &Noted::default());
+            response
+        }
         (["scripts", guid, "end"], Method::POST) | (["scripts", guid], Method::DELETE) => {
-            let deleted = mc.end_script(&decode(guid)).await;
+            let guid = decode(guid);
+            let (deleted, noted) = audit::scope(mc.end_script(&guid)).await;
+            line.write("end_script", &[guid], None, &noted);
             json_reply(StatusCode::OK, &json!({"deleted": deleted}))
         }
         (["openapi.json" | "events"], _) => not_allowed("GET"),
@@ -104,14 +119,39 @@ async fn answer(mc: &Rc<MediaControl>, request: Request<Incoming>, peer: SocketA
         ([_] | ["scripts", _, "end"], other) if other != Method::POST => not_allowed("POST"),
         ([action], _) => {
             let action = (!action.is_empty()).then(|| decode(action));
-            act(mc, request, action.as_deref()).await
+            act(mc, request, action.as_deref(), &line).await
         }
         _ => not_found(),
     }
 }
 
+/// What the audit log says about a request.
+#[derive(Clone, Copy)]
+struct Line {
+    peer: SocketAddr,
+    begun: Instant,
+    with_token: bool,
+}
+
+impl Line {
+    fn write(&self, what: &str, ids: &[String], refused: Option<&str>, noted: &Noted) {
+        let ids: Vec<&dyn fmt::Display> = ids.iter().map(|id| id as &dyn fmt::Display).collect();
+        audit::record(&audit::Entry {
+            who: if self.with_token { Who::Key("mediacontrol.token") } else { Who::Unknown },
+            from: Some(self.peer),
+            api: "mediacontrol",
+            what,
+            ids: &ids,
+            shard: noted.shard,
+            effect: noted.effect.as_ref(),
+            result: refused.map_or(Outcome::Done, Outcome::Refused),
+            took: self.begun.elapsed(),
+        });
+    }
+}
+
 /// Carries out an action.
-async fn act(mc: &Rc<MediaControl>, request: Request<Incoming>, action: Option<&str>) -> Response<Reply> {
+async fn act(mc: &Rc<MediaControl>, request: Request<Incoming>, action: Option<&str>, line: &Line) -> Response<Reply> {
     let body = match read_body(request).await {
         Ok(body) => body,
         Err(response) => return *response,
@@ -120,12 +160,41 @@ async fn act(mc: &Rc<MediaControl>, request: Request<Incoming>, action: Option<&
         .map_err(|error| Fault::new(Code::MalformedRequest, format!("not JSON: {error}")))
         .and_then(|value| super::Request::from_value(value, action));
     let response = match parsed {
-        Ok(request) => mc.call(request).await,
-        Err(fault) => mc.failure(&fault),
+        // To its end, and to its line in the log, even if the client goes in the middle of it.
+        Ok(request) => {
+            let (calling, line) = (Rc::clone(mc), *line);
+            let ended = begin(async move { audited(&calling, request, line).await }).end().await;
+            ended.unwrap_or_else(|| mc.failure(&Fault::new(Code::ServerInternal, "the command was ended")))
+        }
+        Err(fault) => {
+            line.write(action.unwrap_or("malformed"), &[], Some(&fault.code.number().to_string()), &Noted::default());
+            mc.failure(&fault)
+        }
     };
     let text = response.to_value().to_string();
     // The end of what was started is told when hyper has taken these bytes to the connection.
     reply(StatusCode::OK, JSON, Reply::Whole { bytes: Some(text.into()), _announce: Some(response.announce) })
+}
+
+/// Carries out an action, and writes its line to the audit log.
+async fn audited(mc: &MediaControl, request: super::Request, line: Line) -> super::Response {
+    if !audit::is_on(Weight::Changes) {
+        return mc.call(request).await;
+    }
+    let what = request.action.clone();
+    let mut ids: Vec<String> = request.routing_guid.iter().cloned().collect();
+    // Whatever their case: parameters are named as the caller likes.
+    let named = request.params.iter().filter(|(name, _)| IDS.iter().any(|id| id.eq_ignore_ascii_case(name)));
+    ids.extend(named.filter_map(|(_, id)| id.as_str().map(str::to_owned).or_else(|| Some(id.as_u64()?.to_string()))));
+    let (response, noted) = audit::scope(mc.call(request)).await;
+    for id in IDS.iter().filter_map(|name| response.results.get(*name)?.as_str()) {
+        if !ids.iter().any(|known| known == id) {
+            ids.push(id.to_owned());
+        }
+    }
+    let code = response.results.get("ResultCode").and_then(Value::as_str).unwrap_or("timeout");
+    line.write(&what, &ids, (response.branch != Branch::Success).then_some(code), &noted);
+    response
 }
 
 /// Events of a script: as a stream if that is asked for, else as soon as there are any.
@@ -307,17 +376,26 @@ async fn read_body(request: Request<Incoming>) -> Result<Bytes, Box<Response<Rep
     }
 }
 
+/// Why a request is let in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Admitted {
+    /// It comes from this machine.
+    Own,
+    /// It has the token.
+    Token,
+}
+
 /// Whoever is on this machine needs no token; everybody else needs the one configured.
-fn is_authorised<T>(mc: &MediaControl, request: &Request<T>, peer: SocketAddr) -> bool {
+fn admit<T>(mc: &MediaControl, request: &Request<T>, peer: SocketAddr) -> Option<Admitted> {
     // What a proxy passes on, or a web page asks for, comes from this machine without being of it.
     let is_own =
         peer.ip().to_canonical().is_loopback() && !FOREIGN.iter().any(|name| request.headers().contains_key(*name));
-    if is_own {
-        return true;
-    }
-    let Some(token) = &mc.config().token else { return false };
     let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    given.and_then(|given| given.strip_prefix("Bearer ")).is_some_and(|given| same(given.trim(), &token.0))
+    let given = given.and_then(|given| given.strip_prefix("Bearer ")).zip(mc.config().token.as_ref());
+    if given.is_some_and(|(given, token)| same(given.trim(), &token.0)) {
+        return Some(Admitted::Token);
+    }
+    is_own.then_some(Admitted::Own)
 }
 
 /// Headers of requests that others have made.
@@ -330,26 +408,8 @@ fn same(one: &str, other: &str) -> bool {
 }
 
 fn query(text: &str) -> Vec<(String, String)> {
-    let pairs = text.split('&').filter(|pair| !pair.is_empty());
-    pairs
-        .map(|pair| {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (decode(key), decode(&value.replace('+', " ")))
-        })
-        .collect()
-}
-
-/// Undoes percent encoding; what is none stays as it is.
-pub(crate) fn decode(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(byte) = bytes.get(at) {
-        let hex = text.get(at + 1..at + 3).filter(|_| *byte == b'%').and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        decoded.push(hex.unwrap_or(*byte));
-        at += if hex.is_some() { 3 } else { 1 };
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
+    let text_of = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    pairs(text.as_bytes()).map(|(name, value)| (text_of(name), text_of(value))).collect()
 }
 
 fn json_reply(status: StatusCode, value: &Value) -> Response<Reply> {
@@ -377,6 +437,8 @@ fn reply(status: StatusCode, content_type: &'static str, body: Reply) -> Respons
     response
 }
 
+/// Parameters and results that name what a command concerns.
+const IDS: &[&str] = &["ConnectionId", "ConferenceId", "OperationId"];
 const JSON: &str = "application/json";
 const EVENT_STREAM: &str = "text/event-stream";
 /// Clients at once; more wait to be accepted.
@@ -416,7 +478,7 @@ mod tests {
             if let Some(given) = given {
                 request.headers_mut().insert(AUTHORIZATION, given.parse().expect("a header"));
             }
-            is_authorised(&rig.mc, &request, peer.parse().expect("an address"))
+            admit(&rig.mc, &request, peer.parse().expect("an address")).is_some()
         };
         assert!(ask(Some("right"), None, "127.0.0.1:5"));
         assert!(ask(Some("right"), None, "[::ffff:127.0.0.1]:5"));

@@ -11,6 +11,7 @@ use tokio::time::{sleep, timeout};
 
 use super::http;
 use super::tests::Rig;
+use crate::audit::tests::captured_at;
 use crate::config::MediaControlConfig;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -81,6 +82,74 @@ fn actions_are_carried_out() {
             drop(rig);
         },
     );
+}
+
+#[test]
+fn each_action_leaves_its_line_in_the_audit_log() {
+    let logged = captured_at("audit=info", || {
+        serve(
+            |_| {},
+            async |rig, address| {
+                let create = r#"{"routingGuid": "script", "params": {"MediaTxIP": "192.0.2.1", "MediaTxPort": 4000}}"#;
+                let (_, created) = ask(&address, "POST", "/MediaControl/CreateConnection", create).await;
+                let id = created["results"]["ConnectionId"].as_str().expect("an id");
+                let play = json!({"params": {"connectionid": id, "Prompt1": "a.wav"}}).to_string();
+                ask(&address, "POST", "/MediaControl/Play", &play).await;
+                ask(&address, "POST", "/MediaControl/DeleteConnection", r#"{"params": {"ConnectionId": 7}}"#).await;
+                ask(&address, "POST", "/MediaControl/Play", "nonsense").await;
+                ask(&address, "GET", "/MediaControl/events?routingGuid=script", "").await;
+                ask(&address, "POST", "/MediaControl/subscriptions?url=http://127.0.0.1/", "").await;
+                ask(&address, "POST", "/MediaControl/scripts/a%20b/end", "").await;
+                // Somebody who does not wait for the answer.
+                let slow = rig.fake.hold("connection.create");
+                let served = Rc::strong_count(&rig.mc);
+                let mut gone = TcpStream::connect(&address).await.expect("a listener");
+                let head = format!(
+                    "POST /MediaControl/CreateConnection HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n",
+                    create.len()
+                );
+                gone.write_all(format!("{head}{create}").as_bytes()).await.expect("sent");
+                until("it has arrived", || rig.fake.called("connection.create") == 2).await;
+                drop(gone);
+                // Who is left is the command alone: what it calls, and its line.
+                until("nobody listens", || Rc::strong_count(&rig.mc) <= served + 2).await;
+                slow.open();
+                until("it is carried out", || rig.connections() == 2).await;
+                // Whatever follows from it.
+                super::tests::settle().await;
+            },
+        )
+    });
+    let lines: Vec<String> = logged
+        .lines()
+        .map(|line| {
+            let what = line.split("api=\"mediacontrol\" ").nth(1).expect("of this API");
+            assert!(line.starts_with(" INFO audit: who=unknown from=127.0.0.1:"), "{line}");
+            what.split(" took_ms=").next().unwrap_or_default().to_owned()
+        })
+        .collect();
+    let created = lines[0].strip_prefix("what=CreateConnection ids=script,").and_then(|line| line.split(' ').next());
+    let id = created.expect("the id of the connection");
+    assert_eq!(lines[0], format!("what=CreateConnection ids=script,{id} result=done"));
+    assert!(
+        lines[1].starts_with(&format!("what=Play ids={id},")) && lines[1].ends_with(" result=done"),
+        "{}",
+        lines[1]
+    );
+    assert_eq!(
+        lines[2..6],
+        [
+            "what=DeleteConnection ids=7 result=refused:23",
+            "what=Play ids= result=refused:35",
+            "what=subscribe ids= result=refused:403",
+            "what=end_script ids=a_b result=done",
+        ]
+    );
+    assert!(
+        lines[6].starts_with("what=CreateConnection ids=script,") && lines[6].ends_with(" result=done"),
+        "{logged}"
+    );
+    assert_eq!(lines.len(), 7, "{logged}");
 }
 
 #[test]

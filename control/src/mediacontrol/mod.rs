@@ -52,7 +52,7 @@ use self::log::EventLogs;
 use self::native::{Announce, Native};
 use self::params::Params;
 
-pub use self::server::{call_from_socket, start};
+pub use self::server::{call_from_socket, refused, start};
 
 /// The adapter.
 pub struct MediaControl {
@@ -166,10 +166,11 @@ impl MediaControl {
             Ok(limits) => limits,
             Err(fault) => return self.failure(&fault),
         };
-        for name in params.names().filter(|name| *name != "timeout") {
-            if !action.all_params().any(|param| param.name.eq_ignore_ascii_case(name)) {
-                tracing::info!(action = action.name, name, "a parameter that is not known is ignored");
-            }
+        let is_known = |name: &str| action.all_params().any(|param| param.name.eq_ignore_ascii_case(name));
+        let unknown = || params.names().filter(|name| *name != "timeout" && !is_known(name));
+        if let Some(name) = unknown().next() {
+            let more = unknown().count() - 1;
+            tracing::info!(action = action.name, name, more, "a parameter that is not known is ignored");
         }
         let abandoned = Rc::new(Cell::new(false));
         let cx = Cx {

@@ -15,18 +15,16 @@ pub fn document() -> Value {
     paths.insert(
         "/MediaControl/subscriptions".to_owned(),
         json!({
-            "post": plain("Posts the events of a script to an address the configuration allows.", &SUBSCRIPTION),
-            "delete": plain("Ends the posting of a script's events.", &SUBSCRIPTION[..1]),
+            "post": plain(
+                "Posts the events of a script to an address the configuration allows.",
+                &SUBSCRIPTION,
+                &[BODY_FAULTS, &["403", "503"]],
+            ),
+            "delete": plain("Ends the posting of a script's events.", &SUBSCRIPTION[..1], &[BODY_FAULTS, &["404"]]),
         }),
     );
-    paths.insert(
-        "/MediaControl/scripts/{routingGuid}/end".to_owned(),
-        json!({"post": {
-            "summary": "A script has ended: its connections are deleted if sandbox is on.",
-            "parameters": [{"name": "routingGuid", "in": "path", "required": true, "schema": {"type": "string"}}],
-            "responses": {"200": {"description": "The ids of the connections that were deleted."}},
-        }}),
-    );
+    paths.insert("/MediaControl/scripts/{routingGuid}/end".to_owned(), json!({"post": end_script()}));
+    paths.insert("/MediaControl/scripts/{routingGuid}".to_owned(), json!({"delete": end_script()}));
     let codes: Vec<Value> = Code::ALL.iter().map(|code| code.number().to_string().into()).collect();
     json!({
         "openapi": "3.1.0",
@@ -40,6 +38,7 @@ pub fn document() -> Value {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "schemas": {
                 "ResultCode": {"type": "string", "enum": codes},
+                "Fault": {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]},
                 "Failure": {
                     "type": "object",
                     "properties": {
@@ -103,19 +102,41 @@ fn operation(action: &Action) -> Value {
                 "params": {"type": "object", "properties": params, "required": required},
             },
         }}}},
-        "responses": {"200": {
-            "description": "Done, started, or not: see branch.",
-            "content": {"application/json": {"schema": {
-                "type": "object",
-                "properties": {
-                    "branch": {"type": "string", "examples": ["Success", "Failure", "Timeout"]},
-                    "results": {"type": "object", "properties": results},
-                    "diagnostic": {"type": "string"},
-                },
-                "required": ["branch", "results"],
-            }}},
-        }},
+        "responses": responses("Done, started, or not: see branch.", json!({
+            "type": "object",
+            "properties": {
+                "branch": {"type": "string", "examples": ["Success", "Failure", "Timeout"]},
+                "results": {"type": "object", "properties": results},
+                "diagnostic": {"type": "string"},
+            },
+            "required": ["branch", "results"],
+        }), &[BODY_FAULTS]),
     })
+}
+
+fn end_script() -> Value {
+    json!({
+        "summary": "A script has ended: its connections are deleted if sandbox is on.",
+        "parameters": [{"name": "routingGuid", "in": "path", "required": true, "schema": {"type": "string"}}],
+        "responses": responses("The ids of the connections that were deleted.", json!({
+            "type": "object",
+            "properties": {"deleted": {"type": "array", "items": {"type": "string"}}},
+            "required": ["deleted"],
+        }), &[]),
+    })
+}
+
+/// 200 and the faults of the HTTP request; every request may lack its token.
+fn responses(description: &str, schema: Value, faults: &[&[&str]]) -> Value {
+    let done = json!({"description": description, "content": {"application/json": {"schema": schema}}});
+    let mut responses = Map::from_iter([("200".to_owned(), done)]);
+    for status in faults.iter().copied().flatten().chain(&["401"]) {
+        let text = FAULTS.iter().find(|(known, _)| known == status).map_or("", |(_, text)| *text);
+        let schema = json!({"$ref": "#/components/schemas/Fault"});
+        let fault = json!({"description": text, "content": {"application/json": {"schema": schema}}});
+        responses.insert((*status).to_owned(), fault);
+    }
+    responses.into()
 }
 
 fn schema(kind: Type) -> Value {
@@ -131,27 +152,43 @@ fn schema(kind: Type) -> Value {
 }
 
 fn events() -> Value {
-    let mut described = plain("The events of a script: by long poll, or as a stream for text/event-stream.", &EVENTS);
+    let mut described = plain(
+        "The events of a script: by long poll, or as a stream for text/event-stream.",
+        &EVENTS,
+        &[&["400", "503"]],
+    );
     described["responses"]["200"]["content"] = json!({
         "application/json": {"schema": {"type": "object", "properties": {
             "routingGuid": {"type": "string"},
             "events": {"type": "array", "items": {"$ref": "#/components/schemas/Event"}},
             "next": {"type": "integer", "description": "to be given as after"},
             "missed": {"type": "integer", "description": "events that were not kept"},
-        }}},
+        }, "required": ["routingGuid", "events", "next", "missed"]}},
         "text/event-stream": {},
     });
     described
 }
 
-fn plain(summary: &str, query: &[(&str, &str, &str)]) -> Value {
+fn plain(summary: &str, query: &[(&str, &str, &str)], faults: &[&[&str]]) -> Value {
     let parameters: Vec<Value> = query
         .iter()
         .map(|(name, kind, text)| json!({"name": name, "in": "query", "description": text, "schema": {"type": kind}}))
         .collect();
-    json!({"summary": summary, "parameters": parameters, "responses": {"200": {"description": "Done."}}})
+    let done = json!({"type": "object"});
+    json!({"summary": summary, "parameters": parameters, "responses": responses("Done.", done, faults)})
 }
 
+/// What a request with a body may be refused with.
+const BODY_FAULTS: &[&str] = &["400", "408", "413"];
+const FAULTS: [(&str, &str); 7] = [
+    ("400", "The body can't be read, or a parameter has no sense."),
+    ("401", "It does not come from this machine, and has no token."),
+    ("403", "The configuration allows no such address."),
+    ("404", "There is no such subscription."),
+    ("408", "The body did not arrive in time."),
+    ("413", "The body is too long."),
+    ("503", "Too many scripts or subscriptions."),
+];
 const EVENTS: [(&str, &str, &str); 4] = [
     ("routingGuid", "string", "the script"),
     ("after", "integer", "the number of the last event that was read; 0: from the first that is kept"),

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::files::Container;
 
-use super::actions::{ADJUSTMENTS, ENCODINGS, FORMATS};
+use super::actions::{ADJUSTMENTS, ENCODINGS, FORMATS, G726, SOUGHT_ENCODINGS};
 use super::codes::{Code, Context, Fault};
 use super::effect::effect;
 use super::ids::{Conference, Connection, Notes};
@@ -25,7 +25,7 @@ pub(super) async fn play(cx: &Cx) -> Result<Results, Fault> {
     for name in ["Prompt2", "Prompt3"] {
         prompts.extend(cx.params.text(name)?);
     }
-    start_play(cx, target, json!({"kind": "play", "prompts": prompts})).await
+    start_play(cx, target, json!({"kind": "play", "prompts": prompts}), format).await
 }
 
 pub(super) async fn seek_and_play(cx: &Cx) -> Result<Results, Fault> {
@@ -35,10 +35,16 @@ pub(super) async fn seek_and_play(cx: &Cx) -> Result<Results, Fault> {
         return Err(Fault::value(format!("Prompt: {prompt} is a VOX file; only WAV files are sought in")));
     }
     let start_ms = cx.params.uint("SeekPosition")?.unwrap_or_default().min(DAY_MS);
-    start_play(cx, target, json!({"kind": "play", "prompts": [prompt], "spoken": false, "start_ms": start_ms})).await
+    let params = json!({"kind": "play", "prompts": [prompt], "spoken": false, "start_ms": start_ms});
+    start_play(cx, target, params, sought_format).await
 }
 
-async fn start_play(cx: &Cx, target: Asked, mut params: Value) -> Result<Results, Fault> {
+async fn start_play(
+    cx: &Cx,
+    target: Asked,
+    mut params: Value,
+    format: impl FnOnce(&Cx, &mut Value) -> Result<(), Fault>,
+) -> Result<Results, Fault> {
     let volume = cx.params.int("Volume", -10, 10)?;
     let speed = cx.params.int("Speed", -10, 10)?;
     if cx.params.has("Volume") && cx.params.has("Speed") {
@@ -316,6 +322,29 @@ fn conditions(cx: &Cx, params: &mut Value, of_digits: bool) -> Result<bool, Faul
 
 /// How a file without a header is to be read or written, as far as it is said.
 fn format(cx: &Cx, params: &mut Value) -> Result<(), Fault> {
+    sample_rate(cx, params)?;
+    if let Some(bits) = sample_size(cx, &[4, 8, 16])? {
+        params["bits"] = bits.into();
+    }
+    if let Some(encoding) = cx.params.choice("AudioFileEncoding", ENCODINGS)? {
+        params["encoding"] = encoding.into();
+    }
+    Ok(())
+}
+
+/// The same for a file that is sought in. What only a file with a header can be is told by the header.
+fn sought_format(cx: &Cx, params: &mut Value) -> Result<(), Fault> {
+    sample_rate(cx, params)?;
+    if let Some(bits) = sample_size(cx, &[2, 4, 8, 16])?.filter(|bits| *bits != 2) {
+        params["bits"] = bits.into();
+    }
+    if let Some(encoding) = cx.params.choice("AudioFileEncoding", SOUGHT_ENCODINGS)?.filter(|given| *given != G726) {
+        params["encoding"] = encoding.into();
+    }
+    Ok(())
+}
+
+fn sample_rate(cx: &Cx, params: &mut Value) -> Result<(), Fault> {
     if let Some(rate) = cx.params.positive("AudioFileSampleRate")? {
         let hz = match rate {
             6 => 6_000,
@@ -325,16 +354,15 @@ fn format(cx: &Cx, params: &mut Value) -> Result<(), Fault> {
         };
         params["sample_rate_hz"] = hz.into();
     }
-    if let Some(bits) = cx.params.positive("AudioFileSampleSize")? {
-        if ![4, 8, 16].contains(&bits) {
-            return Err(Fault::value(format!("AudioFileSampleSize: {bits} is none of 4, 8, 16")));
-        }
-        params["bits"] = bits.into();
-    }
-    if let Some(encoding) = cx.params.choice("AudioFileEncoding", ENCODINGS)? {
-        params["encoding"] = encoding.into();
-    }
     Ok(())
+}
+
+fn sample_size(cx: &Cx, sizes: &[u32]) -> Result<Option<u32>, Fault> {
+    let given = cx.params.positive("AudioFileSampleSize")?;
+    match given.filter(|bits| !sizes.contains(bits)) {
+        Some(bits) => Err(Fault::value(format!("AudioFileSampleSize: {bits} is none of {sizes:?}"))),
+        None => Ok(given),
+    }
 }
 
 fn command_timeout(cx: &Cx, default_ms: u32) -> Result<u32, Fault> {

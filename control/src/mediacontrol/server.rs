@@ -107,3 +107,10 @@ pub async fn call_from_socket(call: &Call, action: &str, params: Value) -> Resul
     });
     Ok(told)
 }
+
+/// What an answer to `MediaControl.{action}` refuses with: its result code, or that it took too long. None if it was
+/// done, or the method is none of ours.
+pub fn refused<'a>(method: &str, told: &'a Value) -> Option<&'a str> {
+    let is_ours = method.starts_with("MediaControl.") && told["branch"] != super::Branch::Success.name();
+    is_ours.then(|| told["results"]["ResultCode"].as_str().unwrap_or("timeout"))
+}

@@ -15,8 +15,9 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::gate::Gate;
 
 use super::MediaControl;
-use super::http::{BATCH_MAX, Watched, batch_value, decode};
+use super::http::{BATCH_MAX, Watched, batch_value};
 use super::log::Log;
+use crate::urlencoded::decode;
 
 /// A script's subscription. Deliveries end when its gate opens.
 #[derive(Debug)]

@@ -43,6 +43,8 @@ struct Create {
     label: Option<String>,
     reserve_ms: Option<u32>,
     digits: Option<DigitSourceName>,
+    rtcp_mux: Option<bool>,
+    rtcp_reports: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -62,6 +64,7 @@ struct Modify {
     #[serde(default, deserialize_with = "present")]
     rtp_timeout_ms: Option<Option<u32>>,
     label: Option<String>,
+    reserve_ms: Option<u32>,
     digits: Option<DigitSourceName>,
 }
 
@@ -234,11 +237,7 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
     let sends_only = given.direction.is_some_and(|direction| Direction::from(direction) == Direction::SendOnly);
     let remote = endpoint("remote", given.remote, ip, sends_only)?;
     let remote_rtcp = endpoint("remote_rtcp", given.remote_rtcp, ip, sends_only)?;
-    let reserve_ms = given.reserve_ms.map(|reserve| in_range("reserve_ms", reserve, 1..=RESERVE_MS_MAX)).transpose()?;
-    if reserve_ms.is_some() && remote.is_some() {
-        let message = "reserve_ms: a connection with a remote address is not only reserved";
-        return Err(RpcError::invalid_param("reserve_ms", message));
-    }
+    let reserve_ms = reservation(given.reserve_ms, remote)?;
     let digit_source = given.digits.map_or_else(DigitSource::default, DigitSource::from);
     let hinted = given.conference_id.as_deref().map(conference_id).transpose()?;
     let hinted = hinted.map(|id| call.conference(id, |entry| entry.id.shard())).transpose()?;
@@ -269,6 +268,8 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
         handover: defaults.handover,
         digit_source,
         reserve_ms,
+        rtcp_mux: given.rtcp_mux.unwrap_or(false),
+        rtcp_reports: given.rtcp_reports.unwrap_or(true),
     });
     let id = {
         let mut registry = server.registry.borrow_mut();
@@ -277,6 +278,7 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
             .map_err(|full| RpcError::new(ErrorKind::LimitReached, full.to_string()).with("shard", shard.0))?;
         entry.label = label;
         entry.interface = given.interface;
+        entry.remote = remote.map(|remote| remote.ip());
         entry.digit_source = digit_source;
         entry.reserved = reserve_ms.is_some();
         entry.id
@@ -286,7 +288,7 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
     let sent = server.router.borrow_mut().open(dispatch, rtp, rtcp);
     let receiver = sent.inspect_err(|_| server.abandon_connection(id))?;
     // An error takes the connection out of the registry before it arrives here.
-    crate::server::InFlight::new(receiver).answer().await?;
+    crate::server::InFlight::new(receiver, shard).answer().await?;
     Ok(created(id, local, local_rtcp, shard.0, reserve_ms.is_some()))
 }
 
@@ -305,6 +307,7 @@ pub(super) async fn modify(call: &Call, given: Value) -> Result<Value, RpcError>
     let sends_only = given.direction.is_some_and(|direction| Direction::from(direction) == Direction::SendOnly);
     let remote = endpoint("remote", given.remote, local.ip(), sends_only)?;
     let remote_rtcp = endpoint("remote_rtcp", given.remote_rtcp, local.ip(), sends_only)?;
+    let reserve_ms = reservation(given.reserve_ms, remote)?;
     if given.dscp.is_some_and(|given| given != dscp) {
         return Err(RpcError::unsupported("a change of dscp").with("param", "dscp"));
     }
@@ -333,10 +336,11 @@ pub(super) async fn modify(call: &Call, given: Value) -> Result<Value, RpcError>
         direction: given.direction.map(Direction::from),
         rtp_timeout_ms,
         digit_source: given.digits.map(DigitSource::from),
+        reserve_ms,
     };
     let sent = call.server.send(shard, Command::ModifyConnection { id, change: Box::new(change) }, call.received);
     // The next change is worked out from this one, so it has to be known whether this one was taken.
-    let held = renegotiated.then_some(ticket);
+    let held = (renegotiated || reserve_ms.is_some()).then_some(ticket);
     sent?.answer().await.map_err(|error| error.about("connection_id", id))?;
     let mut reserved = false;
     if let Some(entry) = call.server.registry.borrow_mut().connection_mut(id) {
@@ -348,7 +352,8 @@ pub(super) async fn modify(call: &Call, given: Value) -> Result<Value, RpcError>
             entry.label = label;
         }
         entry.digit_source = given.digits.map_or(entry.digit_source, DigitSource::from);
-        entry.reserved &= remote.is_none();
+        entry.remote = remote.map(|remote| remote.ip()).or(entry.remote);
+        entry.reserved = reserve_ms.is_some() || (entry.reserved && remote.is_none());
         reserved = entry.reserved;
     }
     drop(held);
@@ -505,6 +510,16 @@ fn endpoint(
         });
     }
     Ok(Some(remote))
+}
+
+/// For how long a connection is reserved only, if it is.
+fn reservation(reserve_ms: Option<u32>, remote: Option<SocketAddr>) -> Result<Option<u32>, RpcError> {
+    let reserve_ms = reserve_ms.map(|reserve| in_range("reserve_ms", reserve, 1..=RESERVE_MS_MAX)).transpose()?;
+    if reserve_ms.is_some() && remote.is_some() {
+        let message = "reserve_ms: a connection with a remote address is not only reserved";
+        return Err(RpcError::invalid_param("reserve_ms", message));
+    }
+    Ok(reserve_ms)
 }
 
 /// Zero and null switch the timeout off.

@@ -93,6 +93,12 @@ methods! {
     "rpc.discover" => discover,
 }
 
+/// Whether a method changes nothing.
+pub fn only_asks(method: &str) -> bool {
+    const OTHERS: &[&str] = &["server.info", "server.stats", "events.subscribe", "rpc.discover"];
+    OTHERS.contains(&method) || method.ends_with(".get") || method.ends_with(".list")
+}
+
 async fn discover(_call: &Call, given: Value) -> Result<Value, RpcError> {
     let NoParams {} = params(given)?;
     Ok(openrpc::document())
@@ -251,6 +257,23 @@ mod tests {
         for (index, name) in NAMES.iter().enumerate() {
             assert!(!NAMES[index + 1..].contains(name), "{name}");
         }
+    }
+
+    #[test]
+    fn methods_that_only_ask_are_told_from_those_that_change_something() {
+        let asking: Vec<&str> = NAMES.iter().copied().filter(|name| only_asks(name)).collect();
+        let expected = [
+            "server.info",
+            "server.stats",
+            "events.subscribe",
+            "connection.get",
+            "connection.list",
+            "conference.get",
+            "conference.list",
+            "operation.list",
+            "rpc.discover",
+        ];
+        assert_eq!(asking, expected);
     }
 
     #[test]

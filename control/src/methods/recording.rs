@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::Call;
 use super::operation::{key, operation, shard_of};
 use super::render::effect_of;
+use crate::events::EventKind;
 use crate::proto::{RpcError, params};
 
 #[derive(Debug, Deserialize)]
@@ -46,5 +47,11 @@ pub(super) async fn mute(call: &Call, given: Value) -> Result<Value, RpcError> {
     let command = Command::MuteRecording { connection, operation: id, caller, called };
     let answer = call.send(ticket, shard, command)?.answer().await;
     let answer = answer.map_err(|error| error.about("operation_id", id))?;
-    Ok(json!({"muted": {"caller": caller, "called": called}, "effect": effect_of(&answer)?}))
+    let effect = effect_of(&answer)?;
+    let told = json!({
+        "operation_id": operation_id, "connection_id": connection.to_string(), "caller": caller, "called": called,
+        "media_time_ms": effect["media_time_ms"], "by": &*call.origin,
+    });
+    call.server.hub.publish(EventKind::RecordingMuted, told);
+    Ok(json!({"muted": {"caller": caller, "called": called}, "effect": effect}))
 }

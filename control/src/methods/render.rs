@@ -6,6 +6,7 @@ use ringbridge_media::command::{DigitSource, Direction, Role, Target};
 use ringbridge_media::event::{
     Answer, ConferenceStatus, ConnectionState, ConnectionStatus, Effect, EffectClock, OperationStatus, StreamStamp,
 };
+use ringbridge_media::reports::Quality;
 use serde_json::{Map, Value, json};
 
 use super::unexpected;
@@ -60,6 +61,36 @@ fn stream(stamp: &StreamStamp) -> Value {
     stream
 }
 
+/// How well an endpoint is heard, and what it says of how it hears us.
+pub fn quality(quality: &Quality) -> Value {
+    let pattern = &quality.pattern;
+    let told = quality.told.as_ref().map(|told| {
+        json!({
+            "loss_percent": told.loss_percent,
+            "cumulative_lost": told.cumulative_lost,
+            "jitter_ms": told.jitter_ms,
+            "r_factor": told.r_factor,
+            "mos_cq": told.mos_cq,
+        })
+    });
+    json!({
+        "loss_percent": pattern.loss_percent,
+        "discard_percent": pattern.discard_percent,
+        "burst_density_percent": pattern.burst_density_percent,
+        "gap_density_percent": pattern.gap_density_percent,
+        "burst_packets": pattern.burst_packets,
+        "gap_packets": pattern.gap_packets,
+        "burst_ratio": pattern.burst_ratio,
+        "round_trip_ms": quality.round_trip_ms,
+        "playout_delay_ms": quality.playout_delay_ms,
+        "r_factor": quality.r_factor,
+        "mos_lq": quality.mos_lq,
+        "mos_cq": quality.mos_cq,
+        "told": told,
+        "bye": quality.bye,
+    })
+}
+
 /// A connection: what the engine says, and the text that goes with it.
 pub fn connection(status: &ConnectionStatus, registry: &Registry) -> Value {
     let address = |address: Option<std::net::SocketAddr>| address.map(|address| address.to_string());
@@ -90,9 +121,11 @@ pub fn connection(status: &ConnectionStatus, registry: &Registry) -> Value {
             "rtcp_out": counters.rtcp_out,
             "drops": counters.drops,
             "concealed_samples": counters.concealed_samples,
+            "ssrc_collisions": counters.ssrc_collisions,
         },
         "cumulative_lost": status.cumulative_lost,
         "jitter_ms": status.jitter_ms,
+        "quality": quality(&status.quality),
         "level_db": status.level_db,
         "operations": status.operations.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "reserved": status.reserved,

@@ -4,15 +4,20 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use ringbridge_media::event::{Condition, Event};
 use ringbridge_media::id::ConnectionId;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::{Value, json};
 
 use super::rig::{Client, Rig, eventually, free_tcp_port};
 use crate::config::{AgentGatewayConfig, Config};
 use crate::store::seed::AgentSeed;
+use crate::tls::{self, TlsFiles};
 
 /// A server with the API and four agents; 104 is an inspector, 105 of another VDN.
 struct Desk {
@@ -28,8 +33,32 @@ struct Reply {
     body: Value,
 }
 
+/// A client that trusts the certificate the tests serve.
+fn tls_client() -> Arc<ClientConfig> {
+    let certificate = CertificateDer::from_pem_file(&certificate().cert).expect("a certificate");
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate).expect("a root");
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().expect("versions");
+    Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// Made once for all tests.
+fn certificate() -> &'static TlsFiles {
+    static MADE: OnceLock<(tempfile::TempDir, TlsFiles)> = OnceLock::new();
+    let (_, files) = MADE.get_or_init(|| {
+        let dir = tempfile::tempdir().expect("a directory");
+        let files = tls::make_certificate(dir.path(), &[]).expect("a certificate");
+        (dir, files)
+    });
+    files
+}
+
 fn request(address: SocketAddr, method: &str, path: &str, guid: Option<&str>, body: &str) -> Reply {
-    let mut stream = TcpStream::connect(address).expect("a listener");
+    static CLIENT: OnceLock<Arc<ClientConfig>> = OnceLock::new();
+    let name = ServerName::try_from("localhost").expect("a name");
+    let client = ClientConnection::new(Arc::clone(CLIENT.get_or_init(tls_client)), name).expect("a client");
+    let mut stream = StreamOwned::new(client, TcpStream::connect(address).expect("a listener"));
     let guid = guid.map(|guid| format!("Guid: {guid}\r\n")).unwrap_or_default();
     let head = format!(
         "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{guid}Content-Length: {}\r\n\r\n",
@@ -71,6 +100,7 @@ impl Desk {
                 directory: directory.collect(),
                 ..AgentGatewayConfig::default()
             };
+            config.tls = Some(certificate().clone());
             config.agents = (101..=105).map(agent).collect();
             change(config);
         });

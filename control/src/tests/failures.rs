@@ -2,7 +2,12 @@
 
 use serde_json::{Value, json};
 
+use tokio::task::LocalSet;
+
+use super::fake::World;
 use super::rig::{Rig, eventually};
+use crate::config::{Config, Machine};
+use crate::server;
 
 #[test]
 fn everybody_is_told_once_and_the_shard_starts_again() {
@@ -41,7 +46,8 @@ fn everybody_is_told_once_and_the_shard_starts_again() {
     assert!(
         told.iter().filter(|event| event["event"] == "connection.ended").all(|event| event["reason"] == "shard_failed")
     );
-    assert!(told.iter().filter(|event| event["event"] == "operation.ended").all(|event| event["condition"] == "error"));
+    let ends = || told.iter().filter(|event| event["event"] == "operation.ended");
+    assert!(ends().all(|event| event["condition"] == "error" && event["cause"] == "shard_failed"), "{told:?}");
 
     for id in [&dies, &guest] {
         client.fails("connection.get", json!({"connection_id": id}), 1001);
@@ -97,4 +103,27 @@ fn commands_in_a_failed_shard_are_answered_and_leave_nothing() {
         let control = client.ok("server.stats", json!({}))["control"].take();
         control["port_pairs"] == control["port_pairs_free"] && control["commands_in_flight"] == 0
     });
+}
+
+#[test]
+fn a_second_server_on_the_same_state_does_not_start() {
+    let mut rig = Rig::start(1);
+    let (state_dir, socket) = (rig.dir.path().join("state"), rig.dir.path().join("second.sock"));
+    let second = || {
+        let config =
+            Config { control_socket: Some(socket.clone()), state_dir: Some(state_dir.clone()), ..Config::default() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        // It is told to stop before it has begun.
+        let (_, stops) = tokio::sync::mpsc::channel(1);
+        let machine = Machine { cpus: vec![0], files: 65_536 };
+        let served = server::run(config, &machine, World::default().starter(), stops, |_, _| {});
+        LocalSet::new().block_on(&runtime, served)
+    };
+    let refused = second().expect_err("refused").to_string();
+    assert!(refused.contains(&*state_dir.to_string_lossy()) && refused.contains("--state-dir"), "{refused}");
+    // The first one is none the worse, and its end frees the directory.
+    rig.client().ok("server.info", json!({}));
+    rig.tell_to_stop();
+    rig.join().expect("a tidy end");
+    second().expect("the directory is free");
 }

@@ -17,6 +17,7 @@ use ringbridge_media::event::{
     DropCounters, Effect, EffectClock, EndReason, Event, OperationStatus, ParticipantStatus, StreamStamp,
 };
 use ringbridge_media::id::{ConferenceId, ConnectionId, OperationId, ShardId};
+use ringbridge_media::reports::Quality;
 use ringbridge_media::samples::RecordQueue;
 use ringbridge_shard::executor::{ShardConfig, ShardHandle};
 use ringbridge_shard::io::IoCounters;
@@ -316,8 +317,11 @@ impl State {
             }
             Command::ModifyConnection { id, change } => {
                 let connection = self.connection(shard, id)?;
-                connection.reserved &= change.remote.is_none();
+                connection.reserved = change.reserve_ms.is_some() || (connection.reserved && change.remote.is_none());
                 let spec = &mut connection.spec;
+                if change.reserve_ms.is_some() {
+                    (spec.remote, spec.remote_rtcp) = (None, None);
+                }
                 spec.remote = change.remote.or(spec.remote);
                 spec.remote_rtcp = change.remote_rtcp.or(spec.remote_rtcp);
                 spec.direction = change.direction.unwrap_or(spec.direction);
@@ -606,7 +610,7 @@ impl State {
             }
         }
         let heard = connection.spec.remote.map(|remote| (remote, 4711));
-        events.push(Event::ConnectionEnded { id, reason, heard });
+        events.push(Event::ConnectionEnded { id, reason, heard, quality: Box::default() });
         events
     }
 
@@ -637,6 +641,7 @@ impl State {
             counters: ConnectionCounters::default(),
             cumulative_lost: 0,
             jitter_ms: 0.5,
+            quality: Quality::default(),
             level_db: None,
             operations: operations.map(|(id, _)| *id).collect(),
             reserved: connection.reserved,

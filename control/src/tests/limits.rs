@@ -114,7 +114,8 @@ fn a_flood_of_pipelined_requests_is_answered_to_the_last() {
         let ask = scope.spawn(move || {
             let mut last = 0;
             for _ in 0..rounds {
-                last = writer.send("connection.get", json!({"connection_id": id}));
+                // A question with a short answer: all of them fit into what may wait.
+                last = writer.send("operation.list", json!({"connection_id": id}));
             }
             writer.shut_down_sending();
             let mut answers = 0;

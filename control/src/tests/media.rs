@@ -51,8 +51,10 @@ fn a_connection_from_its_creation_to_its_end() {
         "streams": [{"connection_id": id, "ssrc": 7, "direction": "out", "rtp_timestamp": 160, "sequence": 3}],
     });
     assert_eq!(deleted["effect"], effect);
-    let ended = client.event("connection.ended");
-    assert_eq!(ended, json!({"event": "connection.ended", "connection_id": id, "reason": "deleted"}));
+    let mut ended = client.event("connection.ended");
+    assert_eq!(ended["quality"].take()["bye"], false);
+    let wanted = json!({"event": "connection.ended", "connection_id": id, "reason": "deleted", "quality": null});
+    assert_eq!(ended, wanted);
 }
 
 #[test]
@@ -302,6 +304,7 @@ fn figures_and_metrics() {
         "ringbridge_residence_seconds_bucket{le=\"0.0005\",shard=\"0\"} 1",
         "ringbridge_residence_seconds_count{shard=\"0\"} 1",
         "ringbridge_control_clients 1",
+        "ringbridge_mediacontrol_events_refused_total 0",
     ] {
         assert!(text.contains(line), "{line} is missing in:\n{text}");
     }

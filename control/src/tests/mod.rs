@@ -2,6 +2,7 @@
 
 mod accounts;
 mod agentgateway;
+mod audit;
 mod dialogues;
 mod failures;
 mod fake;

@@ -290,7 +290,10 @@ fn everything_comes_back_when_starts_fail_connections_expire_and_shards_die() {
     client.fails("operation.start", json!({"kind": "play", "connection_id": id, "files": ["none.wav"]}), 1009);
     assert_eq!(in_use(&mut client), [1, 1, 0, 0]);
     let expired = ConnectionId::parse(&id).expect("an id");
-    rig.world.say(0, Event::ConnectionEnded { id: expired, reason: EndReason::Expired, heard: None });
+    rig.world.say(
+        0,
+        Event::ConnectionEnded { id: expired, reason: EndReason::Expired, heard: None, quality: Box::default() },
+    );
     assert_eq!(client.event("connection.ended")["reason"], "expired");
     assert_eq!(in_use(&mut client), [0, 0, 0, 0]);
     // A member from another shard, an operation on each, and a command that waits while the shard dies.

@@ -22,6 +22,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Verba;
 use super::answer::{Cdr, Code, Fault, Success};
+use super::calls::ORIGIN;
 use super::http::{Answered, Asked, internal};
 use super::query::Query;
 use crate::begin::begin;
@@ -84,7 +85,7 @@ impl Verba {
                 (false, true) => "called",
                 (true, true) => "both",
             };
-            let call = Call::in_process(Rc::clone(&verba.server), "the Verba API".into());
+            let call = Call::in_process(Rc::clone(&verba.server), ORIGIN.into());
             let given = json!({"operation_id": live.operation, "channels": channels});
             let done = timeout(CONFIRMED, methods::call(&call, "recording.mute", given)).await;
             call.announce();

@@ -5,6 +5,8 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use ringbridge_media::command::CodecKind;
+use ringbridge_media::id::ConnectionId;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::task::{spawn_blocking, spawn_local};
@@ -15,7 +17,8 @@ use crate::begin::begin;
 use crate::config::VerbaConfig;
 use crate::events::EventKind;
 use crate::methods::{self, Call};
-use crate::store::recordings::{self, Details, EndReason, NewRecording, Party, State, comparable};
+use crate::registry::ConnectionEntry;
+use crate::store::recordings::{self, Details, EndReason, Muted, NewRecording, Party, State, comparable};
 
 impl Verba {
     /// Hears of calls and recordings from now on, for as long as somebody holds it.
@@ -26,6 +29,7 @@ impl Verba {
             match kind {
                 EventKind::CallStarted => verba.call_started(params),
                 EventKind::RecordingStarted => verba.recording_started(params),
+                EventKind::RecordingMuted => verba.recording_muted(params),
                 EventKind::OperationEnded => verba.operation_ended(params),
                 EventKind::Digit
                 | EventKind::TalkStarted
@@ -70,17 +74,25 @@ impl Verba {
         let text = |name: &str| params[name].as_str().unwrap_or_default().to_owned();
         let begun = self.starting.borrow_mut().remove(&text("caller"));
         let Starting { id, on_demand } = begun.unwrap_or_else(|| Starting { id: random_guid(), on_demand: false });
-        let party = |number: &str| Party { address: text(number), ..Party::default() };
+        let party = |number: &str, connection: &str| Party {
+            address: text(number),
+            name: None,
+            ip: self.connection(&text(connection), |entry| entry.remote).flatten().map(|ip| ip.to_string()),
+        };
         let new = NewRecording {
             id: id.clone(),
-            caller: party("caller_number"),
-            called: party("called_number"),
+            caller: party("caller_number", "caller"),
+            called: party("called_number", "called"),
             started_at: Timestamp::now(),
             on_demand,
             conference: false,
             secondary: false,
             do_not_delete: false,
-            details: Details { platform_call_id: params["call_id"].as_str().map(str::to_owned), ..Details::default() },
+            details: Details {
+                platform_call_id: params["call_id"].as_str().map(str::to_owned),
+                audio_codec_id: self.audio_codec_id(&text("caller")),
+                ..Details::default()
+            },
         };
         let began = Arc::new(Began {
             id: id.clone(),
@@ -101,6 +113,41 @@ impl Verba {
                 // Nobody waits for a call is no error.
                 Ok(()) => drop(verba.began.send(began)),
                 Err(error) => tracing::error!(id, %error, "a recording is not in the database"),
+            }
+        });
+    }
+
+    /// What the API calls the caller's codec, if it has a number for it.
+    fn audio_codec_id(&self, connection: &str) -> Option<u32> {
+        match self.connection(connection, |entry| entry.negotiated.rx_codec)? {
+            CodecKind::Pcmu => Some(PCMU),
+            CodecKind::Pcma | CodecKind::G723 | CodecKind::G729 => None,
+        }
+    }
+
+    /// Looks up something about a connection.
+    fn connection<T>(&self, id: &str, look: impl FnOnce(&ConnectionEntry) -> T) -> Option<T> {
+        self.server.registry.borrow().connection(ConnectionId::parse(id)?).map(look)
+    }
+
+    /// Another interface has said who is left out of a recording: that is its state here too.
+    fn recording_muted(self: &Rc<Self>, params: &Value) {
+        let by = params["by"].as_str().unwrap_or_default().to_owned();
+        if by == ORIGIN {
+            // Whoever asked here stores it, with the name of the key.
+            return;
+        }
+        let operation = params["operation_id"].as_str().unwrap_or_default();
+        let Some(id) = self.by_operation.borrow().get(operation).cloned() else { return };
+        let muted = Muted { caller: params["caller"] == true, called: params["called"] == true };
+        let (verba, now) = (Rc::clone(self), Timestamp::now());
+        // The store gets it now, and so in the order of the answers.
+        begin(async move {
+            let wanted = id.clone();
+            let stored =
+                verba.server.store.run(move |connection| recordings::set_muted(connection, &wanted, muted, &by, now));
+            if let Err(error) = stored.await {
+                tracing::error!(id, %error, "who is muted in a recording is not in the database");
             }
         });
     }
@@ -165,6 +212,10 @@ fn rule(config: &VerbaConfig, parties: [&str; 2]) -> Option<bool> {
     if matches(&config.always) { Some(false) } else { matches(&config.on_demand).then_some(true) }
 }
 
+/// Who this adapter is to the native interface.
+pub(super) const ORIGIN: &str = "the Verba API";
+/// `audio_codec_id` of G.711 µ-law.
+const PCMU: u32 = 4;
 /// Stands for every number in a rule.
 const EVERY_CALL: &str = "*";
 /// Recordings that are deleted when the server starts; the rest waits for the next start.

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use super::answer::{Code, Fault, Form, Success, response};
 use super::query::Query;
 use super::{REQUEST_BYTES_MAX, Session, Verba, openapi};
-use crate::audit::{self, Outcome, Who};
+use crate::audit::{self, Noted, Outcome, Unanswered, Who};
 use crate::auth::{LoginError, Password, Token};
 use crate::store::keys::{ApiKey, Scope};
 use crate::store::users::Role;
@@ -71,20 +71,27 @@ impl Verba {
             let fault = Fault(Code::Malformed, "responseType is XML, HTML or TEXT.".to_owned());
             return response(Form::Xml, action, &Err(fault));
         };
-        let (key, answered) = self.admitted(peer, request, &query, action).await;
         let called = query.get("callID").or_else(|| query.get("cid")).or_else(|| query.get("extension"));
         let named = called.or_else(|| query.get("number")).unwrap_or_default();
-        audit::record(&audit::Entry {
-            who: key.as_deref().map_or(Who::Unknown, Who::Key),
-            from: Some(peer.address),
-            api: "verba",
-            what: action,
-            ids: &[&named],
-            shard: None,
-            effect: None,
-            result: answered.as_ref().err().map_or(Outcome::Done, |Fault(code, _)| Outcome::Refused(code.number())),
-            took: begun.elapsed(),
-        });
+        let line = |key: Option<&str>, noted: &Noted, result| {
+            audit::record(&audit::Entry {
+                who: key.map_or(Who::Unknown, Who::Key),
+                from: Some(peer.address),
+                api: "verba",
+                what: action,
+                ids: &[&named],
+                shard: noted.shard,
+                effect: noted.effect.as_ref(),
+                result,
+                took: begun.elapsed(),
+            });
+        };
+        let unanswered = Unanswered::new(|| line(None, &Noted::default(), Outcome::Unanswered));
+        let ((key, answered), noted) = audit::scope(self.admitted(peer, request, &query, action)).await;
+        unanswered.answered();
+        let refused = answered.as_ref().err();
+        let result = refused.map_or(Outcome::Done, |Fault(code, _)| Outcome::Refused(code.number()));
+        line(key.as_deref(), &noted, result);
         match answered {
             Ok(Answered::Envelope(success)) => response(form, action, &Ok(success)),
             Ok(Answered::File(file)) => file,

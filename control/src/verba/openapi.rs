@@ -55,7 +55,8 @@ pub(super) fn document() -> Value {
             "audio/wav": {"schema": {"type": "string", "format": "binary"}},
         },
     });
-    let failed = |text: &str| json!({"description": text});
+    let failed = |text: &str| json!({"description": text, "content": envelope["content"]});
+    let plain = |text: &str| json!({"description": text, "content": {"text/plain": {"schema": string()}}});
     let call = json!({
         "parameters": parameters,
         "responses": {
@@ -63,13 +64,20 @@ pub(super) fn document() -> Value {
             "400": failed("GetMediaEncoded: code 3."),
             "403": failed("GetMediaEncoded: code 1."),
             "404": failed("GetMediaEncoded: code 2; or another path."),
-            "413": failed("Longer than 16 KiB."),
+            "405": plain("Another method than GET and POST."),
+            "408": plain("The body took too long."),
+            "413": plain("Longer than 16 KiB."),
+            "500": failed("GetMediaEncoded: code 9."),
         },
     });
     let mut post = call.clone();
+    let properties: serde_json::Map<String, Value> = parameters
+        .iter()
+        .filter_map(|parameter| Some((parameter["name"].as_str()?.to_owned(), parameter["schema"].clone())))
+        .collect();
     post["requestBody"] = json!({
         "description": "The same parameters; those in the body win.",
-        "content": {"application/x-www-form-urlencoded": {"schema": {"type": "object"}}},
+        "content": {"application/x-www-form-urlencoded": {"schema": {"type": "object", "properties": properties}}},
     });
     json!({
         "openapi": "3.1.0",
@@ -80,12 +88,24 @@ pub(super) fn document() -> Value {
         },
         "paths": {"/verba/api": {"get": call, "post": post}},
         "components": {"securitySchemes": {"user": {"type": "http", "scheme": "basic"}}},
+        // RequestToken only, and there in place of userName and password.
+        "security": [{}, {"user": []}],
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_document_in_the_documentation_is_this_one() {
+        let kept = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/verba-openapi.json");
+        let document = format!("{:#}\n", document());
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(kept, &document).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(kept).unwrap(), document);
+    }
 
     #[test]
     fn every_action_is_described_here_and_in_the_documentation() {

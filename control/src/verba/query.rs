@@ -1,6 +1,7 @@
 //! The parameters of a request: from the query string, from a form body, or from both.
 
 use super::answer::{Code, Fault};
+use crate::urlencoded::pairs;
 
 /// Parameters in the order they came.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -12,12 +13,9 @@ impl Query {
     /// # Errors
     /// Something is no UTF-8.
     pub(super) fn parse(query: &str, body: &[u8]) -> Result<Self, Fault> {
-        let pairs = [query.as_bytes(), body].into_iter().flat_map(|text| text.split(|byte| *byte == b'&'));
         let mut parameters = Vec::new();
-        for pair in pairs.filter(|pair| !pair.is_empty()) {
-            let at = pair.iter().position(|byte| *byte == b'=');
-            let (name, value) = at.map_or((pair, &[][..]), |at| (&pair[..at], &pair[at + 1..]));
-            parameters.push((decode(name)?, decode(value)?));
+        for (name, value) in pairs(query.as_bytes()).chain(pairs(body)) {
+            parameters.push((text(name)?, text(value)?));
         }
         Ok(Self(parameters))
     }
@@ -34,22 +32,8 @@ impl Query {
     }
 }
 
-/// Undoes the encoding of a form: `+` is a space, `%2B` a plus. A percent sign without two digits stands for itself.
-fn decode(bytes: &[u8]) -> Result<String, Fault> {
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        let hex = bytes.get(at + 1..at + 3).filter(|_| byte == b'%').and_then(hex);
-        decoded.push(hex.unwrap_or(if byte == b'+' { b' ' } else { byte }));
-        at += if hex.is_some() { 3 } else { 1 };
-    }
-    String::from_utf8(decoded).map_err(|_| Fault(Code::Malformed, "A parameter is not valid UTF-8.".to_owned()))
-}
-
-fn hex(digits: &[u8]) -> Option<u8> {
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    let &[high, low] = digits else { return None };
-    u8::try_from(digit(high)? << 4 | digit(low)?).ok()
+fn text(bytes: Vec<u8>) -> Result<String, Fault> {
+    String::from_utf8(bytes).map_err(|_| Fault(Code::Malformed, "A parameter is not valid UTF-8.".to_owned()))
 }
 
 #[cfg(test)]

@@ -15,8 +15,10 @@
 //! | [`mod@adpcm`] | Dialogic ADPCM, for `.vox` files |
 //! | [`mod@g726`] | decodes G.726 at 16 kbit/s |
 //! | [`mod@stretch`] | another speed at the same pitch |
+//! | [`mod@conceal`] | fills holes (class of ITU-T G.711 appendix I) |
 
 pub mod adpcm;
+pub mod conceal;
 mod dispatch;
 pub mod dtmf;
 pub mod format;

@@ -285,8 +285,12 @@ impl Direction {
 pub struct ConnectionSpec {
     /// Where the endpoint says it receives RTP; an exact match wins while learning.
     pub remote: Option<SocketAddr>,
-    /// Where the endpoint says it receives RTCP; by default the port after `remote`.
+    /// Where the endpoint says it receives RTCP; by default the port after `remote`. Not used with `rtcp_mux`.
     pub remote_rtcp: Option<SocketAddr>,
+    /// RTP and RTCP share the RTP port, both ways (RFC 5761).
+    pub rtcp_mux: bool,
+    /// Whether we send RTCP of our own, where RTP is not just passed on.
+    pub rtcp_reports: bool,
     /// Decoded from the endpoint, with its payload type.
     pub rx_codec: CodecKind,
     /// Payload type that is decoded, `0 ..= 127`.
@@ -324,6 +328,8 @@ impl Default for ConnectionSpec {
         Self {
             remote: None,
             remote_rtcp: None,
+            rtcp_mux: false,
+            rtcp_reports: true,
             rx_codec: CodecKind::Pcmu,
             rx_payload_type: CodecKind::Pcmu.payload_type(),
             tx_codec: CodecKind::Pcmu,
@@ -364,6 +370,9 @@ pub struct ConnectionChange {
     pub rtp_timeout_ms: Option<Option<u32>>,
     /// A new source of digits.
     pub digit_source: Option<DigitSource>,
+    /// Reserved only from now on, as [`ConnectionSpec::reserve_ms`]: its remote addresses are forgotten, and who was
+    /// learned. `Busy` with a `remote`, or while it is wired to something or an operation runs on it.
+    pub reserve_ms: Option<u32>,
 }
 
 /// How a conference is to be.

@@ -267,10 +267,8 @@ fn collect(
         });
     }
     // Digital silence adds nothing: its sender hears what the silent ones hear.
-    let speaks = heard
-        && !participant.muted
-        && participant.talk.level_dbov() > SILENCE_DBOV
-        && !media.is_kept_out(keeps_tones_out);
+    let sounds = if heard { participant.talk.level_dbov() > SILENCE_DBOV } else { media.concealed };
+    let speaks = sounds && !participant.muted && !media.is_kept_out(keeps_tones_out);
     media.in_mix = speaks && participant.role != Role::Coach;
     if speaks {
         mix::apply_gain(&mut media.frame, participant.gain_q12);
@@ -341,10 +339,10 @@ fn narrow_for(media: &Media, sum: &[i32; FRAME_SAMPLES], frame: &mut [i16; FRAME
 
 /// Moves one frame out of the jitter buffer into `media.frame`; whether anything of it was heard.
 pub(crate) fn pull(media: &mut Media, due: Instant, counters: &mut ConnectionCounters) -> bool {
-    let inserted = media.jitter.is_about_to_insert();
     let pulled = media.jitter.pull(due, &mut media.frame);
     counters.concealed_samples += u64::from(pulled.missing);
-    (media.gap, media.concealed) = (!pulled.heard, inserted || (pulled.heard && pulled.missing > 0));
+    media.concealed = pulled.concealed;
+    media.gap = !pulled.heard && !pulled.concealed;
     pulled.heard
 }
 

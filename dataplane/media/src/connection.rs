@@ -19,7 +19,9 @@ use crate::limits::{
 };
 use crate::listen::InBand;
 use crate::op::{Operation, Said};
+use crate::port::Port;
 use crate::receiver::Receiver;
+use crate::reports::{Quality, Reports};
 use crate::rng::SplitMix64;
 use crate::sender::Sender;
 use crate::talk::TalkDetector;
@@ -70,9 +72,9 @@ pub(crate) struct Media {
     pub(crate) operations: [Option<Box<Operation>>; CONNECTION_OPERATIONS_MAX],
     /// What it says in the present frame, gain applied.
     pub(crate) frame: [i16; FRAME_SAMPLES],
-    /// Nothing of `frame` came.
+    /// Nothing of `frame` came, and nothing stands for it.
     pub(crate) gap: bool,
-    /// Something of `frame` is missing, or it was put in to keep step.
+    /// Something of `frame` was made up: it is missing, or a frame was put in to keep step.
     pub(crate) concealed: bool,
     /// Whether `frame` is in the mix.
     pub(crate) in_mix: bool,
@@ -227,6 +229,7 @@ pub(crate) struct Connection {
     pub(crate) bucket: TokenBucket,
     pub(crate) rtcp_bucket: TokenBucket,
     pub(crate) receiver: Receiver,
+    pub(crate) reports: Reports,
     pub(crate) rtcp_learned: Option<SocketAddr>,
     /// The RTP socket is connected to the learned source.
     pub(crate) connected: bool,
@@ -241,6 +244,8 @@ pub(crate) struct Connection {
     pub(crate) timed_out: bool,
     /// When it ends, as it is reserved only: no remote address was given so far.
     pub(crate) reserved_until: Option<Instant>,
+    /// When the reservation timer that counts fires.
+    pub(crate) reservation_due: Option<Instant>,
     /// When the connection's own media clock ticks next.
     pub(crate) solo_due: Option<Instant>,
     /// Timestamp of the last telephone-event whose beginning was seen, and of the last whose end was.
@@ -257,6 +262,11 @@ pub(crate) struct Connection {
     pub(crate) media: Option<Box<Media>>,
 }
 
+/// When a reservation made now ends.
+pub(crate) fn reserved_until(now: Instant, reserve_ms: u32) -> Instant {
+    (now + Duration::from_millis(u64::from(reserve_ms))).ceil_to_millis()
+}
+
 impl Connection {
     pub(crate) fn new(now: Instant, id: ConnectionId, spec: ConnectionSpec) -> Self {
         Self {
@@ -267,6 +277,7 @@ impl Connection {
             bucket: TokenBucket::default(),
             rtcp_bucket: TokenBucket::default(),
             receiver: Receiver::new(),
+            reports: Reports::new(),
             rtcp_learned: None,
             connected: false,
             link: Link::None,
@@ -276,7 +287,8 @@ impl Connection {
             last_heard: now,
             silence_due: None,
             timed_out: false,
-            reserved_until: spec.reserve_ms.map(|ms| (now + Duration::from_millis(u64::from(ms))).ceil_to_millis()),
+            reserved_until: spec.reserve_ms.map(|ms| reserved_until(now, ms)),
+            reservation_due: None,
             solo_due: None,
             event_begun: None,
             event_ended: None,
@@ -295,6 +307,31 @@ impl Connection {
             target.set_port(target.port().checked_add(1)?);
             Some(target)
         })
+    }
+
+    /// The socket RTCP leaves by, and where to; `None`: nowhere.
+    pub(crate) fn rtcp_way(&self, slot: u32) -> Option<(Port, Option<SocketAddr>)> {
+        if !self.spec.rtcp_mux {
+            return Some((Port::rtcp(slot), Some(self.rtcp_target()?)));
+        }
+        let target = if self.connected { None } else { Some(self.latch.target()?) };
+        Some((Port::rtp(slot), target))
+    }
+
+    /// Whether we send with this SSRC.
+    pub(crate) fn sends_as(&self, ssrc: u32) -> bool {
+        self.media.as_ref().is_some_and(|media| media.owns_stream && media.sender.ssrc() == ssrc)
+    }
+
+    /// How well it is heard.
+    pub(crate) fn quality(&self) -> Quality {
+        let plays = matches!(self.link, Link::Conference(_)) || self.solo_due.is_some();
+        self.reports.quality(&self.receiver, self.spec.rx_codec, self.spec.ptime_ms, plays)
+    }
+
+    /// Who there is to report to: us, and the endpoint if it sends and has not said BYE.
+    pub(crate) fn members(&self) -> u8 {
+        1 + u8::from(self.receiver.ssrc().is_some_and(|ssrc| !self.reports.has_left(ssrc)))
     }
 
     /// Whether an RTCP packet from `source` may be the endpoint's.
@@ -350,6 +387,11 @@ impl Connection {
 
     pub(crate) fn runs_any(&self) -> bool {
         self.media.as_ref().is_some_and(|media| media.runs_any())
+    }
+
+    /// Whether it is wired to nothing, and nothing runs on it.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.link == Link::None && !self.runs_any() && self.taped == Taped::Not
     }
 
     /// Whether a recording of its call runs on it.
@@ -432,6 +474,7 @@ impl Connection {
             counters: self.counters,
             cumulative_lost: self.receiver.cumulative_lost(),
             jitter_ms: self.receiver.jitter_ms(),
+            quality: self.quality(),
             level_db: decodes.then(|| self.participant.talk.level_dbov()),
             operations: self
                 .media

@@ -17,12 +17,14 @@ use crate::outputs::Outputs;
 pub use crate::outputs::Totals;
 use crate::port::{DatagramMeta, Disposition, Port, PortAction, Transmit};
 use crate::rng::SplitMix64;
+use crate::rtcp::{CNAME_BYTES, draw_cname};
 use crate::sender::{encode, silence};
 use crate::talk::TalkDetector;
 use crate::time::Instant;
 use crate::tones::Tones;
 use crate::wheel::Wheel;
 use core::time::Duration;
+use ringbridge_wire::rtcp::NtpTimestamp;
 
 const FRAME: Duration = Duration::from_millis(FRAME_MS as u64);
 /// A clock that is further behind than this goes on from now instead of catching up frame by frame.
@@ -30,9 +32,9 @@ const CATCH_UP_MAX: Duration = Duration::from_millis(500);
 
 #[expect(clippy::cast_possible_truncation, reason = "below 2^24")]
 const CONNECTION_SLOTS: u32 = CONNECTIONS_MAX as u32;
-/// Deadlines that wait at once, apart from those that no longer count: two of each connection (one that is reserved has
-/// no clock of its own), one of each conference.
-const DEADLINES: usize = 2 * CONNECTIONS_MAX + CONFERENCES_MAX;
+/// Deadlines that wait at once, apart from those that no longer count: three of each connection (one that is reserved
+/// has no clock of its own), one of each conference.
+const DEADLINES: usize = 3 * CONNECTIONS_MAX + CONFERENCES_MAX;
 
 /// Whose deadline it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,6 +47,8 @@ pub(crate) enum TimerKey {
     Silence(u32),
     /// Whether a connection is still reserved only.
     Reservation(u32),
+    /// The next RTCP report of a connection.
+    Report(u32),
 }
 
 /// Connections, relays, conferences and operations of one shard, without any I/O.
@@ -53,6 +57,10 @@ pub struct Engine {
     pub(crate) shard: ShardId,
     pub(crate) now: Instant,
     pub(crate) rng: SplitMix64,
+    /// Wallclock time at the epoch of the clock.
+    pub(crate) wall_at_epoch: NtpTimestamp,
+    /// Our canonical name in RTCP (RFC 7022 section 4.2: drawn at random, and as long as it says).
+    pub(crate) cname: [u8; CNAME_BYTES],
     pub(crate) connections: Vec<Option<Connection>>,
     pub(crate) conferences: Vec<Option<Conference>>,
     /// Where the connections live here that were created on another shard.
@@ -83,10 +91,14 @@ impl Engine {
     ///
     /// Tables are sized here (see [`crate::limits`]); about 25 MiB.
     pub fn new(shard: ShardId, seed: u64, now: Instant) -> Self {
+        let mut rng = SplitMix64::new(seed);
+        let cname = draw_cname(&mut rng);
         Self {
             shard,
             now,
-            rng: SplitMix64::new(seed),
+            rng,
+            wall_at_epoch: NtpTimestamp(0),
+            cname,
             connections: (0..CONNECTIONS_MAX).map(|_| None).collect(),
             conferences: (0..CONFERENCES_MAX).map(|_| None).collect(),
             adopted: BTreeMap::new(),
@@ -97,6 +109,12 @@ impl Engine {
             tones: Tones::new(),
             fired: Vec::with_capacity(DEADLINES),
         }
+    }
+
+    /// Sets the wallclock time that sender reports carry: what it was at [`Instant::ZERO`]. Without it they count from
+    /// there, which RFC 3550 section 4 allows.
+    pub const fn set_wall_clock(&mut self, at_epoch: NtpTimestamp) {
+        self.wall_at_epoch = at_epoch;
     }
 
     /// Takes in one datagram. What is to be relayed is changed in place, if at all, and leaves from where it lies.
@@ -130,6 +148,7 @@ impl Engine {
                 TimerKey::Solo(slot) => self.tick_solo(due, slot),
                 TimerKey::Silence(slot) => self.check_silence(due, slot),
                 TimerKey::Reservation(slot) => self.check_reservation(due, slot),
+                TimerKey::Report(slot) => self.check_report(due, slot),
             }
         }
         self.fired = fired;
@@ -139,7 +158,9 @@ impl Engine {
     pub fn poll_transmit(&mut self, slot: &mut [u8]) -> Option<Transmit> {
         while let Some(index) = self.out.ready.pop_front() {
             let Some(connection) = self.connections[index as usize].as_mut() else { continue };
-            let Connection { latch, counters, connected, media: Some(media), .. } = connection else { continue };
+            let Connection { latch, counters, connected, reports, spec, media: Some(media), .. } = connection else {
+                continue;
+            };
             if !media.sender.is_partial() {
                 continue;
             }
@@ -152,9 +173,13 @@ impl Engine {
             counters.packets_out += 1;
             counters.bytes_out += len as u64;
             self.out.totals.packets_out += 1;
-            return Some(Transmit { port: Port::rtp(index), target: (!*connected).then_some(target), len });
+            let target = (!*connected).then_some(target);
+            if reports.due.is_none() && spec.rtcp_reports {
+                self.begin_reports(index);
+            }
+            return Some(Transmit { port: Port::rtp(index), target, len });
         }
-        None
+        self.poll_rtcp(slot)
     }
 
     /// The next answer or event, in order.
@@ -188,13 +213,16 @@ impl Engine {
     /// Counts packets that the I/O lost, under the connection and in the totals.
     pub fn count_drop(&mut self, port: Port, reason: DropReason, packets: u64) {
         self.out.drop_packets(reason, packets);
+        // They had been counted as sent when they were queued.
+        let unsent = matches!(reason, DropReason::SendBufferFull | DropReason::SendFailed);
+        if unsent {
+            self.out.totals.packets_out = self.out.totals.packets_out.saturating_sub(packets);
+        }
         let Some(connection) = self.connections.get_mut(port.slot as usize).and_then(Option::as_mut) else { return };
         connection.counters.drops += packets;
-        if matches!(reason, DropReason::SendBufferFull | DropReason::SendFailed) {
-            // They had been counted as sent when they were queued.
+        if unsent {
             let sent = if port.rtcp { &mut connection.counters.rtcp_out } else { &mut connection.counters.packets_out };
             *sent = sent.saturating_sub(packets);
-            self.out.totals.packets_out = self.out.totals.packets_out.saturating_sub(packets);
         }
     }
 
@@ -248,8 +276,11 @@ impl Engine {
         if let Some(due) = connection.silence_due {
             self.wheel.arm(due, TimerKey::Silence(slot));
         }
-        if let Some(due) = connection.reserved_until {
-            self.wheel.arm(due, TimerKey::Reservation(slot));
+        // Whatever was armed was armed elsewhere.
+        connection.reservation_due = None;
+        arm_reservation(&mut connection, slot, &mut self.wheel);
+        if let Some(due) = connection.reports.due {
+            self.wheel.arm(due, TimerKey::Report(slot));
         }
         self.connections[slot as usize] = Some(connection);
         Ok(())
@@ -274,8 +305,9 @@ impl Engine {
                 self.out.end_operation(operation, target, Condition::AutoStop);
             }
         }
-        let heard = connection.latch.pinned();
-        self.out.push_event(Event::ConnectionEnded { id: connection.id, reason: EndReason::ShardFailed, heard });
+        let (heard, quality) = (connection.latch.pinned(), Box::new(connection.quality()));
+        let reason = EndReason::ShardFailed;
+        self.out.push_event(Event::ConnectionEnded { id: connection.id, reason, heard, quality });
     }
 
     /// Whether a connection lives here.
@@ -462,9 +494,16 @@ impl Engine {
     }
 
     fn check_reservation(&mut self, due: Instant, slot: u32) {
-        let reserved = self.connections[slot as usize].as_ref().and_then(|connection| connection.reserved_until);
-        if reserved == Some(due) {
-            self.release_wherever(slot, EndReason::Expired);
+        let Some(connection) = self.connections[slot as usize].as_mut() else { return };
+        if connection.reservation_due != Some(due) {
+            return;
+        }
+        connection.reservation_due = None;
+        match connection.reserved_until {
+            None => {}
+            // It was completed meanwhile, and reserved again.
+            Some(until) if until > due => arm_reservation(connection, slot, &mut self.wheel),
+            Some(_) => self.release_wherever(slot, EndReason::Expired),
         }
     }
 
@@ -514,6 +553,15 @@ pub(crate) fn arm_silence(connection: &mut Connection, slot: u32, wheel: &mut Wh
     if connection.silence_due.is_none_or(|due| deadline < due) {
         connection.silence_due = Some(deadline);
         wheel.arm(deadline, TimerKey::Silence(slot));
+    }
+}
+
+/// Sees that a timer fires when the reservation ends, or before.
+pub(crate) fn arm_reservation(connection: &mut Connection, slot: u32, wheel: &mut Wheel<TimerKey>) {
+    let Some(until) = connection.reserved_until else { return };
+    if connection.reservation_due.is_none_or(|due| until < due) {
+        connection.reservation_due = Some(until);
+        wheel.arm(until, TimerKey::Reservation(slot));
     }
 }
 

@@ -5,6 +5,7 @@ use core::net::SocketAddr;
 use crate::command::{CodecKind, Direction, OperationKind, Role, Target};
 use crate::digits::Digits;
 use crate::id::{ConferenceId, ConnectionId, OperationId};
+use crate::reports::Quality;
 use crate::samples::Playlist;
 
 /// Something the engine has to say. Drained with `poll_event`, in order.
@@ -54,6 +55,8 @@ pub enum Event {
         reason: EndReason,
         /// The endpoint it had learned and the SSRC heard, so that its port's next user can bar them.
         heard: Option<(SocketAddr, u32)>,
+        /// How well it was heard, up to its end.
+        quality: Box<Quality>,
     },
     /// A conference is gone; the last word about it.
     ConferenceEnded {
@@ -135,6 +138,21 @@ pub enum Answer {
     },
     /// Running operations.
     Operations(Vec<OperationStatus>),
+}
+
+impl Answer {
+    /// From where on the command can be heard, if it can.
+    pub fn effect(&self) -> Option<&Effect> {
+        match self {
+            Self::Effect(effect) | Self::Deleted { effect, .. } | Self::Stopped { effect, .. } => Some(effect),
+            Self::Done
+            | Self::Connection(_)
+            | Self::Connections { .. }
+            | Self::Conference(_)
+            | Self::Conferences { .. }
+            | Self::Operations(_) => None,
+        }
+    }
 }
 
 /// Why a command failed. It has changed nothing.
@@ -326,6 +344,8 @@ pub struct ConnectionStatus {
     pub cumulative_lost: i64,
     /// Interarrival jitter in milliseconds (RFC 3550 A.8).
     pub jitter_ms: f64,
+    /// How well it is heard, and what it says of how it hears us.
+    pub quality: Quality,
     /// Level of what was last decoded, in dBov (0 loudest, −127 silence); `None` if nothing is decoded.
     pub level_db: Option<i8>,
     /// Operations running on it.
@@ -362,6 +382,8 @@ pub struct ConnectionCounters {
     pub rtcp_in: u64,
     /// RTCP packets given to the kernel.
     pub rtcp_out: u64,
+    /// Times the endpoint sent with our SSRC, and we took another.
+    pub ssrc_collisions: u64,
     /// Packets dropped, all reasons together.
     pub drops: u64,
     /// Samples that were missing when they were due.

@@ -46,8 +46,10 @@ impl Engine {
         if !connection.spec.direction.receives() {
             return Err(DropReason::Direction);
         }
-        if !matches!(demux::classify(datagram), Kind::Rtp) {
-            return Err(DropReason::NotRtp);
+        match demux::classify(datagram) {
+            Kind::Rtp => {}
+            Kind::Rtcp if connection.spec.rtcp_mux => return self.take_rtcp(meta, datagram),
+            Kind::Rtcp | Kind::Stun | Kind::Dtls | Kind::Other | Kind::Empty => return Err(DropReason::NotRtp),
         }
         let packet = RtpPacket::parse(datagram).map_err(|_| DropReason::NotRtp)?;
         match connection.latch.judge(now, meta.source, &packet, connection.spec.handover) {
@@ -67,8 +69,10 @@ impl Engine {
         }
         connection.last_heard = now;
         connection.timed_out = false;
-        if connection.receiver.ssrc().is_some_and(|known| known != packet.ssrc().0) {
+        let known = connection.receiver.ssrc();
+        if known.is_some_and(|known| known != packet.ssrc().0) {
             // Another stream, another timeline.
+            connection.reports.restart();
             (connection.event_begun, connection.event_ended) = (None, None);
             if let Some(media) = &mut connection.media {
                 media.jitter.reset();
@@ -81,6 +85,17 @@ impl Engine {
         if connection.silence_due.is_none() {
             arm_silence(connection, slot, &mut self.wheel);
         }
+
+        if known != Some(packet.ssrc().0) && connection.sends_as(packet.ssrc().0) {
+            self.resolve_collision(slot);
+            connection = self.connections[slot as usize].as_mut().ok_or(DropReason::ClosedPort)?;
+        }
+        if connection.reports.due.is_none() && connection.spec.rtcp_reports && self.relayed_to(slot).is_none() {
+            self.begin_reports(slot);
+        }
+        let Some(mut connection) = self.connections[slot as usize].as_mut() else {
+            return Err(DropReason::ClosedPort);
+        };
 
         let payload_type = packet.payload_type();
         if connection.may_begin_to_listen(payload_type) {
@@ -97,6 +112,9 @@ impl Engine {
             }
         } else if wants_samples(connection, &self.conferences) {
             let decoded = decode(now, connection, &packet);
+            if matches!(decoded, Err(DropReason::Late | DropReason::Early)) {
+                connection.receiver.discard();
+            }
             // In a conference the samples are all there is; a relayed packet goes on even if it can't be recorded.
             if matches!(connection.link, Link::Conference(_)) {
                 decoded?;
@@ -170,10 +188,11 @@ impl Engine {
         if !rtcp::is_rtcp(datagram) {
             return Err(DropReason::NotRtcp);
         }
-        if let Some(source) = meta.source {
-            if !connection.accepts_rtcp_from(source) {
-                return Err(DropReason::ForeignSource);
-            }
+        if meta.source.is_some_and(|source| !connection.accepts_rtcp_from(source)) {
+            return Err(DropReason::ForeignSource);
+        }
+        // Beside RTP it comes from where that comes from.
+        if let Some(source) = meta.source.filter(|_| meta.port.rtcp) {
             // Symmetric RTCP, once: a later packet from elsewhere on that host does not move it, unless it comes from
             // the very address that was given.
             if connection.spec.remote_rtcp == Some(source) {
@@ -189,12 +208,12 @@ impl Engine {
         }
         connection.counters.rtcp_in += 1;
         self.out.totals.packets_in += 1;
-        let Some(to) = self.relayed_to(meta.port.slot) else { return Ok(Disposition::Consumed) };
+        let Some(to) = self.relayed_to(meta.port.slot) else { return self.take_reports(meta.port.slot, datagram) };
         let Some(peer) = self.connections[to as usize].as_mut() else { return Ok(Disposition::Consumed) };
-        let target = Some(peer.rtcp_target().ok_or(DropReason::NoTarget)?);
+        let (port, target) = peer.rtcp_way(to).ok_or(DropReason::NoTarget)?;
         peer.counters.rtcp_out += 1;
         self.out.totals.packets_out += 1;
-        Ok(Disposition::Forward(Transmit { port: Port::rtcp(to), target, len: datagram.len() }))
+        Ok(Disposition::Forward(Transmit { port, target, len: datagram.len() }))
     }
 }
 

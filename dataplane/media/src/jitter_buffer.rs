@@ -5,11 +5,14 @@
 //! ```
 //!
 //! Samples are decoded when their packet arrives and written where their timestamp says, so any packet time, order,
-//! duplicate and hole comes out right. A clock that differs from ours shows as packets that arrive ever earlier or
-//! later before their time; one frame is then inserted or dropped. 8 KiB a stream, constant time a packet.
+//! duplicate and hole comes out right. What is missing when it is due is made up from what was heard before it
+//! ([`ringbridge_codec::conceal`]), for which what was played stays in the ring until it is written over. A clock that
+//! differs from ours shows as packets that arrive ever earlier or later before their time; one frame is then made up or
+//! left out. 8 KiB a stream, constant time a packet.
 
 use core::time::Duration;
 
+use ringbridge_codec::conceal::{Concealment, HISTORY};
 use ringbridge_wire::seq::RtpTimestamp;
 
 use crate::event::DropReason;
@@ -20,8 +23,8 @@ use crate::time::Instant;
 const BLOCK: usize = BLOCK_TICKS as usize;
 const BLOCK_TICKS: u32 = 8;
 const WORDS: usize = JITTER_SAMPLES / BLOCK / 64;
-/// The ring of a stream without bursts: 64 ms.
-const RING_SAMPLES_MIN: usize = 512;
+/// The ring of a stream without bursts: 128 ms, what concealment looks back at among them.
+const RING_SAMPLES_MIN: usize = 1024;
 /// Packets outside the buffer in a row that mean a new timeline,
 const RESYNC_PACKETS: u8 = 3;
 /// if it took them this long: a burst that runs ahead of the buffer is over sooner.
@@ -35,6 +38,11 @@ const EARLINESS_MIN: i64 = 32;
 /// Least earliness, in samples, above which a frame is dropped: 45 ms.
 const EARLINESS_MAX: i64 = 360;
 
+/// Where a talkspurt begins: far from zero, so that an earlier packet has a place too.
+const ORIGIN: u64 = 1 << 32;
+/// All blocks of a frame.
+const ALL_BLOCKS: u32 = (1 << (FRAME_SAMPLES / BLOCK)) - 1;
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     Idle,
@@ -47,6 +55,8 @@ enum State {
 pub(crate) struct Pulled {
     /// Whether any sample of the frame is the endpoint's.
     pub(crate) heard: bool,
+    /// Whether anything in it was made up, or faded into from what was.
+    pub(crate) concealed: bool,
     /// Samples that were missing although later ones had arrived.
     pub(crate) missing: u32,
 }
@@ -57,7 +67,9 @@ pub(crate) struct JitterBuffer {
     samples: Box<[i16; JITTER_SAMPLES]>,
     valid: [u64; WORDS],
     state: State,
-    /// Position of the next sample to play. Positions are timestamps with cycles.
+    /// Timestamp of the first sample of the talkspurt, which is at [`ORIGIN`].
+    origin: u32,
+    /// Position of the next sample to play: samples since the talkspurt began, from [`ORIGIN`] on.
     play: u64,
     /// Position after the last sample written.
     end: u64,
@@ -72,6 +84,7 @@ pub(crate) struct JitterBuffer {
     earliness_min: i64,
     window: u32,
     correction: Correction,
+    concealment: Concealment,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,6 +100,7 @@ impl JitterBuffer {
             samples: Box::new([0; JITTER_SAMPLES]),
             valid: [0; WORDS],
             state: State::Idle,
+            origin: 0,
             play: 0,
             end: 0,
             last: 0,
@@ -97,13 +111,14 @@ impl JitterBuffer {
             earliness_min: i64::MAX,
             window: 0,
             correction: Correction::None,
+            concealment: Concealment::new(),
         }
     }
 
     /// Forgets everything: another stream begins.
     pub(crate) fn reset(&mut self) {
-        self.samples[..self.ring].fill(0);
         self.ring = RING_SAMPLES_MIN;
+        self.concealment.clear();
         self.valid = [0; WORDS];
         self.state = State::Idle;
         self.outside = 0;
@@ -154,7 +169,8 @@ impl JitterBuffer {
         self.outside = 0;
         self.last = position;
         if matches!(self.state, State::Priming { .. }) {
-            self.play = self.play.min(position);
+            // Whole blocks, as everywhere.
+            self.play = self.play.min(position / BLOCK as u64 * BLOCK as u64);
         }
         self.note_earliness(position);
         // What lies before the playout point came too late; the rest of the packet is still good.
@@ -164,28 +180,34 @@ impl JitterBuffer {
         Ok(())
     }
 
-    /// Takes the next frame. Holes are silence.
+    /// Takes the next frame. Holes are filled with what stands for them, for a while.
     pub(crate) fn pull(&mut self, now: Instant, frame: &mut [i16; FRAME_SAMPLES]) -> Pulled {
-        const SILENT: Pulled = Pulled { heard: false, missing: 0 };
-        frame.fill(0);
+        const SILENT: Pulled = Pulled { heard: false, concealed: false, missing: 0 };
         match self.state {
-            State::Idle => return SILENT,
-            State::Priming { since } if now.saturating_since(since) < JITTER_DELAY => return SILENT,
-            State::Priming { .. } => self.state = State::Playing,
+            State::Priming { since } if now.saturating_since(since) >= JITTER_DELAY => self.state = State::Playing,
+            State::Idle | State::Priming { .. } => {
+                frame.fill(0);
+                return SILENT;
+            }
             State::Playing => {}
         }
-        match self.correction {
+        match core::mem::replace(&mut self.correction, Correction::None) {
             Correction::Insert => {
-                self.correction = Correction::None;
-                return Pulled { heard: true, missing: 0 };
+                self.begin_hole(self.play);
+                self.concealment.fill(frame);
+                return Pulled { heard: true, concealed: true, missing: 0 };
             }
             Correction::Drop => {
-                self.take(&mut [0; FRAME_SAMPLES]);
-                self.correction = Correction::None;
+                // What comes after the frame is faded into from what would have come instead of it.
+                self.begin_hole(self.play);
+                self.concealment.fill(&mut [0]);
+                self.clear_blocks(FRAME_SAMPLES);
+                self.play += FRAME_SAMPLES as u64;
             }
             Correction::None => {}
         }
         let more_is_here = self.play + (FRAME_SAMPLES as u64) < self.end;
+        let was_active = self.concealment.is_active();
         let valid = self.take(frame);
         if valid == 0 {
             self.dry_frames += 1;
@@ -196,30 +218,30 @@ impl JitterBuffer {
             self.dry_frames = 0;
         }
         let missing = if more_is_here { FRAME_TICKS - valid } else { 0 };
-        Pulled { heard: valid > 0, missing }
-    }
-
-    /// Whether the next frame is one of silence, put in to keep step with the sender's clock.
-    pub(crate) const fn is_about_to_insert(&self) -> bool {
-        matches!((self.state, self.correction), (State::Playing, Correction::Insert))
+        let made = valid < FRAME_TICKS && !self.concealment.is_silent();
+        Pulled { heard: valid > 0, concealed: made || (was_active && valid > 0), missing }
     }
 
     /// Timestamp of the next sample to be played, while there is one.
     pub(crate) fn next_timestamp(&self) -> Option<u32> {
-        // The low 32 bits of a position are its timestamp.
-        (self.state != State::Idle).then_some((self.play & 0xffff_ffff) as u32)
+        (self.state != State::Idle).then(|| self.timestamp_of(self.play))
     }
 
     fn begin(&mut self, now: Instant, timestamp: RtpTimestamp, _len: usize) {
-        // Far from zero, so that an earlier packet has a place too.
-        let position = (1 << 32) + u64::from(timestamp.0);
         self.state = State::Priming { since: now };
-        (self.play, self.end, self.last) = (position, position, position);
+        self.origin = timestamp.0;
+        (self.play, self.end, self.last) = (ORIGIN, ORIGIN, ORIGIN);
+        self.concealment.clear();
         self.start_window();
     }
 
+    fn timestamp_of(&self, position: u64) -> u32 {
+        // The low 32 bits of a position are the distance from the origin.
+        self.origin.wrapping_add((position & 0xffff_ffff) as u32)
+    }
+
     fn position_of(&self, timestamp: RtpTimestamp) -> u64 {
-        let last = RtpTimestamp((self.last & 0xffff_ffff) as u32);
+        let last = RtpTimestamp(self.timestamp_of(self.last));
         self.last.wrapping_add_signed(i64::from(timestamp.distance_from(last)))
     }
 
@@ -269,7 +291,7 @@ impl JitterBuffer {
         let grown = span.next_power_of_two().min(JITTER_SAMPLES);
         let mut samples = [0; JITTER_SAMPLES];
         let mut valid = [0; WORDS];
-        for position in self.play..self.end {
+        for position in self.play - self.remembered(self.play) as u64..self.end {
             samples[index_of(position, grown)] = self.samples[index_of(position, self.ring)];
         }
         // A buffer that ran dry holds nothing: its playout point is past the end.
@@ -293,27 +315,85 @@ impl JitterBuffer {
         for block in blocks(position + late as u64, len - late, self.ring) {
             self.valid[block / 64] |= 1 << (block % 64);
         }
+        // The rest of the last block is nobody's yet.
+        let end = position + len as u64;
+        for rest in end..end.next_multiple_of(BLOCK as u64) {
+            if rest >= self.end {
+                self.samples[index_of(rest, self.ring)] = 0;
+            }
+        }
     }
 
-    /// Moves one frame out of the ring, leaving silence; how many of its samples were valid.
+    /// Moves one frame out of the ring, with its holes filled; how many of its samples were valid.
     fn take(&mut self, frame: &mut [i16; FRAME_SAMPLES]) -> u32 {
         let mut done = 0;
         while done < FRAME_SAMPLES {
             let start = index_of(self.play + done as u64, self.ring);
             let run = (FRAME_SAMPLES - done).min(self.ring - start);
-            let ring = &mut self.samples[start..start + run];
-            frame[done..done + run].copy_from_slice(ring);
-            ring.fill(0);
+            frame[done..done + run].copy_from_slice(&self.samples[start..start + run]);
             done += run;
         }
-        let mut valid = 0;
-        for block in blocks(self.play, FRAME_SAMPLES, self.ring) {
-            let bit = 1 << (block % 64);
-            valid += if self.valid[block / 64] & bit != 0 { BLOCK_TICKS } else { 0 };
-            self.valid[block / 64] &= !bit;
+        let here = self.clear_blocks(FRAME_SAMPLES);
+        if here != ALL_BLOCKS || self.concealment.is_active() {
+            self.conceal(frame, here);
         }
         self.play += FRAME_SAMPLES as u64;
-        valid.min(FRAME_TICKS)
+        (here.count_ones() * BLOCK_TICKS).min(FRAME_TICKS)
+    }
+
+    /// Takes the validity of the blocks of the next `len` samples away; the bits, the first the lowest.
+    fn clear_blocks(&mut self, len: usize) -> u32 {
+        let mut here = 0;
+        for (place, block) in blocks(self.play, len, self.ring).enumerate() {
+            let bit = 1 << (block % 64);
+            here |= u32::from(self.valid[block / 64] & bit != 0) << place;
+            self.valid[block / 64] &= !bit;
+        }
+        here
+    }
+
+    /// Fills the blocks of a frame that are not `here`, and fades into those that are behind a hole.
+    #[cold]
+    fn conceal(&mut self, frame: &mut [i16; FRAME_SAMPLES], here: u32) {
+        let mut block = 0;
+        while block < FRAME_SAMPLES / BLOCK {
+            let is_here = here >> block & 1 != 0;
+            let same = |other: &usize| (here >> other & 1 != 0) == is_here;
+            let end = block + (block..FRAME_SAMPLES / BLOCK).take_while(same).count();
+            let (from, to) = (block * BLOCK, end * BLOCK);
+            if is_here {
+                self.concealment.join(&mut frame[from..to]);
+            } else {
+                if !self.concealment.is_active() {
+                    self.begin_hole(self.play + from as u64);
+                }
+                self.concealment.fill(&mut frame[from..to]);
+                // What is made counts as heard for the next hole.
+                for (place, sample) in (self.play + from as u64..).zip(&frame[from..to]) {
+                    self.samples[index_of(place, self.ring)] = *sample;
+                }
+            }
+            block = end;
+        }
+    }
+
+    /// A hole begins at `position`: looks back at what came before it.
+    fn begin_hole(&mut self, position: u64) {
+        let mut heard = [0; HISTORY];
+        let heard = &mut heard[..self.remembered(position).min(HISTORY)];
+        let from = position - heard.len() as u64;
+        for (sample, place) in heard.iter_mut().zip(from..) {
+            *sample = self.samples[index_of(place, self.ring)];
+        }
+        self.concealment.begin(heard);
+    }
+
+    /// Samples before `position` that the ring still holds.
+    fn remembered(&self, position: u64) -> usize {
+        let ahead = usize::try_from(self.end.saturating_sub(self.play)).unwrap_or(self.ring);
+        let kept = self.ring.saturating_sub(ahead) as u64;
+        let since = position.saturating_sub(ORIGIN.min(position));
+        usize::try_from(since.min(kept)).unwrap_or(0)
     }
 
     fn is_valid(&self, position: u64) -> bool {
@@ -391,7 +471,7 @@ mod tests {
                 }
                 assert_eq!(
                     (frame, pulled),
-                    (ramp(played), Pulled { heard: true, missing: 0 }),
+                    (ramp(played), Pulled { heard: true, concealed: false, missing: 0 }),
                     "ptime {ptime} ms {ms}"
                 );
                 played = played.wrapping_add(80);
@@ -433,17 +513,24 @@ mod tests {
         assert_eq!(bench.push(0, 1160, 160), Ok(()));
         assert_eq!(bench.push(1, 1000, 160), Ok(()), "an overtaken first packet still comes first");
         assert_eq!(bench.push(2, 1160, 160), Err(DropReason::Duplicate));
-        assert_eq!(bench.push(10, 1480, 160), Ok(()));
-        let played: Vec<_> = (0..8).map(|n| bench.pull(20 + 10 * n)).collect();
+        for timestamp in [1320, 1480, 1800] {
+            assert_eq!(bench.push(10, timestamp, 160), Ok(()));
+        }
+        let played: Vec<_> = (0..12).map(|n| bench.pull(20 + 10 * n)).collect();
         for (n, (frame, pulled)) in played.into_iter().enumerate() {
             let timestamp = 1000 + 80 * n as u32;
-            if (1320..1480).contains(&timestamp) {
-                assert_eq!((frame, pulled), (vec![0; 80], Pulled { heard: false, missing: 80 }));
+            if (1640..1800).contains(&timestamp) {
+                assert_eq!(pulled, Pulled { heard: false, concealed: true, missing: 80 });
+                assert_ne!(frame, vec![0; 80]);
+            } else if timestamp == 1800 {
+                // Faded into.
+                assert_eq!(pulled, Pulled { heard: true, concealed: true, missing: 0 });
+                assert_eq!(frame[79], ramp(timestamp)[79]);
             } else {
-                assert_eq!((frame, pulled), (ramp(timestamp), Pulled { heard: true, missing: 0 }));
+                assert_eq!((frame, pulled), (ramp(timestamp), Pulled { heard: true, concealed: false, missing: 0 }));
             }
         }
-        assert_eq!(bench.push(100, 1320, 160), Err(DropReason::Late));
+        assert_eq!(bench.push(140, 1640, 160), Err(DropReason::Late));
     }
 
     #[test]

@@ -9,10 +9,12 @@
 
 mod adjust;
 mod bucket;
+pub mod bursts;
 pub mod command;
 mod conference;
 mod connection;
 pub mod digits;
+mod e_model;
 pub mod engine;
 pub mod event;
 mod execute;
@@ -26,7 +28,9 @@ mod op;
 mod outputs;
 pub mod port;
 mod receiver;
+pub mod reports;
 mod rng;
+mod rtcp;
 pub mod samples;
 mod sender;
 mod talk;

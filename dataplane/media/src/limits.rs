@@ -101,6 +101,14 @@ pub const GAIN_DB_MAX: i16 = 24;
 /// them: each command one answer; each connection a learned, a timeout and an end; each operation and conference an end.
 pub const EVENTS_WAITING_MAX: usize = 4096;
 
+/// Streams that may end at once with a BYE; more end without.
+pub const FAREWELLS_WAITING_MAX: usize = 1024;
+/// Without a packet either way for this long no reports are sent.
+pub const REPORTING_MAX: Duration = Duration::from_secs(60);
+/// How long after a collision of SSRCs another is taken for our own packets coming back (RFC 3550 section 8.2: ten
+/// reporting intervals).
+pub const COLLISION_PERIOD: Duration = Duration::from_secs(50);
+
 const _: () = assert!(JITTER_SAMPLES.is_power_of_two());
 const _: () = assert!(SAMPLE_RATE_HZ.is_multiple_of(1000 / FRAME_MS));
 const _: () = assert!(NOTICE_TONE_MS.is_multiple_of(FRAME_MS) && TARIFF_PERIOD.as_millis() <= 60_000);

@@ -1,13 +1,17 @@
 //! What the engine has ready to be polled.
 
+use core::net::SocketAddr;
 use std::collections::VecDeque;
+
+use ringbridge_wire::rtcp::CompoundWriter;
+use ringbridge_wire::seq::Ssrc;
 
 use crate::command::{ConnectionSpec, Target};
 use crate::connection::Media;
 use crate::event::{Condition, DropCounters, DropReason, Event};
-use crate::limits::{CONNECTIONS_MAX, EVENTS_WAITING_MAX, FRAME_SAMPLES};
+use crate::limits::{CONNECTIONS_MAX, EVENTS_WAITING_MAX, FAREWELLS_WAITING_MAX, FRAME_SAMPLES};
 use crate::op::Operation;
-use crate::port::PortAction;
+use crate::port::{Port, PortAction, Transmit};
 use crate::time::Instant;
 
 /// Counters of one engine.
@@ -38,8 +42,24 @@ pub(crate) struct Outputs {
     pub(crate) port_actions: VecDeque<PortAction>,
     /// Slots of connections whose packet is complete.
     pub(crate) ready: VecDeque<u32>,
+    /// Slots of connections whose report is due.
+    pub(crate) reports: VecDeque<u32>,
+    /// Last packets of streams that have ended.
+    pub(crate) farewells: VecDeque<Farewell>,
     pub(crate) totals: Totals,
 }
+
+/// The RTCP packet that ends a stream of ours.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Farewell {
+    pub(crate) transmit: Transmit,
+    pub(crate) bytes: [u8; FAREWELL_BYTES_MAX],
+}
+
+/// RR, name and BYE.
+pub(crate) const FAREWELL_BYTES_MAX: usize = 64;
+/// Reports of one millisecond, as many as there is room for at once without allocating.
+const REPORTS_AT_ONCE: usize = 1024;
 
 impl Outputs {
     pub(crate) fn new() -> Self {
@@ -47,7 +67,24 @@ impl Outputs {
             events: VecDeque::with_capacity(EVENTS_WAITING_MAX),
             port_actions: VecDeque::with_capacity(1024),
             ready: VecDeque::with_capacity(CONNECTIONS_MAX),
+            reports: VecDeque::with_capacity(REPORTS_AT_ONCE),
+            farewells: VecDeque::with_capacity(FAREWELLS_WAITING_MAX),
             totals: Totals::default(),
+        }
+    }
+
+    /// Ends a stream with a BYE, unless too many others wait to: then it just ends.
+    pub(crate) fn say_bye(&mut self, ssrc: u32, cname: &[u8], (port, target): (Port, Option<SocketAddr>)) {
+        let mut bytes = [0; FAREWELL_BYTES_MAX];
+        let mut writer = CompoundWriter::new(&mut bytes);
+        let ssrc = Ssrc(ssrc);
+        let written = writer
+            .receiver_report(ssrc, &[])
+            .and_then(|()| writer.cname(ssrc, cname))
+            .and_then(|()| writer.bye(&[ssrc]));
+        let len = writer.len();
+        if written.is_ok() && self.farewells.len() < FAREWELLS_WAITING_MAX {
+            self.farewells.push_back(Farewell { transmit: Transmit { port, target, len }, bytes });
         }
     }
 

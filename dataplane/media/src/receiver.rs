@@ -3,6 +3,7 @@
 use ringbridge_wire::rtp::RtpPacket;
 use ringbridge_wire::seq::{RtpTimestamp, SeqNumber};
 
+use crate::bursts::{Bursts, LossPattern};
 use crate::limits::SAMPLE_RATE_HZ;
 use crate::time::Instant;
 
@@ -25,6 +26,21 @@ struct Heard {
     /// Scaled by 16, as in RFC 3550 A.8.
     jitter: u32,
     transit: i64,
+    bursts: Bursts,
+}
+
+/// What a report says of a stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeardByNow {
+    pub(crate) ssrc: u32,
+    /// Packets that should have come.
+    pub(crate) expected: u64,
+    /// Packets that did, duplicates too.
+    pub(crate) received: u64,
+    /// Extended by the wraps.
+    pub(crate) highest_sequence: u32,
+    /// In units of the timestamp.
+    pub(crate) jitter: u32,
 }
 
 impl Receiver {
@@ -50,13 +66,22 @@ impl Receiver {
                     received: 1,
                     jitter: 0,
                     transit,
+                    bursts: Bursts::new(),
                 });
+                if let Some(heard) = &mut self.heard {
+                    heard.bursts.received();
+                }
                 return;
             }
         };
         heard.received += 1;
         let ahead = i64::from(seq.distance_from(SeqNumber((heard.highest & 0xffff) as u16)));
         if ahead > 0 {
+            // More than that is a new timeline, not a loss (RFC 3550 A.1).
+            if ahead > 1 && ahead < DROPOUT_MAX {
+                heard.bursts.lost(u32::try_from(ahead - 1).unwrap_or(0));
+            }
+            heard.bursts.received();
             let step = timestamp.0.wrapping_sub(heard.highest_timestamp.0);
             if ahead == 1 && step > 0 && step < SAMPLE_RATE_HZ {
                 heard.step = step;
@@ -64,6 +89,9 @@ impl Receiver {
             heard.highest = heard.highest.wrapping_add_signed(ahead);
             heard.highest_timestamp = timestamp;
         } else {
+            if ahead < 0 {
+                heard.bursts.recovered();
+            }
             // An early packet that was overtaken lowers the base, so that it does not count as a gain.
             heard.base = heard.base.min(heard.highest.wrapping_add_signed(ahead));
         }
@@ -73,6 +101,30 @@ impl Receiver {
         if difference < 10 * SAMPLE_RATE_HZ {
             heard.jitter = heard.jitter + difference - ((heard.jitter + 8) >> 4);
         }
+    }
+
+    /// The packet that was last taken in was of no use: it came too late, or too early.
+    pub(crate) fn discard(&mut self) {
+        if let Some(heard) = &mut self.heard {
+            heard.bursts.discarded();
+        }
+    }
+
+    /// How losses are spread.
+    pub(crate) fn pattern(&self) -> LossPattern {
+        self.heard.as_ref().map_or_else(|| Bursts::new().pattern(), |heard| heard.bursts.pattern())
+    }
+
+    /// What a report says.
+    pub(crate) fn heard_by_now(&self) -> Option<HeardByNow> {
+        self.heard.as_ref().map(|heard| HeardByNow {
+            ssrc: heard.ssrc,
+            expected: heard.highest - heard.base + 1,
+            received: heard.received,
+            // The first cycle is numbered 1 here, and 0 in a report.
+            highest_sequence: (heard.highest.wrapping_sub(1 << 16) & 0xffff_ffff) as u32,
+            jitter: heard.jitter >> 4,
+        })
     }
 
     pub(crate) fn ssrc(&self) -> Option<u32> {
@@ -100,6 +152,9 @@ impl Receiver {
         self.heard.as_ref().map_or(0.0, |heard| f64::from(heard.jitter >> 4) * 1000.0 / f64::from(SAMPLE_RATE_HZ))
     }
 }
+
+/// Packets ahead of the last that are still taken for losses.
+const DROPOUT_MAX: i64 = 3000;
 
 #[cfg(test)]
 #[expect(clippy::cast_possible_truncation, reason = "small numbers of our own")]

@@ -6,6 +6,7 @@
 use core::time::Duration;
 
 use ringbridge_codec::g711;
+use ringbridge_wire::rtcp::{NtpTimestamp, SenderInfo};
 use ringbridge_wire::rtp::{RTP_HEADER_BYTES, RtpHeader};
 use ringbridge_wire::seq::{RtpTimestamp, SeqNumber, Ssrc};
 
@@ -59,6 +60,8 @@ pub(crate) struct Sender {
     payload_type: u8,
     /// When the next frame is due if the stream goes on without a break.
     next_due: Option<Instant>,
+    /// Packets and payload bytes sent under this SSRC.
+    sent: (u32, u32),
     filled: usize,
     payload: [u8; PAYLOAD_BYTES_MAX],
 }
@@ -73,6 +76,7 @@ impl Sender {
             marker: true,
             payload_type: 0,
             next_due: None,
+            sent: (0, 0),
             filled: 0,
             payload: [0; PAYLOAD_BYTES_MAX],
         }
@@ -123,8 +127,41 @@ impl Sender {
         self.sequence = self.sequence.next();
         self.timestamp = self.timestamp.wrapping_add(self.filled_ticks());
         self.marker = false;
+        self.sent = (self.sent.0.wrapping_add(1), self.sent.1.wrapping_add(self.filled_ticks()));
         self.filled = 0;
         len
+    }
+
+    /// What a sender report says at `now`; `None` before the first packet.
+    pub(crate) fn info(&self, now: Instant, ntp: NtpTimestamp) -> Option<SenderInfo> {
+        let next = self.next_due.filter(|_| self.sent.0 > 0)?;
+        let next_timestamp = self.timestamp.wrapping_add(self.filled_ticks());
+        let ticks =
+            |span: Duration| u32::try_from(span.as_micros() * u128::from(SAMPLES_PER_MS) / 1000).unwrap_or(u32::MAX);
+        let (ahead, behind) = (ticks(next.saturating_since(now)), ticks(now.saturating_since(next)));
+        Some(SenderInfo {
+            ntp,
+            rtp_timestamp: next_timestamp.wrapping_add(behind.wrapping_sub(ahead)),
+            packet_count: self.sent.0,
+            octet_count: self.sent.1,
+        })
+    }
+
+    /// Whether anything was sent.
+    pub(crate) const fn has_sent(&self) -> bool {
+        self.sent.0 > 0
+    }
+
+    /// Whether anything was sent within `span` before `now`.
+    pub(crate) fn sent_since(&self, now: Instant, span: Duration) -> bool {
+        self.has_sent() && self.next_due.is_some_and(|next| now.saturating_since(next) < span)
+    }
+
+    /// Goes on under another SSRC: somebody else has ours (RFC 3550 section 8.2).
+    pub(crate) fn change_ssrc(&mut self, rng: &mut SplitMix64) {
+        self.ssrc = rng.next_u32();
+        self.sent = (0, 0);
+        self.marker = true;
     }
 
     /// Gives up the packet that waits, as there is nowhere to send it. Its samples have passed, its number is not used,

@@ -220,7 +220,8 @@ impl Host {
                 .map_err(|source| StartError::EventFd { shard, source: source.into() })?;
         let ring_config = RingConfig::new(2 * config.connections_max, mailbox.doorbell().fd());
         let ring = Ring::new(ring_config).map_err(|source| StartError::Ring { shard, source })?;
-        let engine = Engine::new(shard, config.seed, clock::now());
+        let mut engine = Engine::new(shard, config.seed, clock::now());
+        engine.set_wall_clock(clock::ntp_at_zero());
         let shard = Shard::new(shard, config.batch_wait, engine, ring, mailbox, outbox, peers);
         Ok(Self { shard, wake: Arc::new(wake) })
     }

@@ -163,6 +163,8 @@ impl<P: PacketIo> Shard<P> {
         self.settle_ports();
         let ticked = self.tick(now);
         let messages = self.take_messages(now);
+        // The last packet of a connection leaves before its sockets close.
+        self.transmit();
         self.settle_ports();
         self.deliver_events();
         self.look_for_kernel_drops(now);

@@ -9,6 +9,7 @@
 //! | [`seq`] | wrapping sequence numbers and timestamps | RFC 3550 s.5.1, A.1 |
 //! | [`rtp`] | RTP header and extension elements | RFC 3550 s.5, RFC 8285 |
 //! | [`rtcp`] | compound SR, RR, SDES, BYE | RFC 3550 s.6, RFC 5506 |
+//! | [`xr`] | VoIP metrics of an extended report | RFC 3611 s.4.7 |
 //! | [`demux`] | RTP, RTCP, STUN or DTLS by first bytes | RFC 5761 s.4, RFC 7983 |
 //! | [`telephone_event`] | DTMF payload | RFC 4733 s.2.3 |
 //! | [`audio_level`] | client-to-mixer level extension | RFC 6464 |
@@ -25,6 +26,7 @@ pub mod rtcp;
 pub mod rtp;
 pub mod seq;
 pub mod telephone_event;
+pub mod xr;
 
 pub use audio_level::AudioLevel;
 pub use demux::{Kind, classify};

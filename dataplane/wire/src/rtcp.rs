@@ -14,6 +14,7 @@
 use core::fmt;
 
 use crate::seq::{RtpTimestamp, Ssrc};
+use crate::xr::{EXTENDED_REPORT, VOIP_METRICS_BYTES, VoipMetrics};
 
 /// Report blocks one SR or RR holds at most.
 pub const REPORT_BLOCKS_MAX: usize = 31;
@@ -418,6 +419,17 @@ impl<'a> CompoundWriter<'a> {
         for source in sources {
             body = put(body, &source.0.to_be_bytes());
         }
+        Ok(())
+    }
+
+    /// Appends an extended report of `ssrc` that holds one block of VoIP metrics: 44 bytes.
+    ///
+    /// # Errors
+    ///
+    /// No room.
+    pub fn voip_metrics(&mut self, ssrc: Ssrc, metrics: &VoipMetrics) -> Result<(), RtcpWriteError> {
+        let body = self.append(EXTENDED_REPORT, 0, 4 + VOIP_METRICS_BYTES)?;
+        put(put(body, &ssrc.0.to_be_bytes()), &metrics.to_bytes());
         Ok(())
     }
 

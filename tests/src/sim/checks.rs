@@ -6,6 +6,7 @@ use ringbridge_media::command::Role;
 use ringbridge_media::event::{Answer, ConferenceStatus, Effect, EndReason};
 use ringbridge_media::id::{ConferenceId, ConnectionId, OperationId};
 use ringbridge_media::time::Instant;
+use ringbridge_wire::rtcp::{RtcpPacket, parse_compound};
 use ringbridge_wire::rtp::RtpPacket;
 
 /// The stream of our own towards one connection.
@@ -58,6 +59,21 @@ impl Streams {
         assert!(stream.relayed || ahead > 0, "{id}: a number that was used");
         if ahead > 0 {
             (stream.sequence, stream.timestamp, stream.relayed) = (header.sequence_number.0, header.timestamp.0, true);
+        }
+    }
+
+    /// RTCP that the engine made: about the stream it sends, if it sends one.
+    pub(crate) fn reported(&self, id: ConnectionId, bytes: &[u8]) {
+        for packet in parse_compound(bytes).expect("a compound packet of our own") {
+            let ssrc = match packet {
+                RtcpPacket::SenderReport(report) => {
+                    assert!(self.0.contains_key(&id), "{id}: a sender report without a stream");
+                    report.ssrc
+                }
+                RtcpPacket::ReceiverReport(report) => report.ssrc,
+                RtcpPacket::SourceDescription(_) | RtcpPacket::Bye(_) | RtcpPacket::Other { .. } => continue,
+            };
+            assert!(self.ssrc(id).is_none_or(|own| own == ssrc.0), "{id}: a report under another SSRC");
         }
     }
 

@@ -272,10 +272,14 @@ impl World {
     fn drain(&mut self, shard: usize) {
         let mut slot = [0; DATAGRAM_BYTES_MAX];
         while let Some(transmit) = self.shards[shard].engine.poll_transmit(&mut slot) {
-            let packet = RtpPacket::parse(&slot[..transmit.len]).expect("a packet of our own");
             let id = self.shards[shard].slots[&transmit.port.slot];
-            self.streams.made(id, &packet);
-            self.listen(id, &packet);
+            if transmit.port.rtcp {
+                self.streams.reported(id, &slot[..transmit.len]);
+            } else {
+                let packet = RtpPacket::parse(&slot[..transmit.len]).expect("a packet of our own");
+                self.streams.made(id, &packet);
+                self.listen(id, &packet);
+            }
             self.leave(shard, transmit, &slot);
         }
         while let Some(action) = self.shards[shard].engine.poll_port_action() {

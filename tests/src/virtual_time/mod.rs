@@ -131,7 +131,7 @@ impl VirtualServer {
         net.set_now(began);
         let started = std::mem::take(&mut *started.lock().unwrap_or_else(PoisonError::into_inner));
         let nodes = started.into_iter().map(|started| Node::new(&net, began, started)).collect();
-        let client = server.hub.connect("native");
+        let client = server.hub.connect("native", None);
         client.subscribe(EventKind::ALL);
         Self {
             server,

@@ -73,7 +73,7 @@ options! {
     cpus_not_there: "--cpus", "1000" => "cpus";
     metrics_without_port: "--metrics", "127.0.0.1" => "--metrics";
     metrics_for_everybody: "--metrics", "0.0.0.0:9999" => "metrics", "loopback";
-    adapter_of_later: "--verba", "127.0.0.1:9999" => "--verba", "not supported";
+    adapter_of_later: "--ng", "127.0.0.1:9999" => "--ng", "not supported";
     icws_for_everybody: "--icws", "0.0.0.0:9999" => "icws", "without TLS";
     unknown: "--colour", "red" => "--colour";
     config_missing: "--config", "/nowhere/ringbridge.toml" => "/nowhere/ringbridge.toml";

@@ -372,7 +372,7 @@ fn crash_while_taking_in() {
             for round in 1..=4 {
                 let mailbox = world.server.directory().join("voicemail/u0");
                 until("some of them", || (names_in(&mailbox).len() <= count - 10 * round).then_some(()));
-                world.server.crash();
+                world.server.kill_and_restart();
             }
         },
         |seat| {
@@ -392,7 +392,7 @@ fn crash_before_removal() {
             // Its row is written, its original is still there.
             seat.leave("short.wav", "+49_1.wav");
         },
-        |world| world.server.crash(),
+        |world| world.server.kill_and_restart(),
         |seat| {
             until("looked into", || names_in(&seat.mailbox()).is_empty().then_some(()));
             assert_eq!((senders(seat), names_in(&seat.files()).len()), (vec!["+49".to_owned()], 1));
@@ -417,7 +417,7 @@ fn crash_while_deleting() {
             fs::write(files.join("half.wav.part"), "x").unwrap();
             session.call("GET", &format!("files/{kept}.wav"), "").refused(500, "", "");
         },
-        |world| world.server.crash(),
+        |world| world.server.kill_and_restart(),
         |seat| {
             assert_eq!(senders(seat), ["kept"]);
             let files = names_in(&seat.files());

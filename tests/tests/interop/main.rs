@@ -3,6 +3,7 @@
 
 mod ffmpeg;
 mod sipp;
+mod tshark;
 
 use std::net::{Ipv4Addr, UdpSocket};
 

@@ -421,6 +421,24 @@ fn cases() -> Vec<Case> {
             json!({"ConnectionId": "$A", "Prompt1": "short.wav", "AudioFileSampleSize": 12}),
             27,
         ),
+        (
+            "Play",
+            "encoding_of_seek_and_play",
+            json!({"ConnectionId": "$A", "Prompt1": "short.wav", "AudioFileEncoding": "g726"}),
+            27,
+        ),
+        (
+            "Play",
+            "size_of_seek_and_play",
+            json!({"ConnectionId": "$A", "Prompt1": "short.wav", "AudioFileSampleSize": 2}),
+            27,
+        ),
+        (
+            "SeekAndPlay",
+            "g726",
+            json!({"ConnectionId": "$A", "Prompt": "short.wav", "AudioFileEncoding": "g726", "AudioFileSampleSize": 2}),
+            1,
+        ),
         ("Play", "encoding_mp3", json!({"ConnectionId": "$A", "Prompt1": "short.wav", "AudioFileEncoding": "mp3"}), 27),
         (
             "Play",

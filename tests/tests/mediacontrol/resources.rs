@@ -172,6 +172,46 @@ fn exhausted() -> Vec<Row> {
             rig.ok("LeaveConference", json!({"ConnectionId": legs[0].id, "ConferenceId": conference}));
             rig.ok("JoinConference", json!({"ConnectionId": legs[2].id, "ConferenceId": conference}));
         }),
+        row("what_was_reserved_stays_reserved", &[("conference", 2)], |rig| {
+            let legs: Vec<Leg> = (0..2).map(|_| rig.connect()).collect();
+            let conference = rig.mixed(&[&legs[0], &legs[1]]);
+            let reserved = rig.ok("ReserveConnection", json!({"MediaRxCodec": "G711a", "MediaTxCodec": "G711a"}));
+            let id = reserved["ConnectionId"].clone();
+            let with = |more: Value| {
+                let mut params = json!({"ConnectionId": id, "MediaTxIP": "10.1.0.1", "MediaTxPort": 4000});
+                params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+                params
+            };
+            is_8(rig, "JoinConference", with(json!({"ConferenceId": conference, "MediaTxCodec": "G711u"})), None);
+            is_8(rig, "CreateConference", with(json!({"Hairpin": false, "MediaTxCodec": "G729"})), None);
+            is_8(rig, "JoinConference", with(json!({"ConferenceId": conference, "MediaTxCodec": "G729"})), None);
+            assert_eq!(rig.code("PlayTone", json!({"ConnectionId": id})), 16);
+            assert_eq!(rig.code("ModifyConnection", with(json!({}))), 16);
+            // It is completed as it was reserved, by whoever comes next.
+            rig.ok("LeaveConference", json!({"ConnectionId": legs[0].id, "ConferenceId": conference}));
+            rig.ok("JoinConference", with(json!({"ConferenceId": conference})));
+            rig.ok("LeaveConference", json!({"ConnectionId": id, "ConferenceId": conference}));
+            assert_eq!(rig.ok("ModifyConnection", with(json!({"MediaTxCodec": "G711a"})))["ReasonCode"], "17");
+        }),
+        row("what_was_reserved_expires", &[("conference", 2)], |rig| {
+            let legs: Vec<Leg> = (0..2).map(|_| rig.connect()).collect();
+            let conference = rig.mixed(&[&legs[0], &legs[1]]);
+            let reserved = rig.ok("ReserveConnection", json!({}));
+            let join = json!({
+                "ConnectionId": reserved["ConnectionId"], "ConferenceId": conference,
+                "MediaTxIP": "10.1.0.1", "MediaTxPort": 4000,
+            });
+            rig.pass(5_000);
+            is_8(rig, "JoinConference", join.clone(), None);
+            // From then on.
+            rig.pass(299_000);
+            is_8(rig, "JoinConference", join, None);
+            rig.pass(299_000);
+            assert_eq!(rig.code("PlayTone", json!({"ConnectionId": reserved["ConnectionId"]})), 16);
+            assert_eq!(rig.used(), Used::new(3, 0, 0, 2));
+            rig.pass(2_000);
+            assert_eq!(rig.used(), Used::new(2, 0, 0, 2), "its place is free again");
+        }),
         row("promotion_needs_one_for_each_party", &[("conference", 2)], |rig| {
             let legs: Vec<Leg> =
                 (0..3).map(|_| rig.connect_saying(ringbridge_tests::virtual_time::Voice::Tone(500))).collect();

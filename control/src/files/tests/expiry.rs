@@ -156,3 +156,59 @@ fn a_server_sweeps_by_itself() {
         until(|| (exist(&root.join("a.vox")) == (false, false)).then_some(()));
     }
 }
+
+#[test]
+fn what_an_earlier_server_was_killed_in_is_ended() {
+    let fixture = Fixture::new(1 << 20);
+    let root = fixture.directory.path().join("recordings");
+    std::fs::create_dir_all(root.join("sub")).unwrap();
+    let manifest = |name: &str, state: &str, channels: u16| {
+        format!(
+            r#"{{"file": "{name}", "state": "{state}", "started_at": "2026-01-01T00:00:00Z", "container": "wav",
+            "encoding": "pcm", "sample_rate": 8000, "bits": 16, "channels": {channels}, "samples": 0, "gaps": []}}"#
+        )
+    };
+    // What a header says that was refreshed some time before the end: nothing.
+    let put = |name: &str, state: &str, channels: u16| {
+        std::fs::write(root.join(name), vec![0; 44 + 4 * 1000 + 1]).unwrap();
+        let plain = Path::new(name).file_name().unwrap().to_str().unwrap();
+        std::fs::write(root.join(format!("{name}.json")), manifest(plain, state, channels)).unwrap();
+    };
+    put("sub/two.wav", "recording", 2);
+    put("one.wav", "recording", 1);
+    put("whole.wav", "complete", 2);
+    // Still being written, by this server or another.
+    put("live.wav", "recording", 2);
+    let live = std::fs::File::open(root.join("live.wav")).unwrap();
+    rustix::fs::flock(&live, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    // Nothing is written through a link.
+    std::fs::write(fixture.directory.path().join("outside.wav"), b"outside").unwrap();
+    std::os::unix::fs::symlink(fixture.directory.path().join("outside.wav"), root.join("link.wav")).unwrap();
+    std::fs::write(root.join("link.wav.json"), manifest("link.wav", "recording", 2)).unwrap();
+    std::fs::write(root.join("torn.wav.json"), r#"{"file": "torn.wav", "state": "recording"}"#).unwrap();
+    std::fs::write(root.join("torn.wav"), b"RIFF").unwrap();
+
+    let outcome = wait(fixture.files.sweep(Timestamp::now())).unwrap();
+    assert_eq!((outcome.ended, outcome.removed, outcome.failed), (2, 0, 0));
+    let told = |name: &str| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(root.join(format!("{name}.json"))).unwrap()).unwrap()
+    };
+    for (name, channels, samples) in [("sub/two.wav", 2, 1000), ("one.wav", 1, 2000)] {
+        let told = told(name);
+        assert_eq!((&told["state"], &told["samples"]), (&"cut_off".into(), &samples.into()), "{told}");
+        assert!(told["ended_at"].is_string() && told["error"].is_string() && told["started_at"].is_string(), "{told}");
+        let bytes = std::fs::read(root.join(name)).unwrap();
+        let hash: String =
+            <sha2::Sha256 as sha2::Digest>::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(told["sha256"].as_str(), (channels == 2).then_some(hash.as_str()));
+        let wav = hound::WavReader::open(root.join(name)).unwrap();
+        assert_eq!((wav.spec().channels, u64::from(wav.duration())), (channels, samples));
+    }
+    assert_eq!(told("whole.wav")["state"], "complete");
+    assert_eq!(told("live.wav")["state"], "recording");
+    assert_eq!(std::fs::read(fixture.directory.path().join("outside.wav")).unwrap(), b"outside");
+    assert_eq!(wait(fixture.files.sweep(Timestamp::now())).unwrap().ended, 0, "once");
+    drop(live);
+    assert_eq!(wait(fixture.files.sweep(Timestamp::now())).unwrap().ended, 1);
+    assert_eq!(told("live.wav")["state"], "cut_off");
+}

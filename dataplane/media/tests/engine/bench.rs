@@ -541,6 +541,8 @@ pub(crate) fn spec(codec: CodecKind, ptime_ms: u32) -> ConnectionSpec {
         tx_codec: codec,
         tx_payload_type: codec.payload_type(),
         ptime_ms,
+        // Of what is sent most tests look at RTP alone, and at no deadline but that of a media clock.
+        rtcp_reports: false,
         ..ConnectionSpec::default()
     }
 }

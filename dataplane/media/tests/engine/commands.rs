@@ -47,7 +47,7 @@ fn a_connection_is_created_modified_inspected_and_deleted() {
         matches!(bench.call(Command::DeleteConnection { id }), Ok(Answer::Deleted { connections, .. }) if connections == [id])
     );
     assert!(
-        matches!(bench.events[..], [Event::ConnectionEnded { id: ended, reason: EndReason::Deleted, heard: None }] if ended == id)
+        matches!(bench.events[..], [Event::ConnectionEnded { id: ended, reason: EndReason::Deleted, heard: None, .. }] if ended == id)
     );
     assert_eq!(bench.actions, [PortAction::Release { slot: 0 }]);
     assert_eq!(bench.engine.totals().connections, 0);

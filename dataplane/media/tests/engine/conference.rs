@@ -184,9 +184,9 @@ fn loss_reordering_duplicates_and_lateness() {
     let heard = bench.heard_by(1);
     assert_eq!(check_stream(&heard), [0]);
     let samples: Vec<i16> = heard.iter().flat_map(|packet| decode(&packet.payload, Pcmu)).collect();
-    let loud = samples.iter().filter(|&&sample| sample > 2_500).count();
-    // Nine were lost and one late.
-    assert_eq!(loud, (100 - 10) * 160);
+    let loud = samples.iter().filter(|&&sample| sample > 2_000).count();
+    // Nine were lost and one late; what stands for them is as loud at first. At the end it fades out.
+    assert!((100 * 160..100 * 160 + 480).contains(&loud), "{loud}");
     assert_eq!((bench.drops(DropReason::Duplicate), bench.drops(DropReason::Late)), (1, 1));
     let id = bench.phones[0].id;
     assert_eq!(bench.status(id).cumulative_lost, 9 - 1);

@@ -301,5 +301,6 @@ fn a_burst_into_a_mix_is_cut_at_the_buffer_and_what_fitted_is_heard() {
     bench.run(700);
     let loud: usize =
         bench.heard_by(1).iter().map(|packet| packet.payload.iter().filter(|&&byte| byte == 0x80).count()).sum();
-    assert_eq!(loud, 25 * 160);
+    // And what stands for the end that was cut, until it has faded.
+    assert!((25 * 160..25 * 160 + 480).contains(&loud), "{loud}");
 }

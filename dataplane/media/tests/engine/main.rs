@@ -20,6 +20,7 @@ mod hairpin;
 mod moving;
 mod operations;
 mod relay;
+mod reports;
 mod reservation;
 mod roles;
 mod stamps;

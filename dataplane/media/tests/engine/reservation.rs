@@ -6,7 +6,7 @@ use ringbridge_media::command::{
     CodecKind, Command, ConnectionChange, ConnectionSpec, OperationSpec, ParticipantSpec, StopConditions, Target,
 };
 use ringbridge_media::digits::Digits;
-use ringbridge_media::event::{CommandError, DropReason, EndReason, Event};
+use ringbridge_media::event::{Answer, CommandError, DropReason, EndReason, Event};
 use ringbridge_media::id::{ConnectionId, ShardId};
 use ringbridge_media::port::{Port, PortAction};
 use ringbridge_media::samples::RecordQueue;
@@ -27,7 +27,7 @@ fn complete(bench: &mut Bench, id: ConnectionId) {
 
 fn expired(bench: &Bench, wanted: ConnectionId) -> usize {
     bench.count(|event| {
-        matches!(event, Event::ConnectionEnded { id, reason: EndReason::Expired, heard: None } if *id == wanted)
+        matches!(event, Event::ConnectionEnded { id, reason: EndReason::Expired, heard: None, .. } if *id == wanted)
     })
 }
 
@@ -144,6 +144,80 @@ fn silence_counts_from_the_completion() {
     assert_eq!(timeouts(&bench), 0);
     bench.run(1);
     assert_eq!(timeouts(&bench), 1);
+}
+
+/// Reserves a connection once more.
+fn reserve(bench: &mut Bench, id: ConnectionId, reserve_ms: u32) -> Result<Answer, CommandError> {
+    bench.modify(id, ConnectionChange { reserve_ms: Some(reserve_ms), ..ConnectionChange::default() })
+}
+
+#[test]
+fn what_was_completed_can_be_reserved_again() {
+    let mut bench = Bench::new();
+    let id = reserved(&mut bench);
+    bench.run(1_000);
+    complete(&mut bench, id);
+    bench.send_from(0);
+    assert_eq!(bench.status(id).learned, Some(address(0)));
+    bench.run(1_000);
+    reserve(&mut bench, id, RESERVE_MS).unwrap();
+    let status = bench.status(id);
+    assert!(status.reserved);
+    assert_eq!((status.remote, status.learned, status.remote_rtcp), (None, None, None));
+    // Who was heard before is not heard now.
+    bench.send_from(0);
+    assert_eq!((bench.drops(DropReason::Reserved), bench.status(id).learned), (1, None));
+    let room = bench.room();
+    let join = Command::JoinConference { conference: room, connection: id, participant: ParticipantSpec::default() };
+    assert_eq!(bench.call(join).unwrap_err(), CommandError::NotConnected(id));
+    // The end of the first reservation is not its end.
+    bench.run(299_990);
+    assert_eq!(expired(&bench, id), 0);
+    bench.run(10);
+    assert_eq!(expired(&bench, id), 1);
+}
+
+#[test]
+fn a_shorter_reservation_wins_and_a_completion_ends_all() {
+    let mut bench = Bench::new();
+    let ids = [reserved(&mut bench), reserved(&mut bench)];
+    for id in ids {
+        reserve(&mut bench, id, 1_000).unwrap();
+    }
+    complete(&mut bench, ids[1]);
+    bench.run(999);
+    assert_eq!(expired(&bench, ids[0]), 0);
+    bench.run(1);
+    assert_eq!(expired(&bench, ids[0]), 1);
+    bench.run(600_000);
+    assert_eq!(expired(&bench, ids[1]), 0);
+    let peer = bench.phone(Pcmu, 20);
+    bench.relay(ids[1], peer);
+}
+
+#[test]
+fn only_what_is_idle_can_be_reserved_again() {
+    let mut bench = Bench::new();
+    let (id, peer, third) = (bench.phone(Pcmu, 20), bench.phone(Pcmu, 20), bench.phone(Pcmu, 20));
+    bench.relay(id, peer);
+    assert_eq!(reserve(&mut bench, id, 1_000).unwrap_err(), CommandError::Busy);
+    assert_eq!(reserve(&mut bench, peer, 1_000).unwrap_err(), CommandError::Busy);
+    bench.call(Command::StopRelay { a: id }).unwrap();
+    bench.start(Target::Connection(id), play(vec![vec![1; 8000]], None));
+    assert_eq!(reserve(&mut bench, id, 1_000).unwrap_err(), CommandError::Busy);
+    let room = bench.room();
+    bench.join(room, third);
+    assert_eq!(reserve(&mut bench, third, 1_000).unwrap_err(), CommandError::Busy);
+    let both = ConnectionChange { reserve_ms: Some(1), remote: Some(address(1)), ..ConnectionChange::default() };
+    assert_eq!(bench.modify(peer, both).unwrap_err(), CommandError::Busy);
+    for id in [id, peer, third] {
+        assert!(!bench.status(id).reserved);
+    }
+    bench.run(2_000);
+    // What has ended keeps it no more.
+    reserve(&mut bench, id, 1_000).unwrap();
+    bench.run(1_000);
+    assert_eq!((expired(&bench, id), expired(&bench, peer), expired(&bench, third)), (1, 0, 0));
 }
 
 #[test]
