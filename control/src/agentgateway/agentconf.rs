@@ -166,7 +166,10 @@ impl Gateway {
             started: Cell::new(Instant::now()),
             started_ms: Cell::default(),
             beep,
-            participants: RefCell::new(vec![Participant::new(Address::Agent(session.number), Stage::Called)]),
+            participants: RefCell::new(vec![Participant {
+                session: Rc::downgrade(session),
+                ..Participant::new(Address::Agent(session.number), Stage::Called)
+            }]),
             foreground: RefCell::default(),
             background: RefCell::default(),
             ended: Gate::default(),
@@ -266,6 +269,7 @@ impl Gateway {
                 let free = self.session(number).filter(|agent| agent.conference.get().is_none());
                 match free.filter(|_| self.invitation(number).is_none()) {
                     Some(agent) => {
+                        let member = Participant { session: Rc::downgrade(&agent), ..member };
                         conference.participants.borrow_mut().push(member);
                         agent.tell("AgentConf_Ringing", json!({"confId": conference.id}));
                         self.give_up_later(conference, &address);
@@ -286,7 +290,13 @@ impl Gateway {
 
     async fn remove(&self, session: &Rc<Session>, params: &Params) -> Result<Done, Fault> {
         let list = params.list("addresses", REMOVALS_MAX)?;
-        let addresses = list.iter().map(|value| Params::of(value)?.address()).collect::<Result<Vec<_>, _>>()?;
+        let mut addresses: Vec<Address> = Vec::new();
+        for value in list {
+            let address = Params::of(value)?.address()?;
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
         if addresses.is_empty() {
             return Err(Code::WrongParameter.into());
         }
@@ -313,12 +323,22 @@ impl Gateway {
         let conference = self.own_conference(session)?;
         let turn = turn(&conference, session).await?;
         let before = turn.member(&address)?;
-        if before.attribute() == attribute {
+        if before.attribute() == attribute && !before.unsure {
             return Ok(Effect::default());
         }
-        let after = Participant { hears: matches!(attribute, 1 | 3), speaks: matches!(attribute, 2 | 3), ..before };
-        let effect = self.apply(turn.conference, &after).await?;
-        turn.conference.with(&address, |member| (member.hears, member.speaks) = (after.hears, after.speaks));
+        let (hears, speaks) = (matches!(attribute, 1 | 3), matches!(attribute, 2 | 3));
+        let after = Participant { hears, speaks, ..before.clone() };
+        let applied = self.apply(turn.conference, &after).await;
+        if is_unsure(&applied) {
+            self.settle_later(turn.conference, &address);
+        }
+        let effect = applied?;
+        turn.conference.with(&address, |member| {
+            (member.hears, member.speaks, member.unsure) = (after.hears, after.speaks, false);
+        });
+        if before.attribute() == attribute {
+            return Ok(effect);
+        }
         match attribute {
             1 => self.tell_change(turn.conference, &after, Change::Muted, None),
             3 => self.tell_change(turn.conference, &after, Change::Unmuted, None),
@@ -328,7 +348,7 @@ impl Gateway {
     }
 
     /// Makes the mix hear and be heard as a participant may.
-    async fn apply(&self, conference: &Conference, member: &Participant) -> Result<Effect, Fault> {
+    pub(super) async fn apply(&self, conference: &Conference, member: &Participant) -> Result<Effect, Fault> {
         let params = json!({
             "conference_id": conference.native(),
             "connection_id": member.connection,
@@ -348,10 +368,14 @@ impl Gateway {
             return Err(Fault::below(cause::WRONG_STATE));
         }
         let file = file?;
+        self.end_greeting(turn.conference, &address).await;
         let place = Place::Connection(member.connection.clone().unwrap_or_default());
         let music = self.play(turn.conference, place.clone(), &file, Purpose::Music(address.clone())).await?;
         let held = Participant { held: true, ..member };
         let applied = self.apply(turn.conference, &held).await;
+        if is_unsure(&applied) {
+            self.settle_later(turn.conference, &address);
+        }
         if applied.is_err() {
             // Told is what went wrong first.
             let _ = self.stop_play(place, &music).await;
@@ -374,16 +398,16 @@ impl Gateway {
             return Err(Fault::below(cause::WRONG_STATE));
         }
         let back = Participant { held: false, ..member };
-        let effect = self.apply(turn.conference, &back).await?;
-        let music = turn.conference.with(&address, |member| {
-            member.held = false;
-            member.music.take()
-        });
-        if let Some(music) = music.flatten() {
-            let place = Place::Connection(back.connection.clone().unwrap_or_default());
-            // It may just have ended, or be between two turns.
-            let _ = self.stop_play(place, &music).await;
+        let place = Place::Connection(back.connection.clone().unwrap_or_default());
+        // Music that can't be stopped keeps its place, and the participant is still on hold.
+        self.stop_slot(place, turn.conference, Purpose::Music(address.clone())).await?;
+        let applied = self.apply(turn.conference, &back).await;
+        if is_unsure(&applied) {
+            self.settle_later(turn.conference, &address);
         }
+        // That of coming back: the music has ended before.
+        let effect = applied?;
+        turn.conference.with(&address, |member| (member.held, member.unsure) = (false, false));
         self.tell_change(turn.conference, &back, Change::Unheld, None);
         Ok(effect)
     }
@@ -430,6 +454,7 @@ impl Gateway {
             return Err(Fault::below(cause::PLAYING));
         }
         let file = file?;
+        self.end_greeting(turn.conference, &address).await;
         let place = Place::Connection(member.connection.unwrap_or_default());
         let play = self.play(turn.conference, place, &file, Purpose::ToParticipant(address.clone())).await?;
         if self.operations.borrow().contains_key(&play.operation) {
@@ -555,6 +580,11 @@ async fn turn<'a>(conference: &'a Rc<Conference>, session: &Session) -> Result<T
         return Err(Code::NotChair.into());
     }
     Ok(Turn { conference, _lane: lane })
+}
+
+/// Whether a command was not answered, so that nobody knows whether it takes effect.
+fn is_unsure(applied: &Result<Effect, Fault>) -> bool {
+    applied.as_ref().is_err_and(|fault| fault.cause.is_none())
 }
 
 impl Turn<'_> {

@@ -1,7 +1,9 @@
 //! Announcements and hold music: what plays where, what follows when it ends, and how it is stopped.
 
+use std::io;
 use std::rc::Rc;
 
+use ringbridge_media::samples::Prompt;
 use serde_json::{Value, json};
 use tokio::task::spawn_local;
 
@@ -10,6 +12,8 @@ use super::codes::{Fault, cause};
 use super::conference::{Conference, Play};
 use super::effect::Effect;
 use super::params::Address;
+use crate::files::{FileError, PlaylistSpec};
+use crate::proto::RpcError;
 
 /// What an operation of ours is for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -24,6 +28,13 @@ pub(super) enum Purpose {
     Music(Address),
     /// Somebody has joined or left.
     Beep,
+}
+
+impl Purpose {
+    /// Whether the file begins again when it ends.
+    fn is_looped(&self) -> bool {
+        matches!(self, Self::Background | Self::Music(_))
+    }
 }
 
 /// Where it is heard.
@@ -43,14 +54,25 @@ impl Place {
 }
 
 impl Gateway {
-    /// Checks that a file can be played.
-    pub(super) async fn check_file(&self, path: &str) -> Result<(), Fault> {
+    /// Checks that a file can be played; how often one operation may play it. What lies in memory as a whole costs nothing
+    /// more; of what is read while it plays each turn would be an open file.
+    pub(super) async fn check_file(&self, path: &str) -> Result<usize, Fault> {
         let server = self.server.upgrade().ok_or(super::Code::Exception)?;
-        let spec = crate::files::PlaylistSpec::files([path.to_owned()]);
-        match server.files.open_playlist(&spec).await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(Fault::from(&crate::proto::RpcError::from(error))),
-        }
+        let playlist = server.files.open_playlist(&PlaylistSpec::files([path.to_owned()])).await;
+        let playlist = playlist.map_err(|error| match &error {
+            FileError::Io { source, .. } if source.kind() == io::ErrorKind::QuotaExceeded => {
+                Fault::below(cause::NO_RESOURCE)
+            }
+            // A file that can't be read, to a client, is one that can't be played.
+            FileError::Io { .. } => Fault::below(cause::BAD_FILE),
+            FileError::NotFound { .. }
+            | FileError::Unsupported { .. }
+            | FileError::OutsideRoot { .. }
+            | FileError::Format { .. }
+            | FileError::Speech { .. } => Fault::from(&RpcError::from(error)),
+        })?;
+        let whole = playlist.prompts.iter().all(|prompt| matches!(prompt, Prompt::Whole(_)));
+        Ok(if whole { TURNS } else { 1 })
     }
 
     /// Starts to play a file.
@@ -61,8 +83,9 @@ impl Gateway {
         file: &str,
         purpose: Purpose,
     ) -> Result<Play, Fault> {
-        let looped = matches!(purpose, Purpose::Background | Purpose::Music(_));
-        let files = vec![file; if looped { TURNS } else { 1 }];
+        let looped = purpose.is_looped();
+        let turns = self.check_file(file).await?;
+        let files = vec![file; if looped { turns } else { 1 }];
         let mut params = place.into_params();
         params["kind"] = "play".into();
         params["files"] = files.into();
@@ -77,8 +100,8 @@ impl Gateway {
             operation
         });
         let operation = started.await.map_err(|fault| match fault.cause {
-            // A file that can't be read, to a client, is one that can't be played.
-            Some(IO_ERROR) => Fault::below(cause::BAD_FILE),
+            // It could be read a moment ago: it is one file too many.
+            Some(IO_ERROR) => Fault::below(cause::NO_RESOURCE),
             Some(_) | None => fault,
         })?;
         Ok(Play { operation, looped: looped.then(|| file.to_owned()) })
@@ -145,6 +168,8 @@ impl Gateway {
         // The one place that decides what an end is told as: a stop that was asked for is none, and neither is the end
         // of the conference.
         let result = match condition {
+            // A turn has ended while the whole was being stopped.
+            "eod" if purpose.is_looped() => return,
             "eod" | "maxtime" => 0,
             "error" => 1,
             _ => return,

@@ -1,6 +1,8 @@
 //! What is known of one conference: its chair, its participants, its announcements.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Weak;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -9,6 +11,7 @@ use tokio::time::Instant;
 
 use super::Gateway;
 use super::params::Address;
+use super::session::Session;
 use crate::gate::Gate;
 
 /// A conference.
@@ -63,6 +66,14 @@ pub(super) struct Play {
 pub(super) struct Participant {
     pub(super) address: Address,
     pub(super) stage: Stage,
+    /// Of this invitation: the same address may be invited again.
+    pub(super) serial: u64,
+    /// The session of an agent that was invited. Another one of the same number is somebody else.
+    pub(super) session: Weak<Session>,
+    /// What the mix does may be something else than what stands here: a command was not answered in time.
+    pub(super) unsure: bool,
+    /// A file that was played at the join.
+    pub(super) greeting: Option<Play>,
     /// The native connection.
     pub(super) connection: Option<String>,
     /// The connection was made for this conference and goes with it.
@@ -154,6 +165,10 @@ impl Participant {
         Self {
             address,
             stage,
+            serial: SERIAL.fetch_add(1, Ordering::Relaxed),
+            session: Weak::new(),
+            unsure: false,
+            greeting: None,
             connection: None,
             own: false,
             speaks: true,
@@ -264,6 +279,15 @@ impl Gateway {
 
     /// Tells one agent. `result` is 0, or why it did not come about.
     pub(super) fn tell_one(&self, number: u32, id: u32, participant: &Participant, change: Change, result: i64) {
+        if let Some(session) = self.session(number) {
+            session.tell_change(id, participant, change, result);
+        }
+    }
+}
+
+impl Session {
+    /// Tells this agent what happened to a participant. `result` is 0, or why it did not come about.
+    pub(super) fn tell_change(&self, id: u32, participant: &Participant, change: Change, result: i64) {
         let content = json!({
             "result": result,
             "changeType": change.number(),
@@ -274,9 +298,12 @@ impl Gateway {
             "deviceCallType": participant.call_type,
             "deviceType": participant.device_type,
         });
-        self.tell(number, "AgentConf_ParticipantChanged", content);
+        self.tell("AgentConf_ParticipantChanged", content);
     }
 }
+
+/// Invitations so far.
+static SERIAL: AtomicU64 = AtomicU64::new(0);
 
 /// Milliseconds since 1970.
 pub(super) fn now_ms() -> i64 {

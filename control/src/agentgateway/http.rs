@@ -1,5 +1,7 @@
 //! The listener: which operation is meant, who asks, and the checks in their order.
 
+use std::cell::Cell;
+use std::fmt::Display;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -144,14 +146,17 @@ impl Gateway {
 
     async fn answer_to(&self, target: Target, number: u32, peer: Peer, request: Request<Bytes>) -> Answer {
         let begun = Instant::now();
-        let (answer, noted) = scope(self.carry_out(target, number, peer, &request)).await;
+        let known = Cell::new(false);
+        let (answer, noted) = scope(self.carry_out(target, number, peer, &request, &known)).await;
         let retcode = answer.retcode().to_owned();
+        let ids: [&dyn Display; 1] = [&number];
         record(&Entry {
-            who: Who::Agent(number),
+            who: if known.get() { Who::Agent(number) } else { Who::Unknown },
             from: Some(peer.address),
             api: "agentgateway",
             what: target.name(),
-            ids: &[],
+            // Whom somebody who is not known wanted to be.
+            ids: if known.get() { &[] } else { &ids },
             shard: noted.shard,
             effect: noted.effect.as_ref(),
             result: if retcode == "0" { Outcome::Done } else { Outcome::Refused(&retcode) },
@@ -160,18 +165,29 @@ impl Gateway {
         answer
     }
 
-    async fn carry_out(&self, target: Target, number: u32, peer: Peer, request: &Request<Bytes>) -> Answer {
+    /// Carries out a request; `known` is set when it is clear who asks.
+    async fn carry_out(
+        &self,
+        target: Target,
+        number: u32,
+        peer: Peer,
+        request: &Request<Bytes>,
+        known: &Cell<bool>,
+    ) -> Answer {
         let params = || Params::read(request.body(), request.uri().query().unwrap_or_default());
         if let Target::SignIn { force } = target {
-            return match params() {
+            let answer = match params() {
                 Ok(params) => self.sign_in(number, peer.address.ip(), &params, force).await,
                 Err(fault) => Answer::failure(fault),
             };
+            known.set(answer.guid.is_some());
+            return answer;
         }
         let session = match self.authenticate(number, guid(request)) {
             Ok(session) => session,
             Err(code) => return Answer::failure(code.into()),
         };
+        known.set(true);
         match target {
             Target::SignOut { force: false } => self.log_out(&session).await.into(),
             Target::SignOut { force: true } => {

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::Gateway;
 use super::announce::{Place, Purpose};
 use super::codes::{Fault, cause};
-use super::conference::{Change, Conference, Participant, Reason, Stage, State, now_ms};
+use super::conference::{Change, Conference, Participant, Play, Reason, Stage, State, now_ms};
 use super::effect::Effect;
 use super::params::Address;
 use super::session::Session;
@@ -21,6 +21,10 @@ impl Gateway {
         let Some(gateway) = self.own.upgrade() else { return };
         spawn_local(async move {
             let turn = conference.lane.lock().await;
+            // Its agent may have signed out again.
+            if conference.state.get() != State::Requested {
+                return;
+            }
             let chair = conference.chair.get();
             gateway.tell(chair, "AgentState_Busy", Value::Null);
             gateway.tell(chair, "AgentOther_PhoneAlerting", Value::Null);
@@ -45,7 +49,10 @@ impl Gateway {
         let nobody = Fault::below(cause::NO_PARTICIPANT);
         let number = match address {
             Address::Phone(number) => number.clone(),
-            Address::Agent(agent) => self.session(*agent).ok_or(nobody)?.phone.clone(),
+            Address::Agent(_) => {
+                let session = conference.with(address, |member| member.session.upgrade()).flatten();
+                session.ok_or(nobody)?.phone.clone()
+            }
         };
         let (connection, own) = match self.labelled(&number).await? {
             Some(connection) => (connection, false),
@@ -91,30 +98,38 @@ impl Gateway {
 
     /// A connection of that label that is free.
     async fn labelled(&self, number: &str) -> Result<Option<String>, Fault> {
+        // Labels of other adapters are no telephone numbers.
+        if !number.bytes().all(|byte| byte.is_ascii_digit() || b"+*#".contains(&byte)) {
+            return Ok(None);
+        }
         let wanted = number.to_owned();
         let found = self.native("connection.list", json!({}), move |result| {
             let connections = result["connections"].as_array();
-            let mut labelled = connections.into_iter().flatten().filter(|connection| connection["label"] == *wanted);
-            let free = labelled.find(|connection| connection["state"] == "idle" && connection["reserved"] != true);
-            free.and_then(|connection| connection["connection_id"].as_str()).map(str::to_owned)
+            let labelled = connections.into_iter().flatten().filter(|connection| connection["label"] == *wanted);
+            let free = labelled.filter(|connection| connection["state"] == "idle" && connection["reserved"] != true);
+            let ids = free.filter_map(|connection| connection["connection_id"].as_str()).map(str::to_owned);
+            ids.collect::<Vec<_>>()
         });
         let found = found.await?;
-        Ok(found.filter(|id| !self.connections.borrow().contains_key(id)))
+        Ok(found.into_iter().find(|id| !self.connections.borrow().contains_key(id)))
     }
 
     /// Takes back a call that nobody answers.
     pub(super) fn give_up_later(&self, conference: &Rc<Conference>, address: &Address) {
         let (own, conference, address) = (self.own.clone(), Rc::clone(conference), address.clone());
         let limit = Duration::from_millis(u64::from(self.config.answer_timeout_ms));
-        let stage = conference.with(&address, |member| (member.stage, member.connection.clone()));
+        let stage = conference.with(&address, |member| (member.serial, member.stage));
         spawn_local(async move {
             tokio::select! {
                 () = sleep(limit) => {}
                 () = conference.ended.wait() => return,
             }
             let (Some(gateway), Some(stage)) = (own.upgrade(), stage) else { return };
-            let now = conference.with(&address, |member| (member.stage, member.connection.clone()));
-            if now != Some(stage) || conference.state.get() == State::Ended {
+            let waits = || {
+                let now = conference.with(&address, |member| (member.serial, member.stage));
+                now == Some(stage) && conference.state.get() != State::Ended
+            };
+            if !waits() {
                 return;
             }
             if conference.state.get() == State::Requested {
@@ -122,7 +137,9 @@ impl Gateway {
                 return;
             }
             let turn = conference.lane.lock().await;
-            gateway.unreachable(&conference, &address, cause::WRONG_STATE).await;
+            if waits() {
+                gateway.unreachable(&conference, &address, cause::WRONG_STATE).await;
+            }
             drop(turn);
         });
     }
@@ -135,7 +152,7 @@ impl Gateway {
         let Some(member) = self.take_out(conference, address) else { return };
         self.hang_up(conference, &member).await;
         self.tell_one(conference.chair.get(), conference.id, &member, Change::Joined, why);
-        self.release_agent(&member);
+        self.release_agent(conference, &member);
     }
 
     /// Something valid was heard on a connection for the first time.
@@ -199,7 +216,8 @@ impl Gateway {
         self.tell_change(conference, &member, Change::Joined, agent);
         if let Some(file) = &member.welcome {
             let place = Place::Connection(connection.to_owned());
-            self.beep(conference, place, file).await;
+            let greeting = self.beep(conference, place, file).await;
+            conference.with(address, |member| member.greeting = greeting);
         }
         self.beep_to_all(conference).await;
         Ok(())
@@ -211,9 +229,18 @@ impl Gateway {
         }
     }
 
-    async fn beep(&self, conference: &Conference, place: Place, file: &str) {
-        if let Err(fault) = self.play(conference, place, file, Purpose::Beep).await {
-            tracing::warn!(conference = conference.id, ?fault, file, "a tone can't be played");
+    async fn beep(&self, conference: &Conference, place: Place, file: &str) -> Option<Play> {
+        let played = self.play(conference, place, file, Purpose::Beep).await;
+        played.map_err(|fault| tracing::warn!(conference = conference.id, ?fault, file, "a tone can't be played")).ok()
+    }
+
+    /// What is to be played to a participant takes the place of the file of its join.
+    pub(super) async fn end_greeting(&self, conference: &Conference, address: &Address) {
+        let greeting = conference.with(address, |member| (member.greeting.take(), member.connection.clone()));
+        if let Some((Some(greeting), Some(connection))) = greeting
+            && let Err(fault) = self.stop_play(Place::Connection(connection), &greeting).await
+        {
+            tracing::debug!(?fault, "was not playing any more");
         }
     }
 
@@ -257,13 +284,12 @@ impl Gateway {
         if conference.state.get() != State::Requested {
             return;
         }
-        let chair = conference.chair.get();
-        self.dissolve(conference).await;
-        if let Some(session) = self.session(chair) {
-            session.conference.set(None);
+        let (members, _) = self.dissolve(conference).await;
+        for session in members.iter().filter_map(|member| member.session.upgrade()) {
+            session.leave(conference.id);
+            session.tell("AgentConf_RequestFailed", json!({"cause": why}));
+            session.tell("AgentState_Ready", Value::Null);
         }
-        self.tell(chair, "AgentConf_RequestFailed", json!({"cause": why}));
-        self.tell(chair, "AgentState_Ready", Value::Null);
     }
 
     /// Ends a conference for everybody. To be called by the holder of its lane.
@@ -271,13 +297,20 @@ impl Gateway {
         if conference.state.get() == State::Ended {
             return Effect::default();
         }
+        let chair = Address::Agent(conference.chair.get());
         let (members, effect) = self.dissolve(conference).await;
-        for member in &members {
-            if let (Address::Agent(number), Stage::Joined) = (&member.address, member.stage) {
-                self.tell_one(*number, conference.id, member, Change::Left(reason), 0);
-                self.tell(*number, "AgentConf_SelfLeaveResult", json!({"confId": conference.id}));
+        let joined = || members.iter().filter(|member| member.stage == Stage::Joined);
+        for agent in joined() {
+            let Some(session) = agent.session.upgrade() else { continue };
+            for member in joined() {
+                // Whoever it ends by has a reason of its own; for the others the conference is over.
+                let why = if member.address == chair { reason } else { Reason::Released };
+                session.tell_change(conference.id, member, Change::Left(why), 0);
             }
-            self.release_agent(member);
+            session.tell("AgentConf_SelfLeaveResult", json!({"confId": conference.id}));
+        }
+        for member in &members {
+            self.release_agent(conference, member);
         }
         effect
     }
@@ -325,7 +358,8 @@ impl Gateway {
                 tracing::debug!(?fault, "was not playing any more");
             }
         }
-        if let (Stage::Joined, Some(native)) = (member.stage, conference.native()) {
+        // A join that was not answered may have come about.
+        if let Some(native) = conference.native() {
             let leave = json!({"conference_id": native, "connection_id": connection});
             return self.try_done("conference.leave", leave).await;
         }
@@ -337,25 +371,22 @@ impl Gateway {
         let Some(member) = self.take_out(conference, address) else { return Effect::default() };
         let effect = self.hang_up(conference, &member).await;
         if member.stage == Stage::Joined {
-            if let Address::Agent(number) = member.address {
-                self.tell(number, "AgentConf_SelfLeaveResult", json!({"confId": conference.id}));
+            if let Some(session) = member.session.upgrade() {
+                session.tell("AgentConf_SelfLeaveResult", json!({"confId": conference.id}));
             }
             self.tell_change(conference, &member, Change::Left(reason), None);
             self.beep_to_all(conference).await;
         } else {
             self.tell_one(conference.chair.get(), conference.id, &member, Change::Left(reason), 0);
         }
-        self.release_agent(&member);
+        self.release_agent(conference, &member);
         effect
     }
 
     /// The agent's telephone is free again.
-    fn release_agent(&self, member: &Participant) {
-        let Address::Agent(number) = member.address else { return };
-        let Some(session) = self.session(number) else { return };
-        if member.stage != Stage::Invited {
-            session.conference.set(None);
-        }
+    fn release_agent(&self, conference: &Conference, member: &Participant) {
+        let Some(session) = member.session.upgrade().filter(|session| !session.ended.is_open()) else { return };
+        session.leave(conference.id);
         session.tell("AgentOther_PhoneRelease", Value::Null);
         session.tell("AgentState_Ready", Value::Null);
     }
@@ -424,6 +455,27 @@ impl Gateway {
         }
     }
 
+    /// A command about a participant was not answered in time, and may take effect yet: once the layer below answers
+    /// again, the mix is made to do what is known of the participant.
+    pub(super) fn settle_later(&self, conference: &Rc<Conference>, address: &Address) {
+        conference.with(address, |member| member.unsure = true);
+        let (own, conference, address) = (self.own.clone(), Rc::clone(conference), address.clone());
+        spawn_local(async move {
+            for _ in 0..SETTLE_TRIES {
+                let _turn = conference.lane.lock().await;
+                let Some(gateway) = own.upgrade() else { return };
+                let Some(member) = conference.with(&address, |member| member.clone()) else { return };
+                if !member.unsure || conference.state.get() != State::Running {
+                    return;
+                }
+                if gateway.apply(&conference, &member).await.is_ok() {
+                    conference.with(&address, |member| member.unsure = false);
+                    return;
+                }
+            }
+        });
+    }
+
     /// The conference that rings at an agent.
     pub(super) fn invitation(&self, agent: u32) -> Option<Rc<Conference>> {
         let address = Address::Agent(agent);
@@ -440,3 +492,6 @@ impl Gateway {
         }
     }
 }
+
+/// How often the mix is put right after a command that was not answered.
+const SETTLE_TRIES: usize = 12;

@@ -91,6 +91,7 @@ pub fn start(server: &Rc<Server>, logins: Rc<Logins>) -> Result<Rc<Gateway>, Tls
             gateway.take_event(kind, params);
         }
     }));
+    spawn_local(signin::keep_up(Rc::downgrade(&gateway)));
     Ok(gateway)
 }
 

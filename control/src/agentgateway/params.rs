@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use serde_json::{Map, Value, json};
 
 use super::codes::{Code, Fault};
+use crate::mediacontrol::http::decode;
 use crate::store::agents::{WORK_NUMBER_MAX, WORK_NUMBER_MIN};
 
 /// The members of a body.
@@ -16,9 +17,10 @@ impl Params {
     /// Reads a body. What the query says stands beside it; the body wins.
     pub(super) fn read(body: &[u8], query: &str) -> Result<Self, Fault> {
         let mut members = Map::new();
-        // Older clients give single numbers there: nothing that would have to be decoded.
-        for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
-            members.insert(name.to_owned(), value.into());
+        // Older clients give single numbers there. Nothing else: addresses stand in the logs of whatever is on the way.
+        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        for (name, value) in pairs.filter(|(name, _)| IN_QUERY.contains(name)) {
+            members.insert(name.to_owned(), decode(value).into());
         }
         if !body.is_empty() || members.is_empty() {
             let Ok(Value::Object(given)) = serde_json::from_slice(body) else { return Err(Code::WrongMessage.into()) };
@@ -149,6 +151,8 @@ impl fmt::Display for Address {
     }
 }
 
+/// What may stand in the query.
+const IN_QUERY: &[&str] = &["prolongTime", "destWorkNo"];
 /// Bytes of an address, and of a calling number.
 pub(super) const ADDRESS_BYTES_MAX: usize = 24;
 const PHONE: u32 = 6;
@@ -203,7 +207,12 @@ mod tests {
         }
         let read = Params::read(b"", "prolongTime=5").expect("from the query");
         assert_eq!(read.int("prolongTime", 1..=9), Ok(Some(5)));
-        let both = Params::read(br#"{"a": 1}"#, "a=2").expect("read");
-        assert_eq!(both.int("a", 1..=9), Ok(Some(1)));
+        let both = Params::read(br#"{"prolongTime": 1}"#, "prolongTime=2").expect("read");
+        assert_eq!(both.int("prolongTime", 1..=9), Ok(Some(1)));
+        let decoded = Params::read(b"", "a=1&destWorkNo=%31%30%32").expect("from the query");
+        assert_eq!(decoded.int("destWorkNo", 101..=999), Ok(Some(102)));
+        for query in ["password=&phonenum=1", "memberNum=6", "%70rolongTime=5", "prolongTime"] {
+            assert!(Params::read(b"", query).is_err(), "{query}");
+        }
     }
 }

@@ -53,7 +53,8 @@ async fn deliver(session: &Session, push: &Push, body: Bytes) {
 async fn post(session: &Session, push: &Push, body: Bytes) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
     let host = push.uri.host().unwrap_or_default();
     let name = host.trim_matches(['[', ']']);
-    let port = push.uri.port_u16().unwrap_or_else(|| if push.tls.is_some() { 443 } else { 80 });
+    let default_port = if push.tls.is_some() { 443 } else { 80 };
+    let port = push.uri.port_u16().unwrap_or(default_port);
     let stream = TcpStream::connect((name, port)).await?;
     match &push.tls {
         Some(tls) => {

@@ -11,8 +11,8 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::codes::Code;
-use crate::auth::KeyHash;
 use crate::auth::tokens::random_guid;
+use crate::auth::{KeyHash, PasswordHash};
 use crate::gate::Gate;
 
 /// A signed-in agent.
@@ -24,6 +24,8 @@ pub(super) struct Session {
     pub(super) inspector: bool,
     /// Where events are posted; none: they are polled.
     pub(super) push: Option<Push>,
+    /// The password of this sign-in.
+    pub(super) password: Option<PasswordHash>,
     /// The conference the agent has asked for or is in.
     pub(super) conference: Cell<Option<u32>>,
     /// Opens when the session is over.
@@ -59,6 +61,7 @@ pub(super) struct Sign {
     pub(super) vdn: u32,
     pub(super) inspector: bool,
     pub(super) push: Option<Push>,
+    pub(super) password: Option<PasswordHash>,
 }
 
 impl Session {
@@ -66,13 +69,14 @@ impl Session {
     pub(super) fn new(sign: Sign, gateway: &str) -> (Self, String) {
         let guid = new_guid(gateway);
         let guids = Guids { current: KeyHash::of(&guid), previous: None, text: guid.clone() };
-        let Sign { number, phone, vdn, inspector, push } = sign;
+        let Sign { number, phone, vdn, inspector, push, password } = sign;
         let session = Self {
             number,
             phone,
             vdn,
             inspector,
             push,
+            password,
             conference: Cell::default(),
             ended: Gate::default(),
             guids: RefCell::new(guids),
@@ -171,6 +175,13 @@ impl Session {
         }
     }
 
+    /// The agent is not in that conference any more.
+    pub(super) fn leave(&self, conference: u32) {
+        if self.conference.get() == Some(conference) {
+            self.conference.set(None);
+        }
+    }
+
     /// The session is over.
     pub(super) fn end(&self) {
         self.ended.open();
@@ -196,7 +207,7 @@ mod tests {
     use super::*;
 
     fn session() -> (Session, String) {
-        let sign = Sign { number: 101, phone: "8801".to_owned(), vdn: 1, inspector: false, push: None };
+        let sign = Sign { number: 101, phone: "8801".to_owned(), vdn: 1, inspector: false, push: None, password: None };
         Session::new(sign, "AgentGateway1")
     }
 

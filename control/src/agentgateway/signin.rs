@@ -1,11 +1,14 @@
 //! Signing in and out.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
 
 use axum::http::Uri;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use super::codes::{Answer, Code, Done, Fault};
 use super::conference::Reason;
@@ -13,7 +16,7 @@ use super::params::{ADDRESS_BYTES_MAX, Params};
 use super::session::{Push, Session, Sign};
 use super::{Gateway, push};
 use crate::auth::{LoginError, Password};
-use crate::store::agents::{Agent, AgentKind};
+use crate::store::agents::{self, Agent, AgentKind};
 
 /// The body of a sign-in.
 struct SignIn {
@@ -63,7 +66,14 @@ impl Gateway {
             }
             self.sign_out(&before, Reason::ForcedOut).await;
         }
-        let sign = Sign { number, phone: given.phone, vdn: agent.vdn_id, inspector: agent.inspector, push: given.push };
+        let sign = Sign {
+            number,
+            phone: given.phone,
+            vdn: agent.vdn_id,
+            inspector: agent.inspector,
+            push: given.push,
+            password: Some(agent.password),
+        };
         let (session, guid) = Session::new(sign, &self.config.name);
         let session = Rc::new(session);
         self.sessions.borrow_mut().insert(number, Rc::clone(&session));
@@ -121,6 +131,9 @@ impl Gateway {
             "listenStatus",
         ] {
             params.bool(name).map_err(wrong)?;
+        }
+        for name in ["vcPhoneNumber", "entryIp"] {
+            params.text(name, usize::MAX).map_err(wrong)?;
         }
         if let Some(ip) = params.text("ip", usize::MAX).map_err(wrong)? {
             ip.parse::<Ipv4Addr>().map_err(|_| Code::WrongIp)?;
@@ -180,6 +193,42 @@ impl Gateway {
     }
 }
 
+impl Session {
+    /// Whether its agent may still be signed in, by what the database says now.
+    fn holds(&self, agent: Option<&Agent>, now: Timestamp) -> bool {
+        agent.is_some_and(|agent| {
+            let expired = agent.password_expires_at.is_some_and(|at| at <= now);
+            !agent.locked && !expired && self.password.as_ref() == Some(&agent.password)
+        })
+    }
+}
+
+/// Signs out whoever was removed, locked, has an expired password or another one than at the sign-in.
+pub(super) async fn keep_up(own: Weak<Gateway>) {
+    loop {
+        sleep(UPKEEP).await;
+        let Some(gateway) = own.upgrade() else { return };
+        let Some(server) = gateway.server.upgrade() else { return };
+        if gateway.sessions.borrow().is_empty() {
+            continue;
+        }
+        let agents = match server.store.run(|connection| agents::list_all(connection)).await {
+            Ok(agents) => agents,
+            Err(error) => {
+                tracing::warn!(%error, "can't see whether agents may stay signed in");
+                continue;
+            }
+        };
+        let now = Timestamp::now();
+        let agents: BTreeMap<u32, Agent> = agents.into_iter().map(|agent| (agent.work_number, agent)).collect();
+        let sessions: Vec<Rc<Session>> = gateway.sessions.borrow().values().cloned().collect();
+        for session in sessions.iter().filter(|session| !session.holds(agents.get(&session.number), now)) {
+            tracing::info!(agent = session.number, "an agent may not be signed in any more");
+            gateway.sign_out(session, Reason::ForcedOut).await;
+        }
+    }
+}
+
 fn check_account(agent: &Agent, phone: &str, kind: AgentKind, now: Timestamp) -> Result<(), Code> {
     if agent.locked {
         return Err(Code::Locked);
@@ -196,6 +245,8 @@ fn check_account(agent: &Agent, phone: &str, kind: AgentKind, now: Timestamp) ->
     Ok(())
 }
 
+/// How often it is looked at who may stay signed in.
+const UPKEEP: Duration = Duration::from_secs(5);
 const PASSWORD_CHARS_MAX: usize = 32;
 const BUSY: u32 = 3;
 const IDLE: u32 = 4;

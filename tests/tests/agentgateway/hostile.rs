@@ -335,7 +335,7 @@ const ROWS: &[Plain] = &[
         let path = format!("{}?{query}", conf_path(agent.number, "prolongtime"));
         let answer = desk.send("POST", &path, Some(&agent.guid), b"");
         assert!(
-            answer.status == 200 && retcode(&answer) == "000-002" || answer.status == 431 || answer.status == 414,
+            answer.status == 200 && retcode(&answer) == "000-006" || answer.status == 431 || answer.status == 414,
             "{answer:?}"
         );
     }),

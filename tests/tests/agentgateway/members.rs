@@ -256,6 +256,29 @@ const ROWS: &[Plain] = &[
         let again = desk.ok(&room.chair, "batchremoveparticipant", list(std::slice::from_ref(&guest.address)));
         assert_eq!(again, json!({"noExistParticipants": [guest.address]}));
     }),
+    ("batchremoveparticipant::twice_in_one_list", |desk| {
+        let room = desk.room();
+        let guest = desk.guest(&room);
+        let twice = list(&[guest.address.clone(), guest.address.clone()]);
+        assert_eq!(desk.ok(&room.chair, "batchremoveparticipant", twice), json!({"noExistParticipants": []}));
+    }),
+    ("holdparticipant::while_it_is_welcomed", |desk| {
+        let room = desk.room();
+        for operation in ["holdparticipant", "playvoicetoparticipant"] {
+            let phone = desk.phone();
+            let address = phone_address(&phone.number);
+            let body = with(
+                &list(std::slice::from_ref(&address)),
+                json!({"beepTone": true, "voicePath": "D:/conf/1/long.wav"}),
+            );
+            desk.ok(&room.chair, "batchaddparticipant", body);
+            phone.answer(&desk.world);
+            desk.change(&room.chair, 0);
+            phone.hears(1000, 0.5..1.6);
+            desk.ok(&room.chair, operation, with(&address, voice("alone.wav")));
+            phone.hears(1300, 0.5..1.6);
+        }
+    }),
     ("batchremoveparticipant::the_chair_itself", |desk| {
         let room = desk.room();
         let guest = desk.guest(&room);
@@ -329,7 +352,7 @@ const ROWS: &[Plain] = &[
         let guest = desk.guest(&room);
         let effect = desk.effect(&room.chair, "changeparticipantmode", with(&guest.address, json!({"attribute": 4})));
         assert!(effect["streams"].as_array().is_some_and(|streams| !streams.is_empty()), "{effect}");
-        crate::media::within_two_frames(&effect);
+        crate::media::delay_ms(&effect);
         // The same again changes nothing.
         let again =
             desk.ask_whole(&room.chair, "changeparticipantmode", &with(&guest.address, json!({"attribute": 4})));
@@ -375,9 +398,9 @@ const ROWS: &[Plain] = &[
         let room = desk.room();
         let guest = desk.guest(&room);
         let held = desk.effect(&room.chair, "holdparticipant", with(&guest.address, voice("music.wav")));
-        crate::media::within_two_frames(&held);
+        crate::media::delay_ms(&held);
         let back = desk.effect(&room.chair, "unholdparticipant", guest.address.clone());
-        crate::media::within_two_frames(&back);
+        crate::media::delay_ms(&back);
     }),
     ("unholdparticipant::one_not_on_hold", |desk| {
         let room = desk.room();

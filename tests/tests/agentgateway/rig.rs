@@ -700,7 +700,7 @@ const SECURE_SINKS: usize = 3;
 /// Hashes that are quickly checked, of the empty password and of `correct-horse`.
 pub(crate) const EMPTY: &str =
     "$argon2id$v=19$m=8,t=1,p=1$cmluZ2JyaWRnZXRlc3RzIQ$WiMvyb7ZiaIQWLYE0B6EcJ8agg3tWap268WIY7vW98M";
-const CORRECT_HORSE: &str =
+pub(crate) const CORRECT_HORSE: &str =
     "$argon2id$v=19$m=8,t=1,p=1$cmluZ2JyaWRnZXRlc3RzIQ$CgEGl3C/yjXrKa/5IVFcx5rBCu0X2Q3oyl6joUwXKh0";
 /// Samples that may have been on their way when somebody began to listen.
 const SKIPPED: usize = 800;

@@ -64,6 +64,8 @@ const SIGN_INS: &[(&str, &str, &str)] = &[
     ("ip out of range", r#"{"ip": "10.1.2.300"}"#, "100-016"),
     ("ip too long", r#"{"ip": "010.001.002.0003"}"#, "100-016"),
     ("ip a number", r#"{"ip": 5}"#, "100-001"),
+    ("vcPhoneNumber a number", r#"{"vcPhoneNumber": 1}"#, "100-001"),
+    ("entryIp a list", r#"{"entryIp": []}"#, "100-001"),
     ("vcPhoneNumber and entryIp", r#"{"vcPhoneNumber": "1", "entryIp": "10.0.0.1"}"#, "0"),
     ("unknown members", r#"{"colour": "red", "more": {"a": [1]}}"#, "0"),
     ("callBackUri alone", r#"{"callBackUri": "http://192.0.2.1/"}"#, "0"),

@@ -12,6 +12,8 @@ use jiff::Timestamp;
 use ringbridge_control::agentgateway::{self, Gateway};
 use ringbridge_control::auth::{Logins, ThrottleConfig};
 use ringbridge_control::config::{AgentGatewayConfig, Config};
+use ringbridge_control::store;
+use ringbridge_control::store::agents::{self, Agent};
 use ringbridge_control::web::Peer;
 use ringbridge_tests::virtual_time::{Pending, PhoneId, VirtualServer, Voice};
 use serde_json::{Value, json};
@@ -30,6 +32,7 @@ struct Clock {
 struct Reply {
     body: Value,
     guid: Option<String>,
+    effect: Option<Value>,
 }
 
 impl Clock {
@@ -77,8 +80,11 @@ impl Clock {
             let response: Response<Body> = gateway.answer_http(peer, request).await;
             let guid = response.headers().get("set-guid").map(|value| value.to_str().expect("text").to_owned());
             let guid = guid.map(|guid| guid.strip_prefix("JSESSIONID=").expect("an id").to_owned());
+            let effect =
+                response.headers().get("ringbridge-effect").map(|value| value.to_str().expect("text").to_owned());
+            let effect = effect.map(|effect| serde_json::from_str(&effect).expect("JSON"));
             let body = response.into_body().collect().await.expect("a body").to_bytes();
-            Reply { body: serde_json::from_slice(&body).expect("JSON"), guid }
+            Reply { body: serde_json::from_slice(&body).expect("JSON"), guid, effect }
         })
     }
 
@@ -216,12 +222,40 @@ impl Clock {
         events.iter().map(|event| event["eventType"].as_str().expect("a name").to_owned()).collect()
     }
 
+    fn database(&self) -> rusqlite::Connection {
+        store::connect(&store::path_in(&self.server.server.derived.state_dir)).expect("the database")
+    }
+
     /// Whether the server still calls or hears that telephone.
     fn is_connected(&mut self, phone: u16) -> bool {
         let label = format!("AgentGateway {phone}");
         let listed = self.server.method("connection.list", json!({})).expect("a list");
         listed["connections"].as_array().expect("a list").iter().any(|connection| connection["label"] == *label)
     }
+}
+
+fn change_agent(clock: &Clock, number: u32, change: impl FnOnce(&mut Agent)) {
+    let connection = clock.database();
+    let mut agent = agents::find(&connection, number).expect("read").expect("there");
+    change(&mut agent);
+    agents::update(&connection, &agent, Timestamp::now()).expect("written");
+}
+
+fn lock_agent(clock: &Clock, number: u32) {
+    change_agent(clock, number, |agent| agent.locked = true);
+}
+
+fn expire_password(clock: &Clock, number: u32) {
+    change_agent(clock, number, |agent| agent.password_expires_at = Some(Timestamp::now()));
+}
+
+fn give_another_password(clock: &Clock, number: u32) {
+    let hash = crate::rig::CORRECT_HORSE.parse().expect("a hash");
+    agents::set_password(&clock.database(), number, &hash, Timestamp::now()).expect("written");
+}
+
+fn remove_agent(clock: &Clock, number: u32) {
+    agents::remove(&clock.database(), number).expect("removed");
 }
 
 /// A row, by name.
@@ -314,10 +348,9 @@ pub(crate) const ROWS: &[(&str, fn())] = &[
         assert_eq!(clock.shake(101), "100-006");
         let events = clock.events(102);
         assert_eq!(events[0]["content"]["changeReason"], 4, "{events:?}");
-        assert_eq!(
-            (&events[1]["eventType"], &events[1]["content"]["confId"]),
-            (&json!("AgentConf_SelfLeaveResult"), &json!(id))
-        );
+        assert_eq!(events[1]["content"]["changeReason"], 3, "for the others it is over: {events:?}");
+        let left = &events[2];
+        assert_eq!((&left["eventType"], &left["content"]["confId"]), (&json!("AgentConf_SelfLeaveResult"), &json!(id)));
         assert!(!clock.is_connected(8801) && !clock.is_connected(8802));
     }),
     ("a_silent_participant_leaves", || {
@@ -684,6 +717,104 @@ pub(crate) const ROWS: &[(&str, fn())] = &[
         clock.ok(101, "stopvoicetoconf", Value::Null);
         clock.ok(101, "holdparticipant", hold);
         clock.ok(101, "unholdparticipant", agent_address(101));
+    }),
+    ("what_is_stopped_or_changed_is_so_within_two_frames", || {
+        let mut clock = Clock::start(|_| {});
+        clock.conference(json!({"memberNum": 3}));
+        clock.second();
+        let second = agent_address(102);
+        for turn in 0..20 {
+            // At another moment of a frame each time.
+            clock.server.pass(7 + turn % 13);
+            clock.ok(101, "playvoicetoconf", voice("long.wav"));
+            clock.ok(101, "playvoicetoconf", with(&voice("long.wav"), json!({"playType": 1})));
+            clock.ok(101, "playvoicetoparticipant", with(&second, voice("long.wav")));
+            clock.server.pass(40 + turn);
+            for (operation, body) in [
+                ("stopvoicetoconf", Value::Null),
+                ("stopvoicetoparticipant", second.clone()),
+                ("changeparticipantmode", with(&second, json!({"attribute": 1}))),
+                ("changeparticipantmode", with(&second, json!({"attribute": 3}))),
+                ("holdparticipant", with(&second, voice("long.wav"))),
+                ("unholdparticipant", second.clone()),
+            ] {
+                let pending = clock.begin_operation(101, operation, &body);
+                let reply = clock.end(pending);
+                assert_eq!(reply.body["retcode"], "0", "{operation}: {}", reply.body);
+                let effect = reply.effect.unwrap_or_else(|| panic!("{operation} has no effect"));
+                let ms = crate::media::delay_ms(&effect);
+                assert!((0.0..=40.0).contains(&ms), "{operation}: {ms} ms: {effect}");
+            }
+        }
+    }),
+    ("who_was_removed_or_locked_does_not_stay_signed_in", || {
+        for change in [lock_agent, remove_agent, give_another_password, expire_password] {
+            let mut clock = Clock::start(|_| {});
+            clock.sign_in(101);
+            clock.sign_in(102);
+            clock.server.pass(6_000);
+            assert_eq!(clock.shake(101), "0");
+            change(&clock, 101);
+            // Threads of the database take no virtual time: it is looked at again a moment later.
+            let mut waited = 0;
+            while clock.shake(101) == "0" {
+                assert!(waited < 100, "never signed out");
+                assert_eq!(clock.shake(102), "0");
+                clock.server.pass(1_000);
+                std::thread::sleep(std::time::Duration::from_millis(5));
+                waited += 1;
+            }
+            assert_eq!(clock.shake(101), "100-006");
+            assert_eq!(clock.shake(102), "0");
+        }
+    }),
+    ("an_old_invitation_is_not_given_up_for_a_new_one", || {
+        let mut clock = Clock::start(|config| config.answer_timeout_ms = 30_000);
+        clock.conference(json!({"memberNum": 3}));
+        clock.sign_in(102);
+        let invite = json!({"addresses": [agent_address(102)]});
+        clock.ok(101, "batchaddparticipant", invite.clone());
+        clock.pass(20, &[101, 102]);
+        clock.ok(102, "rejectagentconf", Value::Null);
+        clock.ok(101, "batchaddparticipant", invite);
+        // Thirty seconds after the first, and fifteen after the second.
+        clock.pass(15, &[101, 102]);
+        clock.ok(102, "answeragentconf", Value::Null);
+    }),
+    ("signed_out_before_the_conference_is_made", || {
+        let mut clock = Clock::start(|_| {});
+        clock.sign_in(101);
+        let guid = clock.guid(101);
+        let request = clock.begin_operation(101, "requestagentconf", &json!({"memberNum": 3}));
+        let out = clock.begin("DELETE", &path("onlineagent", 101, "forcelogout"), Some(&guid), &Value::Null);
+        clock.end(request);
+        assert_eq!(clock.end(out).body["retcode"], "0");
+        clock.server.pass(1_000);
+        let left = clock.server.method("conference.list", json!({})).expect("a list");
+        assert_eq!(left["conferences"], json!([]));
+        assert!(!clock.is_connected(8801));
+    }),
+    ("a_mode_that_was_not_answered_is_put_right", || {
+        let mut clock = Clock::start(|_| {});
+        clock.conference(json!({"memberNum": 3}));
+        clock.second();
+        clock.server.hold();
+        let mute = with(&agent_address(102), json!({"attribute": 1}));
+        let pending = clock.begin_operation(101, "changeparticipantmode", &mute);
+        clock.server.pass(5_100);
+        let answer = clock.server.finish(pending).body;
+        assert_eq!((&answer["retcode"], &answer["result"]), (&json!("100-007"), &json!({})));
+        clock.server.release();
+        clock.server.pass(100);
+        // What is told and what is mixed are the same again.
+        let muted = |clock: &mut Clock| {
+            let listed = clock.server.method("conference.list", json!({})).expect("a list");
+            let entries = listed["conferences"][0]["participants"].as_array().expect("a list").clone();
+            entries.iter().filter(|entry| entry["muted"] == true).count()
+        };
+        assert_eq!(muted(&mut clock), 0);
+        clock.ok(101, "changeparticipantmode", mute);
+        assert_eq!(muted(&mut clock), 1);
     }),
 ];
 
