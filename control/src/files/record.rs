@@ -603,6 +603,27 @@ mod tests {
     }
 
     #[test]
+    fn a_muted_stretch_goes_on_across_what_was_lost_in_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let spec = RecordingSpec { channels: 2, ..RecordingSpec::wav("lost.wav") };
+        let (mut recorder, mut recording) = Recorder::create(&Root::new(directory.path().to_owned()), &spec).unwrap();
+        // The caller is muted before and after 80 ms that are lost, the called only after 20 ms that are.
+        for (position, muted) in [(0, [true, false]), (720, [true, false]), (960, [true, true])] {
+            let marks = Marks { muted, ..Marks::default() };
+            recording.queue.chunks.push(RecordChunk { position, chunk: Chunk::new(&[0; 160]), marks }).unwrap();
+        }
+        recording.queue.finish();
+        while recorder.turn() != Turn::Done {}
+        assert_eq!(recording.done.try_recv().unwrap().error, None);
+        let manifest = std::fs::read_to_string(directory.path().join("lost.wav.json")).unwrap();
+        let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+        let stretch = |at: u64, ms: u64| serde_json::json!([{"at_ms": at, "ms": ms}]);
+        assert_eq!(manifest["caller"]["muted"], stretch(0, 130));
+        assert_eq!(manifest["called"]["muted"], stretch(120, 10));
+        assert_eq!(manifest["gaps"], serde_json::json!([{"at_ms": 10, "ms": 80}, {"at_ms": 100, "ms": 20}]));
+    }
+
+    #[test]
     fn a_position_past_what_wav_can_hold_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         let (mut recorder, mut recording) =
