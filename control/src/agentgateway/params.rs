@@ -6,8 +6,8 @@ use std::ops::RangeInclusive;
 use serde_json::{Map, Value, json};
 
 use super::codes::{Code, Fault};
-use crate::mediacontrol::http::decode;
 use crate::store::agents::{WORK_NUMBER_MAX, WORK_NUMBER_MIN};
+use crate::urlencoded::decode;
 
 /// The members of a body.
 #[derive(Debug, Default)]
