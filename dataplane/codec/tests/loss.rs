@@ -13,7 +13,6 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{env, fs};
@@ -39,9 +38,9 @@ const SCORE: &str = "
 import sys
 import numpy
 from pesq import pesq
-for line in sys.stdin:
+for line in open(sys.argv[1]):
     reference, degraded = (numpy.fromfile(name, dtype='<i2') for name in line.split())
-    print(pesq(8000, reference, degraded, 'nb'), flush=True)
+    print(pesq(8000, reference, degraded, 'nb'))
 ";
 
 #[test]
@@ -176,17 +175,15 @@ fn concealed(samples: &[i16], lost: &[bool]) -> Vec<i16> {
 
 fn score(pairs: &[(PathBuf, PathBuf)]) -> Vec<f64> {
     let python = env::var("PESQ_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let mut child = Command::new(&python)
-        .args(["-c", SCORE])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|error| panic!("{python}: {error}; name it in PESQ_PYTHON"));
-    let mut to = child.stdin.take().unwrap();
     let lines: String = pairs.iter().map(|(a, b)| format!("{} {}\n", a.display(), b.display())).collect();
-    let writer = std::thread::spawn(move || to.write_all(lines.as_bytes()));
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap().unwrap();
+    let list = pairs[0].0.with_file_name("pairs");
+    fs::write(&list, lines).unwrap();
+    let output = Command::new(&python)
+        .args(["-c", SCORE])
+        .arg(&list)
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap_or_else(|error| panic!("{python}: {error}; name it in PESQ_PYTHON"));
     let scores: Vec<f64> =
         String::from_utf8(output.stdout).unwrap().lines().map(|line| line.parse().unwrap()).collect();
     assert_eq!(scores.len(), pairs.len(), "PESQ is not installed for {python}?");
