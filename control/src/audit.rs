@@ -8,7 +8,7 @@
 //!
 //! The line is written at the edge, where the answer is known; which shard did it, and from where on it can be heard,
 //! is known only deep below. So an edge carries a command out in a [`scope`], and what shards answer to the task that
-//! runs in it, or to what that has begun ([`begin`](crate::begin::begin)), is [`note`]d for it.
+//! runs in it, or to what that has begun ([`begin`](crate::begin::begin)), is noted for it.
 
 use std::cell::RefCell;
 use std::fmt::{self, Write as _};
