@@ -1,7 +1,7 @@
 //! How losses are spread over a stream: runs of them, bursts and what lies between (RFC 3611 s.4.7.2 and its model,
 //! appendix A.2).
 //!
-//! A burst begins and ends with a packet that is lost or discarded, and has fewer than [`GAP_MIN`] good packets in a row
+//! A burst begins and ends with a packet that is lost or discarded, and has fewer than 16 good packets in a row
 //! in it. What is told of a packet that comes costs an addition; a loss a few.
 
 /// Packets in a row that have to arrive for a burst to be over.
