@@ -1,7 +1,9 @@
 //! Prometheus metrics over plain HTTP: what `server.stats` tells, as counters and histograms.
 
 use std::fmt;
+use std::future::IntoFuture as _;
 use std::rc::Rc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -19,15 +21,18 @@ use ringbridge_shard::snapshot::ShardSnapshot;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
+use tokio::time::sleep;
 
 use crate::methods::server::thread_cpu_ns;
 use crate::quota::{Class, Usage};
 use crate::server::Server;
+use crate::stop::{Stop, Stopping, stop};
 
 type Scrapes = mpsc::Sender<oneshot::Sender<String>>;
 
-/// Serves `/metrics` on `listener` until the server ends.
-pub fn serve(server: Rc<Server>, listener: TcpListener) {
+/// Serves `/metrics` on `listener` until it is told to stop.
+pub(crate) fn serve(server: Rc<Server>, listener: TcpListener) -> Stop {
+    let (stop, stopping) = stop();
     // HTTP handlers may run on any thread, the state stays on its own: they ask for the text.
     let (sender, mut scrapes) = mpsc::channel::<oneshot::Sender<String>>(SCRAPES_MAX);
     spawn_local(async move {
@@ -37,11 +42,22 @@ pub fn serve(server: Rc<Server>, listener: TcpListener) {
         }
     });
     let app = Router::new().route("/metrics", get(metrics)).with_state(sender);
-    spawn_local(async move {
-        if let Err(error) = axum::serve(listener, app).await {
-            tracing::error!(%error, "metrics are not served any more");
-        }
-    });
+    spawn_local(serve_until(app, listener, stopping));
+    stop
+}
+
+/// Who is answered when it is told to stop has [`STOP_TIMEOUT`] left.
+async fn serve_until(app: Router, listener: TcpListener, stopping: Stopping) {
+    let mut told = stopping.clone();
+    let serving = axum::serve(listener, app).with_graceful_shutdown(async move { told.told().await });
+    let mut late = stopping;
+    let served = tokio::select! {
+        served = serving.into_future() => served,
+        () = async { late.told().await; sleep(STOP_TIMEOUT).await } => return,
+    };
+    if let Err(error) = served {
+        tracing::error!(%error, "metrics are not served any more");
+    }
 }
 
 async fn metrics(State(scrapes): State<Scrapes>) -> Response {
@@ -272,6 +288,8 @@ impl Figures {
     }
 }
 
+/// How long scrapes that are being answered may go on after the listener was told to stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Scrapes that wait at once.
 const SCRAPES_MAX: usize = 4;
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
