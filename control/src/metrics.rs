@@ -296,3 +296,32 @@ const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 /// Upper bounds of the histograms' buckets in microseconds.
 const BUCKETS_US: [u64; 14] =
     [50, 100, 200, 300, 500, 750, 1_000, 1_500, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000];
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+    use tokio::task::LocalSet;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_listener_ends_when_it_is_told() {
+        let told = async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let (stop, stopping) = stop();
+            spawn_local(serve_until(Router::new(), listener, stopping));
+            let mut resting = TcpStream::connect(address).await.unwrap();
+            resting.write_all(b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            let mut status = [0; 12];
+            resting.read_exact(&mut status).await.unwrap();
+            assert_eq!(&status, b"HTTP/1.1 404");
+            stop.stop().await;
+            resting.read_to_end(&mut Vec::new()).await.unwrap();
+            TcpStream::connect(address).await.unwrap_err();
+        };
+        timeout(Duration::from_secs(60), LocalSet::new().run_until(told)).await.unwrap();
+    }
+}
