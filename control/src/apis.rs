@@ -12,11 +12,14 @@ use crate::icws;
 use crate::mediacontrol;
 use crate::metrics;
 use crate::server::{ServeError, Server};
+use crate::stop::Stop;
 use crate::verba;
 use crate::web::{Listener, Serving};
 
 /// What is served over HTTP. All of it ends when this is dropped.
 pub(crate) struct Apis {
+    metrics: Option<Stop>,
+    mediacontrol: Option<Stop>,
     agentgateway: Option<Serving>,
     icws: Option<icws::Running>,
     verba: Option<(Serving, Rc<verba::Verba>)>,
@@ -34,13 +37,10 @@ impl Apis {
         let agentgateway = open(server, "AgentGateway", config.agentgateway.listen).await?;
         let icws = open(server, "ICWS", config.icws.listen).await?;
         let verba = open(server, "Verba", config.verba.listen).await?;
-        if let Some(listener) = metrics {
-            metrics::serve(Rc::clone(server), listener);
-        }
-        if let Some(listener) = mediacontrol {
-            mediacontrol::http::serve(Rc::clone(server.mediacontrol()), listener);
-        }
-        let mut apis = Self { agentgateway: None, icws: None, verba: None };
+        let metrics = metrics.map(|listener| metrics::serve(Rc::clone(server), listener));
+        let mediacontrol =
+            mediacontrol.map(|listener| mediacontrol::http::serve(Rc::clone(server.mediacontrol()), listener));
+        let mut apis = Self { metrics, mediacontrol, agentgateway: None, icws: None, verba: None };
         if agentgateway.is_none() && icws.is_none() && verba.is_none() {
             return Ok(apis);
         }
@@ -59,6 +59,9 @@ impl Apis {
     /// Takes no more requests, and returns when those that were taken are answered. What follows the server's events
     /// does so until this is dropped.
     pub(crate) async fn stop(&self) {
+        if let Some(serving) = &self.mediacontrol {
+            serving.stop().await;
+        }
         if let Some(serving) = &self.agentgateway {
             serving.stop().await;
         }
@@ -66,6 +69,9 @@ impl Apis {
             running.stop().await;
         }
         if let Some((serving, _)) = &self.verba {
+            serving.stop().await;
+        }
+        if let Some(serving) = &self.metrics {
             serving.stop().await;
         }
     }

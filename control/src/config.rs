@@ -246,6 +246,17 @@ pub enum ConfigError {
          `tls.cert` and `tls.key` in the configuration; `ringbridge check --make-cert DIR --name HOST` makes a pair"
     )]
     AgentGatewayWithoutTls(SocketAddr),
+    /// Passwords, keys and session ids would be readable on the way.
+    #[error(
+        "`{field}` is {address}, without TLS: plain HTTP is served on loopback only. Give `tls.cert` and `tls.key` in \
+         the configuration (`ringbridge check --make-cert DIR --name HOST` makes a pair), or listen at 127.0.0.1"
+    )]
+    PlainNotLoopback {
+        /// The key.
+        field: &'static str,
+        /// Where.
+        address: SocketAddr,
+    },
     /// More shards than one server can have.
     #[error("this machine has {0} cores for us; give `shards` a number up to 255")]
     TooManyCores(usize),
@@ -340,6 +351,13 @@ impl Config {
             return Err(ConfigError::AgentGatewayWithoutTls(listen));
         }
         self.icws.check()?;
+        for (field, listen) in [("icws.listen", self.icws.listen), ("verba.listen", self.verba.listen)] {
+            if let Some(address) = listen.filter(|listen| !listen.ip().to_canonical().is_loopback())
+                && self.tls.is_none()
+            {
+                return Err(ConfigError::PlainNotLoopback { field, address });
+            }
+        }
         self.seeds().check().map_err(ConfigError::Accounts)?;
         let shard_cpus = self.shard_cpus(&machine.cpus)?;
         let port_pairs = self.ports.pairs().count() * self.addresses().len();

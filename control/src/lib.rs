@@ -36,6 +36,7 @@ pub mod registry;
 pub mod router;
 pub mod server;
 pub mod socket;
+mod stop;
 pub mod store;
 pub mod tickets;
 pub mod tls;

@@ -1,7 +1,9 @@
 //! Prometheus metrics over plain HTTP: what `server.stats` tells, as counters and histograms.
 
 use std::fmt;
+use std::future::IntoFuture as _;
 use std::rc::Rc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -19,15 +21,18 @@ use ringbridge_shard::snapshot::ShardSnapshot;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
+use tokio::time::sleep;
 
 use crate::methods::server::thread_cpu_ns;
 use crate::quota::{Class, Usage};
 use crate::server::Server;
+use crate::stop::{Stop, Stopping, stop};
 
 type Scrapes = mpsc::Sender<oneshot::Sender<String>>;
 
-/// Serves `/metrics` on `listener` until the server ends.
-pub fn serve(server: Rc<Server>, listener: TcpListener) {
+/// Serves `/metrics` on `listener` until it is told to stop.
+pub(crate) fn serve(server: Rc<Server>, listener: TcpListener) -> Stop {
+    let (stop, stopping) = stop();
     // HTTP handlers may run on any thread, the state stays on its own: they ask for the text.
     let (sender, mut scrapes) = mpsc::channel::<oneshot::Sender<String>>(SCRAPES_MAX);
     spawn_local(async move {
@@ -37,11 +42,22 @@ pub fn serve(server: Rc<Server>, listener: TcpListener) {
         }
     });
     let app = Router::new().route("/metrics", get(metrics)).with_state(sender);
-    spawn_local(async move {
-        if let Err(error) = axum::serve(listener, app).await {
-            tracing::error!(%error, "metrics are not served any more");
-        }
-    });
+    spawn_local(serve_until(app, listener, stopping));
+    stop
+}
+
+/// Who is answered when it is told to stop has [`STOP_TIMEOUT`] left.
+async fn serve_until(app: Router, listener: TcpListener, stopping: Stopping) {
+    let mut told = stopping.clone();
+    let serving = axum::serve(listener, app).with_graceful_shutdown(async move { told.told().await });
+    let mut late = stopping;
+    let served = tokio::select! {
+        served = serving.into_future() => served,
+        () = async { late.told().await; sleep(STOP_TIMEOUT).await } => return,
+    };
+    if let Err(error) = served {
+        tracing::error!(%error, "metrics are not served any more");
+    }
 }
 
 async fn metrics(State(scrapes): State<Scrapes>) -> Response {
@@ -272,9 +288,40 @@ impl Figures {
     }
 }
 
+/// How long scrapes that are being answered may go on after the listener was told to stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Scrapes that wait at once.
 const SCRAPES_MAX: usize = 4;
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Upper bounds of the histograms' buckets in microseconds.
 const BUCKETS_US: [u64; 14] =
     [50, 100, 200, 300, 500, 750, 1_000, 1_500, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000];
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+    use tokio::task::LocalSet;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_listener_ends_when_it_is_told() {
+        let told = async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let (stop, stopping) = stop();
+            spawn_local(serve_until(Router::new(), listener, stopping));
+            let mut resting = TcpStream::connect(address).await.unwrap();
+            resting.write_all(b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            let mut status = [0; 12];
+            resting.read_exact(&mut status).await.unwrap();
+            assert_eq!(&status, b"HTTP/1.1 404");
+            stop.stop().await;
+            resting.read_to_end(&mut Vec::new()).await.unwrap();
+            TcpStream::connect(address).await.unwrap_err();
+        };
+        timeout(Duration::from_secs(60), LocalSet::new().run_until(told)).await.unwrap();
+    }
+}

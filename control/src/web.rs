@@ -11,11 +11,12 @@
 //! [`Api::call`] (`router.oneshot(request)`). Plain HTTP is for loopback only; elsewhere it is refused before the
 //! socket is opened.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -36,6 +37,8 @@ use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_local};
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
+
+use crate::auth::throttle::network_of;
 
 /// What one API does with a request.
 pub trait Api: 'static {
@@ -68,6 +71,10 @@ pub struct Peer {
 pub struct Limits {
     /// Connections at a time. Further ones are closed at once.
     pub connections_max: usize,
+    /// Connections at a time of one source: an IPv4 address or an IPv6 /64. Further ones are closed at once.
+    pub connections_of_source_max: usize,
+    /// The same for loopback, where proxies of many clients may be.
+    pub connections_of_loopback_max: usize,
     /// Bytes of a request's head, 8192 at least.
     pub head_bytes_max: usize,
     /// Header fields of a request.
@@ -76,6 +83,8 @@ pub struct Limits {
     pub body_bytes_max: usize,
     /// How long a TLS handshake may take.
     pub handshake_timeout: Duration,
+    /// How long the head of a connection's first request may take to arrive.
+    pub first_head_timeout: Duration,
     /// How long a connection may rest between two requests, the head of the next one included.
     pub head_timeout: Duration,
     /// How long a body may take to arrive.
@@ -90,10 +99,13 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 1024,
+            connections_of_source_max: 64,
+            connections_of_loopback_max: 1024,
             head_bytes_max: 16 * 1024,
             headers_max: 64,
             body_bytes_max: 64 * 1024,
             handshake_timeout: Duration::from_secs(10),
+            first_head_timeout: Duration::from_secs(10),
             head_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(20),
             write_timeout: Duration::from_secs(30),
@@ -152,7 +164,7 @@ pub struct Counts {
     pub open: Cell<usize>,
     /// Connections there were, those included.
     pub accepted: Cell<u64>,
-    /// Connections closed at once because there were too many.
+    /// Connections closed at once because there were too many, of all or of their source.
     pub refused: Cell<u64>,
     /// TLS handshakes that failed or took too long.
     pub handshakes_failed: Cell<u64>,
@@ -225,6 +237,7 @@ async fn accept<A: Api>(
 ) {
     let counts = &shared.counts;
     let mut connections = JoinSet::new();
+    let sources = Sources::default();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -243,12 +256,17 @@ async fn accept<A: Api>(
                 continue;
             }
         };
-        if connections.len() >= shared.limits.connections_max {
+        let has_room = connections.len() < shared.limits.connections_max;
+        let Some(place) = has_room.then(|| sources.take(address.ip(), &shared.limits)).flatten() else {
             counts.refused.set(counts.refused.get() + 1);
             continue;
-        }
+        };
         let peer = Peer { address, tls: tls.is_some() };
-        connections.spawn_local(connection(stream, peer, tls.clone(), Rc::clone(&shared), stopping.clone()));
+        let connection = connection(stream, peer, tls.clone(), Rc::clone(&shared), stopping.clone());
+        connections.spawn_local(async move {
+            connection.await;
+            drop(place);
+        });
         counts.accepted.set(counts.accepted.get() + 1);
         counts.open.set(connections.len());
     }
@@ -259,6 +277,41 @@ async fn accept<A: Api>(
         connections.shutdown().await;
     }
     counts.open.set(0);
+}
+
+/// How many connections each source has; no more of them than there are connections.
+#[derive(Clone, Default)]
+struct Sources(Rc<RefCell<HashMap<IpAddr, usize>>>);
+
+/// The place of one connection.
+struct Place {
+    sources: Sources,
+    source: IpAddr,
+}
+
+impl Sources {
+    fn take(&self, ip: IpAddr, limits: &Limits) -> Option<Place> {
+        let source = network_of(ip);
+        let is_loopback = ip.to_canonical().is_loopback();
+        let max = if is_loopback { limits.connections_of_loopback_max } else { limits.connections_of_source_max };
+        let mut open = self.0.borrow_mut();
+        let of_source = open.get(&source).copied().unwrap_or_default();
+        if of_source >= max {
+            return None;
+        }
+        open.insert(source, of_source + 1);
+        Some(Place { sources: self.clone(), source })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.sources.0.borrow_mut();
+        match open.get_mut(&self.source) {
+            Some(of_source) if *of_source > 1 => *of_source -= 1,
+            Some(_) | None => drop(open.remove(&self.source)),
+        }
+    }
 }
 
 /// Waits until the listener is told to stop, or nobody is left to tell it.
@@ -299,7 +352,10 @@ async fn http<A: Api>(
 ) {
     let limits = shared.limits;
     let name = shared.name;
+    let asked = Rc::new(Cell::new(false));
+    let has_asked = Rc::clone(&asked);
     let service = service_fn(move |request| {
+        has_asked.set(true);
         let shared = Rc::clone(&shared);
         async move { Ok::<_, Infallible>(answer(&shared, peer, request).await) }
     });
@@ -310,8 +366,18 @@ async fn http<A: Api>(
         .max_buf_size(limits.head_bytes_max.max(HEAD_BYTES_MIN))
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
+    let silent = async {
+        sleep(limits.first_head_timeout).await;
+        if asked.get() {
+            std::future::pending::<()>().await;
+        }
+    };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = silent => {
+            tracing::debug!(api = name, peer = %peer.address, "no request came");
+            return;
+        }
         () = told(&mut stopping) => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -421,8 +487,6 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
-
     use rustls::pki_types::pem::PemObject as _;
     use rustls::pki_types::{CertificateDer, ServerName};
     use rustls::{ClientConfig, RootCertStore};
@@ -434,7 +498,7 @@ mod tests {
     use super::*;
     use crate::tls;
 
-    const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+    const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
     /// Says what was asked, from state that can't leave its thread; `/wait` until it is told to go on.
     #[derive(Default)]
@@ -645,6 +709,62 @@ mod tests {
             let mut third = TcpStream::connect(address).await.unwrap();
             third.write_all(&post("/", "x")).await.unwrap();
             read_answer(&mut third, "tls=false x").await;
+        });
+    }
+
+    #[test]
+    fn one_source_does_not_take_every_connection() {
+        run(async {
+            let (address, serving, ..) = plain(Limits { connections_of_loopback_max: 2, ..Limits::default() }).await;
+            let first = TcpStream::connect(address).await.unwrap();
+            let _second = TcpStream::connect(address).await.unwrap();
+            until(|| serving.counts().open.get() == 2).await;
+            assert_eq!(exchange(address, &post("/", "x")).await, "");
+            assert_eq!(serving.counts().refused.get(), 1);
+            drop(first);
+            until(|| serving.counts().open.get() == 1).await;
+            let mut third = TcpStream::connect(address).await.unwrap();
+            third.write_all(&post("/", "x")).await.unwrap();
+            read_answer(&mut third, "tls=false x").await;
+        });
+    }
+
+    #[test]
+    fn a_source_is_an_address_or_an_ipv6_network() {
+        let limits = Limits { connections_of_source_max: 2, connections_of_loopback_max: 3, ..Limits::default() };
+        let sources = Sources::default();
+        let take = |ip: &str| sources.take(ip.parse().unwrap(), &limits);
+        let mut held = vec![take("192.0.2.1").unwrap(), take("::ffff:192.0.2.1").unwrap()];
+        assert!(take("192.0.2.1").is_none());
+        held.extend([take("192.0.2.2").unwrap(), take("2001:db8::1").unwrap(), take("2001:db8::2:1").unwrap()]);
+        assert!(take("2001:db8::3").is_none());
+        held.push(take("2001:db8:0:1::3").unwrap());
+        for ip in ["127.0.0.1", "::1"] {
+            held.extend((0..3).map(|_| take(ip).unwrap()));
+            assert!(take(ip).is_none());
+        }
+        held.remove(0);
+        held.push(take("192.0.2.1").unwrap());
+        drop(held);
+        assert!(sources.0.borrow().is_empty());
+    }
+
+    #[test]
+    fn the_first_request_has_less_time_than_the_next() {
+        run(async {
+            let limits = Limits { first_head_timeout: Duration::from_millis(50), ..Limits::default() };
+            let (address, serving, go_on, _) = plain(limits).await;
+            // Still being answered when the time of the first head is over, and still there after that.
+            let mut asking = TcpStream::connect(address).await.unwrap();
+            asking.write_all(&post("/wait", "x")).await.unwrap();
+            until(|| serving.counts().requests.get() == 1).await;
+            // Less than the minute a test has.
+            assert_eq!(exchange(address, b"").await, "");
+            assert_eq!(exchange(address, b"GET / HTTP/1.1\r\nHost:").await, "");
+            go_on.notify_one();
+            read_answer(&mut asking, "tls=false x").await;
+            asking.write_all(&post("/", "y")).await.unwrap();
+            read_answer(&mut asking, "tls=false y").await;
         });
     }
 

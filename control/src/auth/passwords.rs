@@ -105,7 +105,7 @@ struct Shared {
     params: Params,
     /// Checked when there is no such user, so that it takes as long.
     nobody: PasswordHash,
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
     waiting: AtomicUsize,
 }
 
@@ -120,7 +120,7 @@ impl Passwords {
 
     fn with_params(params: Params) -> Result<Self, PasswordError> {
         let nobody = hash(&params, &rand::random::<[u8; 32]>())?;
-        let turns = Semaphore::new(AT_ONCE_MAX);
+        let turns = Arc::new(Semaphore::new(AT_ONCE_MAX));
         Ok(Self { shared: Arc::new(Shared { params, nobody, turns, waiting: AtomicUsize::new(0) }) })
     }
 
@@ -161,13 +161,16 @@ impl Passwords {
     }
 
     async fn turn<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, PasswordError> {
-        let waiting = Waiting::new(&self.shared.waiting)?;
+        let waiting = Waiting::new(&self.shared)?;
         let failed = |error: &dyn fmt::Display| PasswordError::Hash(error.to_string());
-        let turn = self.shared.turns.acquire().await.map_err(|error| failed(&error))?;
-        let done = spawn_blocking(work).await.map_err(|error| failed(&error));
-        drop(turn);
-        drop(waiting);
-        done
+        let turn = Arc::clone(&self.shared.turns).acquire_owned().await.map_err(|error| failed(&error))?;
+        // A hash that has begun goes on when nobody waits for it any more: its turn ends with it, not with us.
+        let work = move || {
+            let done = work();
+            drop((turn, waiting));
+            done
+        };
+        spawn_blocking(work).await.map_err(|error| failed(&error))
     }
 }
 
@@ -177,22 +180,22 @@ impl fmt::Debug for Passwords {
     }
 }
 
-/// One that waits or has its turn; whoever gives up does not count any more.
-struct Waiting<'a>(&'a AtomicUsize);
+/// One that waits or has its turn; whoever gives up waiting does not count any more.
+struct Waiting(Arc<Shared>);
 
-impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize) -> Result<Self, PasswordError> {
-        if count.fetch_add(1, Ordering::Relaxed) >= WAITING_MAX {
-            count.fetch_sub(1, Ordering::Relaxed);
+impl Waiting {
+    fn new(shared: &Arc<Shared>) -> Result<Self, PasswordError> {
+        if shared.waiting.fetch_add(1, Ordering::Relaxed) >= WAITING_MAX {
+            shared.waiting.fetch_sub(1, Ordering::Relaxed);
             return Err(PasswordError::Busy(WAITING_MAX));
         }
-        Ok(Self(count))
+        Ok(Self(Arc::clone(shared)))
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -285,6 +288,23 @@ mod tests {
             assert!(!login.await.unwrap());
         }
         assert_eq!(passwords.shared.waiting.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_hash_nobody_waits_for_keeps_its_turn_until_it_is_done() {
+        let passwords = quick();
+        let (go_on, told) = std::sync::mpsc::channel::<()>();
+        let mut given_up = Box::pin(passwords.turn(move || told.recv()));
+        assert!(futures_pending(&mut given_up));
+        drop(given_up);
+        let shared = &passwords.shared;
+        assert_eq!((shared.turns.available_permits(), shared.waiting.load(Ordering::Relaxed)), (AT_ONCE_MAX - 1, 1));
+        drop(go_on);
+        let all = u32::try_from(AT_ONCE_MAX).unwrap();
+        drop(shared.turns.acquire_many(all).await.unwrap());
+        while shared.waiting.load(Ordering::Relaxed) > 0 {
+            tokio::task::yield_now().await;
+        }
     }
 
     fn futures_pending<F: Future>(future: &mut std::pin::Pin<Box<F>>) -> bool {

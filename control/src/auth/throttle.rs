@@ -1,9 +1,13 @@
 //! How often somebody may try to log in: a token bucket for each source and one for each user.
 //!
-//! An attempt takes one token of both buckets; one that succeeds gives them back, so whoever knows the password is
-//! not slowed down by logging in often. A source is an IPv4 address or an IPv6 /64, which one host has to itself.
-//! The table has a maximum: buckets that are full again are forgotten first, and when all are in use newcomers share
-//! one bucket, so that filling the table gains an attacker nothing.
+//! An attempt reserves one token of both buckets, and costs them if it turns out wrong; any other gives them back, so
+//! whoever knows the password is not slowed down by logging in often. What others have reserved may come back: who
+//! lacks no more than that waits for them to end, so that right ones made at one moment all succeed, and wrong ones
+//! made at one moment are no more than the bucket holds.
+//!
+//! A source is an IPv4 address or an IPv6 /64, which one host has to itself. The table has a maximum: buckets that are
+//! full again are forgotten first, and when all are in use newcomers share one bucket, so that filling the table gains
+//! an attacker nothing.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -36,6 +40,20 @@ impl Default for ThrottleConfig {
 #[error("too many attempts to log in; try again in {} s", .0.as_secs_f64().ceil())]
 pub struct Wait(pub Duration);
 
+/// Why an attempt may not be made now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Refused {
+    /// There were too many.
+    Wait(Wait),
+    /// There may be too many, if those that are being made turn out wrong: to be asked again when one has ended.
+    InFlight,
+}
+
+/// An attempt that is being made: the buckets it has reserved a token of.
+#[derive(Debug)]
+#[must_use = "ends with `Throttle::end`"]
+pub(super) struct Attempt([Key; 2]);
+
 /// Counts attempts to log in.
 #[derive(Debug)]
 pub struct Throttle {
@@ -52,13 +70,17 @@ enum Key {
     Source(IpAddr),
     /// By hash: names come from outside and may be long.
     User(KeyHash),
+    /// Of all that have none of their own.
+    SharedSource,
+    SharedUser,
 }
 
-/// What is missing from a full bucket, as it was at a time.
+/// What is missing from a full bucket, as it was at a time, and what is reserved of the rest.
 #[derive(Clone, Copy, Debug, Default)]
 struct Bucket {
     missing: f64,
     at: Option<Instant>,
+    reserved: u32,
 }
 
 impl Throttle {
@@ -73,30 +95,37 @@ impl Throttle {
         }
     }
 
-    /// Takes an attempt of `source` on `user` into account.
+    /// Lets `source` try to log in as `user`, until [`end`](Self::end).
     ///
     /// # Errors
-    /// There were too many. This one does not count, and does not touch the password.
-    pub fn attempt(&mut self, now: Instant, source: IpAddr, user: &str) -> Result<(), Wait> {
+    /// There were too many, or are. This one does not count, and does not touch the password.
+    pub(super) fn begin(&mut self, now: Instant, source: IpAddr, user: &str) -> Result<Attempt, Refused> {
         let keys = [Key::source(source), Key::user(user)];
         self.make_room(now, keys);
         let config = self.config;
+        let keys = keys.map(|key| self.bucket_of(key));
         let wait = keys.map(|key| self.bucket(key).wait(now, &config, key)).into_iter().max().unwrap_or_default();
         if !wait.is_zero() {
-            return Err(Wait(wait));
+            return Err(Refused::Wait(Wait(wait)));
+        }
+        if keys.iter().any(|key| !self.bucket(*key).has_unreserved(now, &config, *key)) {
+            return Err(Refused::InFlight);
         }
         for key in keys {
-            let rate = config.rate(key);
-            self.bucket(key).take(now, rate);
+            self.bucket(key).reserved += 1;
         }
-        Ok(())
+        Ok(Attempt(keys))
     }
 
-    /// The attempt succeeded: gives back what it took.
-    pub fn succeeded(&mut self, now: Instant, source: IpAddr, user: &str) {
-        for key in [Key::source(source), Key::user(user)] {
+    /// The attempt is over; `wrong` ones cost what they reserved.
+    pub(super) fn end(&mut self, now: Instant, attempt: Attempt, wrong: bool) {
+        for key in attempt.0 {
             let rate = self.config.rate(key);
-            self.bucket(key).give_back(now, rate);
+            let bucket = self.bucket(key);
+            bucket.reserved = bucket.reserved.saturating_sub(1);
+            if wrong {
+                bucket.take(now, rate);
+            }
         }
     }
 
@@ -117,7 +146,7 @@ impl Throttle {
         if full(self.buckets.len()) && self.swept_at.is_none_or(|at| now.saturating_duration_since(at) >= SWEEP_REST) {
             self.swept_at = Some(now);
             let config = self.config;
-            self.buckets.retain(|key, bucket| bucket.missing_at(now, config.rate(*key)) > 0.0);
+            self.buckets.retain(|key, bucket| bucket.reserved > 0 || bucket.missing_at(now, config.rate(*key)) > 0.0);
         }
         if !full(self.buckets.len()) {
             for key in keys {
@@ -126,11 +155,20 @@ impl Throttle {
         }
     }
 
+    /// The bucket of that key, or the one that is shared.
+    fn bucket_of(&self, key: Key) -> Key {
+        match key {
+            own if self.buckets.contains_key(&own) => own,
+            Key::Source(_) | Key::SharedSource => Key::SharedSource,
+            Key::User(_) | Key::SharedUser => Key::SharedUser,
+        }
+    }
+
     fn bucket(&mut self, key: Key) -> &mut Bucket {
         match (self.buckets.get_mut(&key), key) {
             (Some(bucket), _) => bucket,
-            (None, Key::Source(_)) => &mut self.shared_source,
-            (None, Key::User(_)) => &mut self.shared_user,
+            (None, Key::Source(_) | Key::SharedSource) => &mut self.shared_source,
+            (None, Key::User(_) | Key::SharedUser) => &mut self.shared_user,
         }
     }
 }
@@ -138,8 +176,8 @@ impl Throttle {
 impl ThrottleConfig {
     fn size(&self, key: Key) -> f64 {
         f64::from(match key {
-            Key::Source(_) => self.source_attempts,
-            Key::User(_) => self.user_attempts,
+            Key::Source(_) | Key::SharedSource => self.source_attempts,
+            Key::User(_) | Key::SharedUser => self.user_attempts,
         })
     }
 
@@ -157,28 +195,27 @@ impl Bucket {
 
     fn wait(&self, now: Instant, config: &ThrottleConfig, key: Key) -> Duration {
         let lacking = self.missing_at(now, config.rate(key)) + 1.0 - config.size(key);
-        // A millionth of a token is a rounding error.
-        if lacking <= 1e-6 {
+        if lacking <= ROUNDING {
             return Duration::ZERO;
         }
         Duration::try_from_secs_f64(lacking / config.rate(key)).unwrap_or(Duration::MAX)
     }
 
-    fn take(&mut self, now: Instant, rate: f64) {
-        *self = Self { missing: self.missing_at(now, rate) + 1.0, at: Some(now) };
+    fn has_unreserved(&self, now: Instant, config: &ThrottleConfig, key: Key) -> bool {
+        let lacking = self.missing_at(now, config.rate(key)) + f64::from(self.reserved) + 1.0 - config.size(key);
+        lacking <= ROUNDING
     }
 
-    fn give_back(&mut self, now: Instant, rate: f64) {
-        *self = Self { missing: (self.missing_at(now, rate) - 1.0).max(0.0), at: Some(now) };
+    /// Attempts end in another order than they began: the time of a bucket never goes back.
+    fn take(&mut self, now: Instant, rate: f64) {
+        self.missing = self.missing_at(now, rate) + 1.0;
+        self.at = Some(self.at.map_or(now, |at| at.max(now)));
     }
 }
 
 impl Key {
     fn source(ip: IpAddr) -> Self {
-        Self::Source(match ip.to_canonical() {
-            IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
-            ip @ IpAddr::V4(_) => ip,
-        })
+        Self::Source(network_of(ip))
     }
 
     fn user(name: &str) -> Self {
@@ -186,6 +223,16 @@ impl Key {
     }
 }
 
+/// What one host has to itself: its IPv4 address or its IPv6 /64.
+pub(crate) fn network_of(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
+        ip @ IpAddr::V4(_) => ip,
+    }
+}
+
+/// A millionth of a token is a rounding error.
+const ROUNDING: f64 = 1e-6;
 /// A full table is not searched for idle buckets more often than this.
 const SWEEP_REST: Duration = Duration::from_secs(1);
 
@@ -198,6 +245,18 @@ mod tests {
 
     fn ip(last: u8) -> IpAddr {
         IpAddr::from([198, 51, 100, last])
+    }
+
+    impl Throttle {
+        /// A wrong attempt.
+        fn attempt(&mut self, now: Instant, source: IpAddr, user: &str) -> Result<(), Wait> {
+            match self.begin(now, source, user) {
+                Ok(attempt) => self.end(now, attempt, true),
+                Err(Refused::Wait(wait)) => return Err(wait),
+                Err(Refused::InFlight) => panic!("none is in flight"),
+            }
+            Ok(())
+        }
     }
 
     #[test]
@@ -234,9 +293,41 @@ mod tests {
         let now = Instant::now();
         let mut throttle = Throttle::new(ThrottleConfig::default());
         for _ in 0..1000 {
-            throttle.attempt(now, A, "anna").unwrap();
-            throttle.succeeded(now, A, "anna");
+            let attempt = throttle.begin(now, A, "anna").unwrap();
+            throttle.end(now, attempt, false);
         }
+    }
+
+    #[test]
+    fn attempts_at_one_moment_wait_for_each_other() {
+        let now = Instant::now();
+        let mut throttle = Throttle::new(ThrottleConfig::default());
+        let mut flying: Vec<Attempt> = (0..5).map(|_| throttle.begin(now, A, "anna").unwrap()).collect();
+        assert_eq!(throttle.begin(now, A, "anna").unwrap_err(), Refused::InFlight);
+        // One was right: its place is free.
+        throttle.end(now, flying.pop().unwrap(), false);
+        flying.push(throttle.begin(now, A, "anna").unwrap());
+        assert_eq!(throttle.begin(now, A, "anna").unwrap_err(), Refused::InFlight);
+        // One was wrong: its place is gone, and so are all when all were.
+        throttle.end(now, flying.pop().unwrap(), true);
+        assert_eq!(throttle.begin(now, A, "anna").unwrap_err(), Refused::InFlight);
+        for attempt in flying {
+            throttle.end(now, attempt, true);
+        }
+        assert_eq!(throttle.attempt(now, A, "anna"), Err(Wait(12 * SECOND)));
+    }
+
+    #[test]
+    fn one_that_took_long_does_not_set_the_clock_back() {
+        let now = Instant::now();
+        let mut throttle = Throttle::new(ThrottleConfig::default());
+        let slow = throttle.begin(now, A, "a").unwrap();
+        let later = now + 600 * SECOND;
+        for user in 0..4 {
+            throttle.attempt(later, A, &user.to_string()).unwrap();
+        }
+        throttle.end(now, slow, true);
+        assert_eq!(throttle.attempt(later, A, "x"), Err(Wait(12 * SECOND)));
     }
 
     #[test]

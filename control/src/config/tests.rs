@@ -212,3 +212,28 @@ fn more_shards_than_cores_are_not_pinned() {
     let config = Config { state_dir: Some("/tmp".into()), ..Config::default() };
     assert_eq!(config.derive(&machine(&[4, 6])).expect("valid").shard_cpus, [Some(4), Some(6)]);
 }
+
+#[test]
+fn plain_http_is_refused_elsewhere_than_on_loopback() {
+    let icws: fn(&mut Config, Option<std::net::SocketAddr>) = |config, listen| config.icws.listen = listen;
+    let verba: fn(&mut Config, Option<std::net::SocketAddr>) = |config, listen| config.verba.listen = listen;
+    let at_home = || Config { state_dir: Some("/tmp".into()), ..Config::default() };
+    for (field, listen) in [("icws.listen", icws), ("verba.listen", verba)] {
+        let tls = TlsFiles { cert: "cert.pem".into(), key: "key.pem".into() };
+        for address in ["0.0.0.0:8018", "192.0.2.1:8018", "[::]:8018"] {
+            let mut config = at_home();
+            listen(&mut config, Some(address.parse().unwrap()));
+            let error = config.derive(&machine(&[0])).unwrap_err().to_string();
+            for word in [field, address, "without TLS", "--make-cert"] {
+                assert!(error.contains(word), "{word:?} is not in: {error}");
+            }
+            config.tls = Some(tls.clone());
+            config.derive(&machine(&[0])).unwrap();
+        }
+        for address in ["127.0.0.1:8018", "[::1]:8018", "[::ffff:127.0.0.1]:8018"] {
+            let mut config = at_home();
+            listen(&mut config, Some(address.parse().unwrap()));
+            config.derive(&machine(&[0])).unwrap();
+        }
+    }
+}

@@ -8,7 +8,6 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -21,8 +20,8 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
-use tokio::task::spawn_local;
+use tokio::sync::mpsc;
+use tokio::task::{JoinSet, spawn_local};
 use tokio::time::{sleep, timeout, timeout_at};
 
 use super::CONTEXT_BYTES_MAX;
@@ -32,54 +31,81 @@ use super::native::Announce;
 use super::{Branch, MediaControl, openapi, webhook};
 use crate::audit::{self, Noted, Outcome, Weight, Who};
 use crate::begin::begin;
+use crate::stop::{Stop, Stopping, stop};
 use crate::urlencoded::{decode, pairs};
 
-/// Serves the API on `listener` until the server ends.
-pub fn serve(mc: Rc<MediaControl>, listener: TcpListener) {
-    spawn_local(async move {
-        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        loop {
-            let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
-            match listener.accept().await {
-                Ok((stream, peer)) => {
-                    let mc = Rc::clone(&mc);
-                    spawn_local(async move {
-                        serve_connection(mc, stream, peer).await;
-                        drop(place);
-                    });
-                }
-                Err(error) => {
-                    // Out of descriptors, or a client that went while it was waiting.
-                    tracing::warn!(%error, "a MediaControl client could not be accepted");
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    });
+/// Serves the API on `listener` until it is told to stop. Then what waits for events is answered, and what is being
+/// carried out has [`STOP_TIMEOUT`] to end.
+pub(crate) fn serve(mc: Rc<MediaControl>, listener: TcpListener) -> Stop {
+    let (stop, stopping) = stop();
+    spawn_local(accept(mc, listener, stopping));
+    stop
 }
 
-async fn serve_connection(mc: Rc<MediaControl>, stream: TcpStream, peer: SocketAddr) {
+async fn accept(mc: Rc<MediaControl>, listener: TcpListener, mut stopping: Stopping) {
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stopping.told() => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                connections.spawn_local(serve_connection(Rc::clone(&mc), stream, peer, stopping.clone()));
+            }
+            Err(error) => {
+                // Out of descriptors, or a client that went while it was waiting.
+                tracing::warn!(%error, "a MediaControl client could not be accepted");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    let rest = async { while connections.join_next().await.is_some() {} };
+    if timeout(STOP_TIMEOUT, rest).await.is_err() {
+        tracing::warn!("MediaControl connections were closed in the middle of an answer");
+        connections.shutdown().await;
+    }
+}
+
+async fn serve_connection(mc: Rc<MediaControl>, stream: TcpStream, peer: SocketAddr, mut stopping: Stopping) {
     // A client that vanishes is found out, so that its script is not waited for.
     let timeout_ms = u32::try_from(PEER_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
     if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream, timeout_ms) {
         tracing::debug!(%error, "no timeout for a MediaControl client");
     }
     drop(stream.set_nodelay(true));
+    let told = stopping.clone();
     let service = service_fn(move |request| {
-        let mc = Rc::clone(&mc);
-        async move { Ok::<_, Infallible>(answer(&mc, request, peer).await) }
+        let (mc, stopping) = (Rc::clone(&mc), told.clone());
+        async move { Ok::<_, Infallible>(answer(&mc, request, peer, stopping).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = connection.await {
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stopping.told() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
         tracing::debug!(%error, %peer, "a MediaControl client has gone");
     }
 }
 
-async fn answer(mc: &Rc<MediaControl>, request: Request<Incoming>, peer: SocketAddr) -> Response<Reply> {
+async fn answer(
+    mc: &Rc<MediaControl>,
+    request: Request<Incoming>,
+    peer: SocketAddr,
+    stopping: Stopping,
+) -> Response<Reply> {
     let line = Line { peer, begun: Instant::now(), with_token: false };
     let Some(admitted) = admit(mc, &request, peer) else {
         line.write("unauthorized", &[], Some("401"), &Noted::default());
@@ -99,7 +125,7 @@ async fn answer(mc: &Rc<MediaControl>, request: Request<Incoming>, peer: SocketA
     let method = request.method().clone();
     match (segments.as_slice(), method) {
         (["openapi.json"], Method::GET) => json_reply(StatusCode::OK, &openapi::document()),
-        (["events"], Method::GET) => events(mc, &request).await,
+        (["events"], Method::GET) => events(mc, &request, stopping).await,
         (["subscriptions"], method @ (Method::POST | Method::DELETE)) => {
             let response = subscription(mc, request).await;
             let what = if method == Method::POST { "subscribe" } else { "unsubscribe" };
@@ -198,7 +224,7 @@ async fn audited(mc: &MediaControl, request: super::Request, line: Line) -> supe
 }
 
 /// Events of a script: as a stream if that is asked for, else as soon as there are any.
-async fn events(mc: &Rc<MediaControl>, request: &Request<Incoming>) -> Response<Reply> {
+async fn events(mc: &Rc<MediaControl>, request: &Request<Incoming>, mut stopping: Stopping) -> Response<Reply> {
     let query = query(request.uri().query().unwrap_or_default());
     let find = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
@@ -218,7 +244,7 @@ async fn events(mc: &Rc<MediaControl>, request: &Request<Incoming>) -> Response<
     let subscriber = Watched::new(mc, &log, find("digits") == Some("true"));
     if header("accept").is_some_and(|accept| accept.contains(EVENT_STREAM)) {
         let (sender, receiver) = mpsc::channel(STREAM_FRAMES_MAX);
-        spawn_local(stream(log, after, subscriber, sender));
+        spawn_local(stream(log, after, subscriber, sender, stopping));
         let mut response = reply(StatusCode::OK, EVENT_STREAM, Reply::Stream(receiver));
         response.headers_mut().insert(CACHE_CONTROL, hyper::header::HeaderValue::from_static("no-store"));
         return response;
@@ -229,7 +255,14 @@ async fn events(mc: &Rc<MediaControl>, request: &Request<Incoming>) -> Response<
         // Registered before the look, so nothing is missed between them.
         let changed = log.changed.notified();
         let batch = log.read(after, BATCH_MAX);
-        if !batch.events.is_empty() || batch.missed > 0 || timeout_at(deadline, changed).await.is_err() {
+        if !batch.events.is_empty() || batch.missed > 0 {
+            break batch;
+        }
+        let waited = tokio::select! {
+            waited = timeout_at(deadline, changed) => waited.is_err(),
+            () = stopping.told() => true,
+        };
+        if waited {
             break batch;
         }
     };
@@ -243,8 +276,14 @@ pub(super) fn batch_value(routing_guid: &str, batch: &Batch) -> Value {
     json!({"routingGuid": routing_guid, "events": events, "next": batch.last, "missed": batch.missed})
 }
 
-/// Writes events until the client has gone.
-async fn stream(log: Rc<Log>, mut after: u64, subscriber: Watched, sender: mpsc::Sender<Bytes>) {
+/// Writes events until the client has gone, or the listener stops.
+async fn stream(
+    log: Rc<Log>,
+    mut after: u64,
+    subscriber: Watched,
+    sender: mpsc::Sender<Bytes>,
+    mut stopping: Stopping,
+) {
     loop {
         let changed = log.changed.notified();
         let batch = log.read(after, BATCH_MAX);
@@ -260,6 +299,7 @@ async fn stream(log: Rc<Log>, mut after: u64, subscriber: Watched, sender: mpsc:
             tokio::select! {
                 () = changed => continue,
                 () = sender.closed() => break,
+                () = stopping.told() => break,
                 () = sleep(HEARTBEAT) => text.push_str(": here\n\n"),
             }
         }
@@ -453,6 +493,8 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client's TCP may leave bytes unacknowledged.
 pub const PEER_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long requests that are being answered may go on after the listener was told to stop.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest long poll.
 pub const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Events in one answer.

@@ -22,7 +22,7 @@ fn serve(change: impl FnOnce(&mut MediaControlConfig), work: impl AsyncFnOnce(Ri
         let rig = Rig::new(change);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound").to_string();
-        http::serve(Rc::clone(&rig.mc), listener);
+        let _serving = http::serve(Rc::clone(&rig.mc), listener);
         timeout(PATIENCE, work(rig, address)).await.expect("in time");
     });
 }
@@ -315,4 +315,39 @@ fn events_are_posted_in_order_until_they_are_taken() {
             until("nobody reads", || rig.mc.logs().get("script").is_some_and(|log| !log.is_subscribed())).await;
         },
     );
+}
+
+#[test]
+fn stopping_closes_what_rests_and_ends_what_waits_for_events() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    LocalSet::new().block_on(&runtime, async {
+        let rig = Rig::new(|_| {});
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let serving = http::serve(Rc::clone(&rig.mc), listener);
+        let mut open = Vec::new();
+        for head in [
+            "GET /MediaControl/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n",
+            "GET /MediaControl/events?routingGuid=a HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n",
+        ] {
+            let mut stream = TcpStream::connect(address).await.expect("a listener");
+            stream.write_all(head.as_bytes()).await.expect("sent");
+            let mut status = [0; 12];
+            stream.read_exact(&mut status).await.expect("a status");
+            assert_eq!(&status, b"HTTP/1.1 200");
+            open.push(stream);
+        }
+        let waiting = spawn_local(async move {
+            ask(&address.to_string(), "GET", "/MediaControl/events?routingGuid=b&wait=30000", "").await
+        });
+        until("the poll waits", || rig.mc.logs().get("b").is_some()).await;
+        timeout(PATIENCE, serving.stop()).await.expect("in time");
+        for mut stream in open {
+            let mut rest = Vec::new();
+            stream.read_to_end(&mut rest).await.expect("closed tidily");
+        }
+        let (status, answer) = waiting.await.expect("answered");
+        assert_eq!((status, &answer["events"]), (200, &json!([])));
+        TcpStream::connect(address).await.expect_err("it has stopped");
+    });
 }

@@ -125,10 +125,13 @@ const REQUEST_BYTES_MAX: usize = 16 * 1024;
 /// Twice as many connections as requests may wait for the next call.
 const LIMITS: Limits = Limits {
     connections_max: 2048,
+    connections_of_source_max: 64,
+    connections_of_loopback_max: 2048,
     head_bytes_max: 32 * 1024,
     headers_max: 64,
     body_bytes_max: REQUEST_BYTES_MAX,
     handshake_timeout: Duration::from_secs(10),
+    first_head_timeout: Duration::from_secs(10),
     head_timeout: Duration::from_secs(20),
     body_timeout: Duration::from_secs(20),
     write_timeout: Duration::from_secs(30),

@@ -601,10 +601,15 @@ pub(crate) const ROWS: &[(&str, fn())] = &[
     ("a_second_sign_in_while_the_first_is_looked_at", || {
         let mut clock = Clock::start(|_| {});
         let body = json!({"password": "", "phonenum": "8801"});
-        let first = clock.begin("PUT", &path("onlineagent", 101, ""), None, &body);
-        let second = clock.begin("PUT", &path("onlineagent", 101, "forcelogin"), None, &body);
-        let codes = [first, second].map(|pending| clock.server.finish(pending).body["retcode"].clone());
-        assert_eq!(codes, ["0", "100-021"]);
+        // The database may be quicker than the second of them: then both are let in, one after the other.
+        let met = (0..100).any(|_| {
+            let both = ["forcelogin", "forcelogin"]
+                .map(|operation| clock.begin("PUT", &path("onlineagent", 101, operation), None, &body));
+            let codes = both.map(|pending| clock.server.finish(pending).body["retcode"].clone());
+            assert!(codes[0] == "0" && (codes[1] == "0" || codes[1] == "100-021"), "{codes:?}");
+            codes[1] == "100-021"
+        });
+        assert!(met);
     }),
     ("a_release_that_waits_for_a_stop", || {
         let mut clock = Clock::start(|_| {});
