@@ -9,6 +9,7 @@
 //! `operation.stop`, and how that ends is heard from the native events.
 
 mod connection;
+mod download;
 mod fault;
 mod http;
 mod mailbox;
@@ -20,10 +21,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 use tokio::time::{Instant, sleep};
 
@@ -53,6 +55,8 @@ struct Icws {
     serials: Cell<u64>,
     /// Files become messages one after the other.
     taking_in: Mutex<()>,
+    /// Turns of those who fetch files of messages.
+    downloads: Arc<Semaphore>,
 }
 
 /// The API at work. It ends when told to, or when this is dropped.
@@ -75,6 +79,7 @@ pub async fn start(server: &Rc<Server>, logins: Rc<Logins>, listener: Listener) 
         hanging_up: RefCell::default(),
         serials: Cell::new(0),
         taking_in: Mutex::new(()),
+        downloads: Arc::new(Semaphore::new(download::DOWNLOADS_MAX)),
     });
     let drop_box = icws.drop_box();
     std::fs::create_dir_all(&drop_box).map_err(|source| ServeError::Directory { path: drop_box, source })?;
@@ -167,7 +172,7 @@ impl Icws {
             plays.iter().filter(|(_, play)| play.session == session.id).map(|(id, _)| *id).collect()
         };
         for id in left {
-            if let Err(fault) = play::stop(self, &session.user, id).await {
+            if let Err(fault) = play::stop_if_playing(self, id).await {
                 tracing::warn!(id = %id, fault.message, "a message goes on playing though its session has ended");
             }
         }
@@ -235,11 +240,12 @@ impl Icws {
         let _turn = self.taking_in.lock().await;
         let audio_root = self.server.derived.audio_root.clone();
         let path = found.path.clone();
+        let is_recording = path.starts_with(self.recorded());
         let content = match spawn_blocking(move || mailbox::take_in(&audio_root, &found)).await {
             Ok(Ok(content)) => content,
             Ok(Err(NotTaken::Never(reason))) => {
                 tracing::warn!(?path, reason, "a file can't become a message and is put aside");
-                return put_aside(path).await;
+                return put_aside(path, is_recording).await;
             }
             Ok(Err(NotTaken::NotNow(reason))) => {
                 tracing::warn!(?path, reason, "a file can't become a message now");
@@ -260,7 +266,7 @@ impl Icws {
                 return Looked::InTrouble;
             }
         };
-        let looked = if remove_file(path).await { Looked::Done } else { Looked::InTrouble };
+        let looked = if remove_original(path, is_recording).await { Looked::Done } else { Looked::InTrouble };
         // Else it was one already, and only the original had been left.
         if let Some(id) = id {
             tracing::info!(id = %id, mailbox = content.mailbox, sender = content.sender, "a message has come");
@@ -284,12 +290,11 @@ impl Icws {
 
     /// Deletes a message; it stops if it was playing.
     async fn delete(self: &Rc<Self>, message: &Message) -> Result<(), Fault> {
-        let (user, id) = (message.content.mailbox.clone(), message.id);
-        self.stop_if_playing(&user, id).await?;
+        let (mailbox, id) = (message.content.mailbox.clone(), message.id);
+        play::stop_if_playing(self, id).await?;
         let file = self.server.derived.audio_root.join(&message.content.file);
         let marked = file.clone();
         let is_marked = spawn_blocking(move || mailbox::mark_deleted(&marked)).await.unwrap_or_default();
-        let mailbox = user.clone();
         let removed = self.server.store.run(move |connection| voicemail::remove(connection, &mailbox, id)).await;
         let is_gone = matches!(removed, Ok(_) | Err(StoreError::NotFound { .. }));
         if is_marked && is_gone {
@@ -303,16 +308,10 @@ impl Icws {
         }
         let removed = removed?;
         // Somebody may have begun to play it meanwhile.
-        self.stop_if_playing(&user, id).await?;
+        let stopped = play::stop_if_playing(self, id).await;
+        // It is gone whether that went well or not.
         self.changed(&Change::Removed(&removed)).await;
-        Ok(())
-    }
-
-    async fn stop_if_playing(self: &Rc<Self>, user: &str, id: MessageId) -> Result<(), Fault> {
-        if self.plays.borrow().contains_key(&id) {
-            play::stop(self, user, id).await?;
-        }
-        Ok(())
+        stopped
     }
 
     /// Tells everybody subscribed what happened to a message.
@@ -354,7 +353,10 @@ impl Icws {
         }
         for topic in Topic::ALL.into_iter().filter(|topic| session.is_subscribed(*topic)) {
             if let Err(fault) = self.tell_all(session, topic).await {
-                tracing::warn!(fault.message, "a session that was behind can't be brought up to date");
+                tracing::warn!(fault.message, "a session that was behind can't be brought up to date now");
+                // All of it is tried again when it is asked for next.
+                session.overflow();
+                return Vec::new();
             }
         }
         session.take().0
@@ -462,8 +464,18 @@ async fn remove_file(path: PathBuf) -> bool {
     matches!(removed, Ok(Ok(())))
 }
 
-async fn put_aside(path: PathBuf) -> Looked {
-    let put = spawn_blocking(move || mailbox::put_aside(&path).map_err(|error| (path, error))).await;
+/// Removes a file that has become a message, and its manifest; whether it is gone.
+async fn remove_original(path: PathBuf, is_recording: bool) -> bool {
+    let removed =
+        spawn_blocking(move || mailbox::remove_original(&path, is_recording).map_err(|error| (path, error))).await;
+    if let Ok(Err((path, error))) = &removed {
+        tracing::warn!(?path, %error, "a file that has become a message can't be removed");
+    }
+    matches!(removed, Ok(Ok(())))
+}
+
+async fn put_aside(path: PathBuf, is_recording: bool) -> Looked {
+    let put = spawn_blocking(move || mailbox::put_aside(&path, is_recording).map_err(|error| (path, error))).await;
     if let Ok(Err((path, error))) = &put {
         tracing::warn!(?path, %error, "a file can't be put aside");
     }
@@ -476,6 +488,8 @@ fn features() -> Vec<Value> {
     features.map(|(id, version)| json!({"featureId": id, "version": version})).to_vec()
 }
 
+#[cfg(test)]
+pub(crate) const QUEUE_MAX: usize = session::QUEUE_MAX;
 const MESSAGE_ID: &str = "unifiedMessageId";
 /// Bytes of a request's body.
 pub const BODY_BYTES_MAX: usize = 1 << 20;

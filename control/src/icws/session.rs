@@ -208,16 +208,19 @@ impl Session {
     }
 
     fn queue_up(&self, queued: Queued) {
-        let mut queue = self.queue.borrow_mut();
-        if queue.len() >= QUEUE_MAX {
-            // What is left out is made good by full messages.
-            queue.clear();
-            self.overflowed.set(true);
+        if self.queue.borrow().len() >= QUEUE_MAX {
+            self.overflow();
         }
         if !self.overflowed.get() {
-            queue.push_back(queued);
+            self.queue.borrow_mut().push_back(queued);
         }
         self.changed.notify_waiters();
+    }
+
+    /// Drops what is queued: full messages make good what is left out.
+    pub(super) fn overflow(&self) {
+        self.queue.borrow_mut().clear();
+        self.overflowed.set(true);
     }
 
     /// Takes what is queued. `true`: messages were dropped, full ones have to take their place.
