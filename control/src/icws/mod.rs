@@ -29,7 +29,7 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 use tokio::time::{Instant, sleep};
 
-use crate::auth::Logins;
+use crate::auth::{Logins, PasswordHash};
 use crate::events::EventKind;
 use crate::methods::{self, Call};
 use crate::proto::RpcError;
@@ -63,7 +63,7 @@ struct Icws {
 pub struct Running {
     icws: Rc<Icws>,
     serving: Serving,
-    upkeep: JoinHandle<()>,
+    upkeep: [JoinHandle<()>; 2],
 }
 
 /// Serves the API.
@@ -95,7 +95,7 @@ pub async fn start(server: &Rc<Server>, logins: Rc<Logins>, listener: Listener) 
             icws.take_event(kind, params);
         }
     }));
-    let upkeep = spawn_local(Rc::clone(&icws).upkeep());
+    let upkeep = [spawn_local(Rc::clone(&icws).upkeep()), spawn_local(Rc::clone(&icws).expire())];
     let limits = Limits { body_bytes_max: BODY_BYTES_MAX, ..Limits::default() };
     let serving = listener.serve(http::Http(Rc::clone(&icws)), limits);
     Ok(Running { icws, serving, upkeep })
@@ -104,7 +104,7 @@ pub async fn start(server: &Rc<Server>, logins: Rc<Logins>, listener: Listener) 
 impl Running {
     /// Ends every session, and returns when all has been answered.
     pub async fn stop(&self) {
-        self.upkeep.abort();
+        self.upkeep.iter().for_each(JoinHandle::abort);
         for session in self.icws.sessions.all() {
             self.icws.sessions.end(&session);
         }
@@ -113,15 +113,22 @@ impl Running {
 }
 
 impl Icws {
-    /// Looks into the drop box and for sessions that are over, now and then.
-    async fn upkeep(self: Rc<Self>) {
+    /// Ends sessions nobody has asked for in time: whatever the disk or the media engine is waiting for.
+    async fn expire(self: Rc<Self>) {
         loop {
             for session in self.sessions.expire(Instant::now()) {
-                self.leave(&session).await;
+                self.leave_later(session);
             }
+            sleep(UPKEEP_EVERY).await;
+        }
+    }
+
+    /// Looks into the drop box, and for users who may not use this API any more, now and then.
+    async fn upkeep(self: Rc<Self>) {
+        loop {
             let looked = match self.users().await {
                 Ok(users) => {
-                    self.end_sessions_of_others(&users).await;
+                    self.end_sessions_of_others(&users);
                     self.take_in_all(self.drop_box(), &names(&users), REST).await
                 }
                 Err(error) => {
@@ -134,16 +141,26 @@ impl Icws {
     }
 
     /// Ends the sessions of who may not use this API any more.
-    async fn end_sessions_of_others(self: &Rc<Self>, users: &[User]) {
-        let allowed: HashSet<&str> =
-            users.iter().filter(|user| user.has(Role::Icws)).map(|user| user.name.as_str()).collect();
+    fn end_sessions_of_others(self: &Rc<Self>, users: &[User]) {
+        let allowed: HashMap<&str, &PasswordHash> =
+            users.iter().filter(|user| user.has(Role::Icws)).map(|user| (user.name.as_str(), &user.password)).collect();
         for session in self.sessions.all() {
-            if !allowed.contains(session.user.as_str()) {
-                tracing::info!(user = session.user, "a session ends: its user may not use this API any more");
+            let is_allowed = allowed
+                .get(session.user.as_str())
+                .is_some_and(|password| session.password.borrow().as_ref().is_none_or(|before| before == *password));
+            if !is_allowed {
+                let user = session.user.as_str();
+                tracing::info!(user, "a session ends: its user may not use this API any more, or has another password");
                 self.sessions.end(&session);
-                self.leave(&session).await;
+                self.leave_later(session);
             }
         }
+    }
+
+    /// Stops what a session that has ended was playing, while others are looked after.
+    fn leave_later(self: &Rc<Self>, session: Rc<Session>) {
+        let icws = Rc::clone(self);
+        spawn_local(async move { icws.leave(&session).await });
     }
 
     /// Makes good what a crash left between the disk and the database.
@@ -429,6 +446,13 @@ impl Icws {
     fn next_serial(&self) -> u64 {
         self.serials.set(self.serials.get() + 1);
         self.serials.get()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // They would keep the server.
+        self.upkeep.iter().for_each(JoinHandle::abort);
     }
 }
 

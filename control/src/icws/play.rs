@@ -14,7 +14,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use serde_json::{Value, json};
-use tokio::task::spawn_local;
+use tokio::task::{spawn_blocking, spawn_local};
 use tokio::time::{sleep, timeout};
 
 use super::fault::Fault;
@@ -212,6 +212,12 @@ async fn begin(
     station: &str,
     property: &'static str,
 ) -> Result<(), Fault> {
+    let file = icws.server.derived.audio_root.join(&message.content.file);
+    // Now, and not when the station has answered and nobody waits to be told.
+    if !spawn_blocking(move || file.is_file()).await.unwrap_or_default() {
+        tracing::warn!(id = %message.id, "a message can't be played: its file is gone");
+        return Err(Fault::internal("the file of the message is gone"));
+    }
     let (connection, own) = match icws.connection_of(station) {
         Some(connection) => (connection, false),
         None => (connect(icws, station, property).await?, true),

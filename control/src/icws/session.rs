@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::fault::Fault;
-use crate::auth::{KeyHash, Token};
+use crate::auth::{KeyHash, PasswordHash, Token};
 use crate::store::voicemail::MessageId;
 
 /// What a session can be told of.
@@ -53,6 +53,8 @@ pub(super) struct Session {
     pub(super) id: String,
     /// Whose.
     pub(super) user: String,
+    /// What was known of the user's password when the session was opened: with another, it ends.
+    pub(super) password: RefCell<Option<PasswordHash>>,
     cookie: KeyHash,
     csrf: KeyHash,
     last_seen: Cell<Instant>,
@@ -112,6 +114,7 @@ impl Sessions {
         let session = Rc::new(Session {
             id: id.clone(),
             user: user.to_owned(),
+            password: RefCell::default(),
             cookie: cookie.hash(),
             csrf: csrf.hash(),
             last_seen: Cell::new(now),
