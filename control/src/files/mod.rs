@@ -115,6 +115,11 @@ pub fn wav_duration(path: &Path) -> Result<Duration, String> {
     wav::FrameReader::new(reader, bytes).map(|frames| frames.duration()).map_err(|error| error.to_string())
 }
 
+/// Where the manifest of a recording is, whether there is one or not.
+pub(crate) fn manifest_of(recording: &Path) -> PathBuf {
+    manifest::manifest_name(recording.as_os_str()).into()
+}
+
 /// What one play is to play.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct PlaylistSpec {

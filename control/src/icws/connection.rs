@@ -48,6 +48,7 @@ pub(super) async fn sign_in(icws: &Icws, source: IpAddr, body: &Body, include: &
         id: Some(station),
     });
     let credentials = icws.sessions.open(Instant::now(), &user.name, station)?;
+    credentials.session.password.replace(Some(user.password.clone()));
     let answer = answer(&credentials, &user, include);
     Ok(SignedIn { credentials, answer })
 }
@@ -69,6 +70,10 @@ pub(super) async fn set_station(icws: &Icws, session: &Rc<Session>, body: &Body)
         Some("stationlessSettings") => None,
         Some(_) | None => return Err(Fault::invalid("__type", "not a kind of station")),
     };
+    for kept in ["workstation", "remoteNumber"] {
+        // Kept and told again, needed or not.
+        text(body, kept)?;
+    }
     for flag in ["persistentConnection", "readyForInteractions"] {
         if body.get(flag).is_some_and(|value| !value.is_boolean() && !value.is_null()) {
             return Err(Fault::invalid(flag, format!("{flag} is true or false")));

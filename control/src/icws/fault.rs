@@ -165,14 +165,17 @@ impl From<StoreError> for Fault {
             // It was there a moment ago: somebody else deleted it meanwhile.
             return Self::invalid(MESSAGE_ID, format!("there is no message {id} in this mailbox"));
         }
-        Self::internal(error.to_string())
+        // What it says is about the server's disk, which is nobody's business.
+        tracing::warn!(%error, "a call failed at the database");
+        Self::internal("the database failed; the log of the server says how")
     }
 }
 
 impl From<RpcError> for Fault {
     /// The media engine has failed.
     fn from(error: RpcError) -> Self {
-        Self::internal(error.to_string())
+        tracing::warn!(%error, "a call failed at the media engine");
+        Self::internal("the media engine failed; the log of the server says how")
     }
 }
 
@@ -181,8 +184,14 @@ impl From<LoginError> for Fault {
         match error {
             LoginError::Wrong => Self::authentication("userID and password don't belong to a user of this API"),
             LoginError::Wait(wait) => Self::unavailable(wait.to_string(), Some(wait.0.as_secs().saturating_add(1))),
-            LoginError::Password(error) => Self::unavailable(error.to_string(), Some(1)),
-            LoginError::Store(error) => Self::unavailable(error.to_string(), Some(1)),
+            LoginError::Password(error) => {
+                tracing::warn!(%error, "a password can't be checked now");
+                Self::unavailable("passwords can't be checked now: try again", Some(1))
+            }
+            LoginError::Store(error) => {
+                tracing::warn!(%error, "a user can't be looked up now");
+                Self::unavailable("users can't be looked up now: try again", Some(1))
+            }
         }
     }
 }

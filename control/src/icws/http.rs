@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use super::connection::{self, SignedIn};
 use super::fault::Fault;
 use super::mailbox;
 use super::session::{COOKIE, Session, Topic};
-use super::{Icws, MESSAGE_ID, features, openapi, play};
+use super::{Icws, MESSAGE_ID, download, features, openapi, play};
 use crate::audit::{self, Noted, Outcome, Who};
 use crate::store::voicemail::{Message, MessageKind};
 use crate::urlencoded::decode;
@@ -329,20 +330,21 @@ impl Cx<'_> {
         if mailbox::address_of(&message) != name {
             return Err(Fault::not_found());
         }
+        // Bounded: who does not read is dropped by the listener, and gives his turn back.
+        let turn = Arc::clone(&self.icws.downloads).acquire_owned();
+        let turn = turn.await.map_err(|error| Fault::internal(error.to_string()))?;
         let path = self.icws.server.derived.audio_root.join(&message.content.file);
-        let read = spawn_blocking(move || {
-            let bytes = std::fs::metadata(&path)?.len();
-            if bytes > FILE_BYTES_MAX {
-                return Err(std::io::Error::other(format!("longer than {FILE_BYTES_MAX} bytes")));
+        let opened = spawn_blocking(move || download::open(&path).map_err(|error| (path, error))).await;
+        let (file, length) = match opened {
+            Ok(Ok(opened)) => opened,
+            Ok(Err((path, error))) => {
+                tracing::warn!(?path, %error, "the file of a message can't be read");
+                return Err(Fault::internal("the file of the message can't be read; the log of the server says why"));
             }
-            std::fs::read(&path)
-        });
-        let bytes = match read.await {
-            Ok(Ok(bytes)) => bytes,
-            Ok(Err(error)) => return Err(Fault::internal(format!("the file of {id} can't be read: {error}"))),
             Err(error) => return Err(Fault::internal(error.to_string())),
         };
-        let mut response = Response::new(Body::from(bytes));
+        let mut response = Response::new(download::body(file, length, turn));
+        response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         if let Ok(kind) = HeaderValue::from_str(&message.content.mime_type) {
             response.headers_mut().insert(header::CONTENT_TYPE, kind);
         }
@@ -559,8 +561,6 @@ const CHALLENGE: &str = "ICWS realm=\"ICWS\" location=\"/ICWS/connection\"";
 const STREAM_COMMENT_EVERY: Duration = Duration::from_secs(15);
 /// Writes that wait for a client that reads slowly; the messages behind them wait in the session's queue.
 const STREAM_FRAMES_MAX: usize = 4;
-/// Longest file of a message that is handed out.
-const FILE_BYTES_MAX: u64 = 64 << 20;
 
 #[cfg(test)]
 mod tests {

@@ -12,10 +12,10 @@
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::session::{Session, Topic};
-use crate::files::wav_duration;
+use crate::files::{manifest_of, wav_duration};
 use crate::store::voicemail::{Message, MessageId, MessageKind, NewMessage};
 
 /// Mailboxes are in directories of this name.
@@ -149,8 +149,9 @@ pub(super) fn take_in(audio_root: &Path, found: &Found) -> Result<NewMessage, No
     })
 }
 
-/// Moves a file out of the way that can't become a message, so that it is looked at once. Nothing is overwritten.
-pub(super) fn put_aside(path: &Path) -> io::Result<()> {
+/// Moves a file out of the way that can't become a message, so that it is looked at once, and with a recording its
+/// manifest. No file is overwritten.
+pub(super) fn put_aside(path: &Path, is_recording: bool) -> io::Result<()> {
     let names = (1..=PUT_ASIDE_MAX).map(|number| {
         let mut name = path.as_os_str().to_owned();
         name.push(if number == 1 { ".refused".to_owned() } else { format!(".{number}.refused") });
@@ -163,7 +164,27 @@ pub(super) fn put_aside(path: &Path) -> io::Result<()> {
         // Too long is not free.
         fs::symlink_metadata(name).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     });
-    fs::rename(path, free.ok_or(io::ErrorKind::AlreadyExists)?)
+    let free = free.ok_or(io::ErrorKind::AlreadyExists)?;
+    if is_recording {
+        // So that its name is free again.
+        match fs::rename(manifest_of(path), manifest_of(&free)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    fs::rename(path, free)
+}
+
+/// Removes a file that has become a message. The manifest of a recording goes first: a recording without one is still
+/// known again, a manifest alone would keep its name from being used.
+pub(super) fn remove_original(path: &Path, is_recording: bool) -> io::Result<()> {
+    if is_recording {
+        match fs::remove_file(manifest_of(path)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    fs::remove_file(path)
 }
 
 /// Marks a message's file as one whose row is about to go; whether it was there. Waits for the disk.
@@ -364,12 +385,13 @@ fn own_name(path: &Path, metadata: &Metadata) -> String {
 /// A second name for a file, or a copy where that can't be; on the disk when this returns.
 fn place(original: &mut File, metadata: &Metadata, from: &Path, to: &Path) -> io::Result<()> {
     let directory = to.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    fs::create_dir_all(directory)?;
+    DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory)?;
     let is_placed = |to: &Path| {
         fs::symlink_metadata(to).is_ok_and(|placed| (placed.dev(), placed.ino()) == (metadata.dev(), metadata.ino()))
     };
-    // The name may stand for another file by now.
-    if fs::hard_link(from, to).is_ok() && !is_placed(to) {
+    let is_own = fs::hard_link(from, to).is_ok() || is_placed(to);
+    // The name may stand for another file by now; and who owns a file may write to it and let others read it.
+    if is_own && (!is_placed(to) || original.set_permissions(Permissions::from_mode(FILE_MODE)).is_err()) {
         fs::remove_file(to)?;
     }
     if is_placed(to) {
@@ -378,7 +400,10 @@ fn place(original: &mut File, metadata: &Metadata, from: &Path, to: &Path) -> io
         let mut part = to.as_os_str().to_owned();
         part.push(PART);
         let part = PathBuf::from(part);
-        let copied = File::create(&part).and_then(|mut copy| {
+        // What a crash left there may have another mode.
+        let _ = fs::remove_file(&part);
+        let created = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&part);
+        let copied = created.and_then(|mut copy| {
             io::copy(original, &mut copy)?;
             copy.sync_all()?;
             fs::rename(&part, to)
@@ -395,6 +420,9 @@ const NAMESPACE: &str = "urn:inin.com:unifiedMessaging:";
 const VOICEMAIL_MESSAGES: &str = "urn:inin.com:unifiedMessaging:voicemailMessagesMessage";
 const FAX_MESSAGES: &str = "urn:inin.com:unifiedMessaging:faxMessagesMessage";
 const MWI: &str = "urn:inin.com:unifiedMessaging:mwiMessage";
+/// Messages are for the server and its group, as recordings are.
+const DIRECTORY_MODE: u32 = 0o750;
+const FILE_MODE: u32 = 0o640;
 /// What a file is called in addition while its message is being deleted.
 const DELETED: &str = ".deleted";
 /// What a file is called in addition while it is being copied.
@@ -460,17 +488,17 @@ mod tests {
         let NotTaken::Never(refused) = take_in(&audio, &found).unwrap_err() else { panic!("never") };
         assert!(refused.contains("not a WAV file"), "{refused}");
         assert!(entries(&audio.join("voicemail/anna")).is_empty(), "nothing is left there");
-        put_aside(&path).unwrap();
+        put_aside(&path, false).unwrap();
         assert!(root.path().join("1.wav.refused").exists());
         // Once more: the one before is not lost.
         fs::write(&path, "another one").unwrap();
-        put_aside(&path).unwrap();
+        put_aside(&path, false).unwrap();
         assert_eq!(fs::read(root.path().join("1.wav.refused")).unwrap(), b"this is no WAV file");
         assert_eq!(fs::read(root.path().join("1.wav.2.refused")).unwrap(), b"another one");
         // A name that can't be longer.
         let long = root.path().join(format!("{}.wav", "x".repeat(251)));
         fs::write(&long, "x").unwrap();
-        put_aside(&long).unwrap();
+        put_aside(&long, false).unwrap();
         assert!(!long.exists());
         assert_eq!(entries(root.path()).iter().filter(|path| kind_of(path).is_none()).count(), 4, "and the directory");
     }
@@ -542,5 +570,28 @@ mod tests {
         assert_eq!(done, Reconciled { restored: 1, removed: 2, missing: 1, unknown: 1 });
         let left: Vec<_> = entries(&mailbox).iter().map(|path| path.file_name().unwrap().to_owned()).collect();
         assert_eq!(left, ["back.wav", "kept.wav", "whose.wav"]);
+    }
+
+    #[test]
+    fn a_recording_goes_with_its_manifest_and_nobody_else_can_read_a_message() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |name: &str| {
+            let path = root.path().join(name);
+            fs::write(&path, "%PDF").unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+            path
+        };
+        let [fax, noted, foreign] = ["1.pdf", "1.pdf.json", "2.pdf.json"].map(write);
+        let found = Found { user: "anna".to_owned(), path: fax.clone() };
+        let audio_root = root.path().join("audio");
+        let taken = audio_root.join(take_in(&audio_root, &found).unwrap().file);
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&taken), mode(taken.parent().unwrap()) & !DIRECTORY_MODE), (FILE_MODE, 0));
+        remove_original(&fax, true).unwrap();
+        assert!(taken.exists() && !fax.exists() && !noted.exists());
+        // A recording without one; and what is dropped beside a file that is none stays.
+        remove_original(&write("1.pdf"), true).unwrap();
+        remove_original(&write("2.pdf"), false).unwrap();
+        assert!(foreign.exists());
     }
 }

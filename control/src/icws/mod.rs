@@ -9,6 +9,7 @@
 //! `operation.stop`, and how that ends is heard from the native events.
 
 mod connection;
+mod download;
 mod fault;
 mod http;
 mod mailbox;
@@ -20,14 +21,15 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 use tokio::time::{Instant, sleep};
 
-use crate::auth::Logins;
+use crate::auth::{Logins, PasswordHash};
 use crate::events::EventKind;
 use crate::methods::{self, Call};
 use crate::proto::RpcError;
@@ -53,13 +55,15 @@ struct Icws {
     serials: Cell<u64>,
     /// Files become messages one after the other.
     taking_in: Mutex<()>,
+    /// Turns of those who fetch files of messages.
+    downloads: Arc<Semaphore>,
 }
 
 /// The API at work. It ends when told to, or when this is dropped.
 pub struct Running {
     icws: Rc<Icws>,
     serving: Serving,
-    upkeep: JoinHandle<()>,
+    upkeep: [JoinHandle<()>; 2],
 }
 
 /// Serves the API.
@@ -75,6 +79,7 @@ pub async fn start(server: &Rc<Server>, logins: Rc<Logins>, listener: Listener) 
         hanging_up: RefCell::default(),
         serials: Cell::new(0),
         taking_in: Mutex::new(()),
+        downloads: Arc::new(Semaphore::new(download::DOWNLOADS_MAX)),
     });
     let drop_box = icws.drop_box();
     std::fs::create_dir_all(&drop_box).map_err(|source| ServeError::Directory { path: drop_box, source })?;
@@ -90,7 +95,7 @@ pub async fn start(server: &Rc<Server>, logins: Rc<Logins>, listener: Listener) 
             icws.take_event(kind, params);
         }
     }));
-    let upkeep = spawn_local(Rc::clone(&icws).upkeep());
+    let upkeep = [spawn_local(Rc::clone(&icws).upkeep()), spawn_local(Rc::clone(&icws).expire())];
     let limits = Limits { body_bytes_max: BODY_BYTES_MAX, ..Limits::default() };
     let serving = listener.serve(http::Http(Rc::clone(&icws)), limits);
     Ok(Running { icws, serving, upkeep })
@@ -99,7 +104,7 @@ pub async fn start(server: &Rc<Server>, logins: Rc<Logins>, listener: Listener) 
 impl Running {
     /// Ends every session, and returns when all has been answered.
     pub async fn stop(&self) {
-        self.upkeep.abort();
+        self.upkeep.iter().for_each(JoinHandle::abort);
         for session in self.icws.sessions.all() {
             self.icws.sessions.end(&session);
         }
@@ -108,15 +113,22 @@ impl Running {
 }
 
 impl Icws {
-    /// Looks into the drop box and for sessions that are over, now and then.
-    async fn upkeep(self: Rc<Self>) {
+    /// Ends sessions nobody has asked for in time: whatever the disk or the media engine is waiting for.
+    async fn expire(self: Rc<Self>) {
         loop {
             for session in self.sessions.expire(Instant::now()) {
-                self.leave(&session).await;
+                self.leave_later(session);
             }
+            sleep(UPKEEP_EVERY).await;
+        }
+    }
+
+    /// Looks into the drop box, and for users who may not use this API any more, now and then.
+    async fn upkeep(self: Rc<Self>) {
+        loop {
             let looked = match self.users().await {
                 Ok(users) => {
-                    self.end_sessions_of_others(&users).await;
+                    self.end_sessions_of_others(&users);
                     self.take_in_all(self.drop_box(), &names(&users), REST).await
                 }
                 Err(error) => {
@@ -129,16 +141,26 @@ impl Icws {
     }
 
     /// Ends the sessions of who may not use this API any more.
-    async fn end_sessions_of_others(self: &Rc<Self>, users: &[User]) {
-        let allowed: HashSet<&str> =
-            users.iter().filter(|user| user.has(Role::Icws)).map(|user| user.name.as_str()).collect();
+    fn end_sessions_of_others(self: &Rc<Self>, users: &[User]) {
+        let allowed: HashMap<&str, &PasswordHash> =
+            users.iter().filter(|user| user.has(Role::Icws)).map(|user| (user.name.as_str(), &user.password)).collect();
         for session in self.sessions.all() {
-            if !allowed.contains(session.user.as_str()) {
-                tracing::info!(user = session.user, "a session ends: its user may not use this API any more");
+            let is_allowed = allowed
+                .get(session.user.as_str())
+                .is_some_and(|password| session.password.borrow().as_ref().is_none_or(|before| before == *password));
+            if !is_allowed {
+                let user = session.user.as_str();
+                tracing::info!(user, "a session ends: its user may not use this API any more, or has another password");
                 self.sessions.end(&session);
-                self.leave(&session).await;
+                self.leave_later(session);
             }
         }
+    }
+
+    /// Stops what a session that has ended was playing, while others are looked after.
+    fn leave_later(self: &Rc<Self>, session: Rc<Session>) {
+        let icws = Rc::clone(self);
+        spawn_local(async move { icws.leave(&session).await });
     }
 
     /// Makes good what a crash left between the disk and the database.
@@ -167,7 +189,7 @@ impl Icws {
             plays.iter().filter(|(_, play)| play.session == session.id).map(|(id, _)| *id).collect()
         };
         for id in left {
-            if let Err(fault) = play::stop(self, &session.user, id).await {
+            if let Err(fault) = play::stop_if_playing(self, id).await {
                 tracing::warn!(id = %id, fault.message, "a message goes on playing though its session has ended");
             }
         }
@@ -235,11 +257,12 @@ impl Icws {
         let _turn = self.taking_in.lock().await;
         let audio_root = self.server.derived.audio_root.clone();
         let path = found.path.clone();
+        let is_recording = path.starts_with(self.recorded());
         let content = match spawn_blocking(move || mailbox::take_in(&audio_root, &found)).await {
             Ok(Ok(content)) => content,
             Ok(Err(NotTaken::Never(reason))) => {
                 tracing::warn!(?path, reason, "a file can't become a message and is put aside");
-                return put_aside(path).await;
+                return put_aside(path, is_recording).await;
             }
             Ok(Err(NotTaken::NotNow(reason))) => {
                 tracing::warn!(?path, reason, "a file can't become a message now");
@@ -260,7 +283,7 @@ impl Icws {
                 return Looked::InTrouble;
             }
         };
-        let looked = if remove_file(path).await { Looked::Done } else { Looked::InTrouble };
+        let looked = if remove_original(path, is_recording).await { Looked::Done } else { Looked::InTrouble };
         // Else it was one already, and only the original had been left.
         if let Some(id) = id {
             tracing::info!(id = %id, mailbox = content.mailbox, sender = content.sender, "a message has come");
@@ -284,12 +307,11 @@ impl Icws {
 
     /// Deletes a message; it stops if it was playing.
     async fn delete(self: &Rc<Self>, message: &Message) -> Result<(), Fault> {
-        let (user, id) = (message.content.mailbox.clone(), message.id);
-        self.stop_if_playing(&user, id).await?;
+        let (mailbox, id) = (message.content.mailbox.clone(), message.id);
+        play::stop_if_playing(self, id).await?;
         let file = self.server.derived.audio_root.join(&message.content.file);
         let marked = file.clone();
         let is_marked = spawn_blocking(move || mailbox::mark_deleted(&marked)).await.unwrap_or_default();
-        let mailbox = user.clone();
         let removed = self.server.store.run(move |connection| voicemail::remove(connection, &mailbox, id)).await;
         let is_gone = matches!(removed, Ok(_) | Err(StoreError::NotFound { .. }));
         if is_marked && is_gone {
@@ -303,16 +325,10 @@ impl Icws {
         }
         let removed = removed?;
         // Somebody may have begun to play it meanwhile.
-        self.stop_if_playing(&user, id).await?;
+        let stopped = play::stop_if_playing(self, id).await;
+        // It is gone whether that went well or not.
         self.changed(&Change::Removed(&removed)).await;
-        Ok(())
-    }
-
-    async fn stop_if_playing(self: &Rc<Self>, user: &str, id: MessageId) -> Result<(), Fault> {
-        if self.plays.borrow().contains_key(&id) {
-            play::stop(self, user, id).await?;
-        }
-        Ok(())
+        stopped
     }
 
     /// Tells everybody subscribed what happened to a message.
@@ -354,7 +370,10 @@ impl Icws {
         }
         for topic in Topic::ALL.into_iter().filter(|topic| session.is_subscribed(*topic)) {
             if let Err(fault) = self.tell_all(session, topic).await {
-                tracing::warn!(fault.message, "a session that was behind can't be brought up to date");
+                tracing::warn!(fault.message, "a session that was behind can't be brought up to date now");
+                // All of it is tried again when it is asked for next.
+                session.overflow();
+                return Vec::new();
             }
         }
         session.take().0
@@ -430,6 +449,13 @@ impl Icws {
     }
 }
 
+impl Drop for Running {
+    fn drop(&mut self) {
+        // They would keep the server.
+        self.upkeep.iter().for_each(JoinHandle::abort);
+    }
+}
+
 impl std::fmt::Debug for Running {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Running").field("serving", &self.serving).finish_non_exhaustive()
@@ -462,8 +488,18 @@ async fn remove_file(path: PathBuf) -> bool {
     matches!(removed, Ok(Ok(())))
 }
 
-async fn put_aside(path: PathBuf) -> Looked {
-    let put = spawn_blocking(move || mailbox::put_aside(&path).map_err(|error| (path, error))).await;
+/// Removes a file that has become a message, and its manifest; whether it is gone.
+async fn remove_original(path: PathBuf, is_recording: bool) -> bool {
+    let removed =
+        spawn_blocking(move || mailbox::remove_original(&path, is_recording).map_err(|error| (path, error))).await;
+    if let Ok(Err((path, error))) = &removed {
+        tracing::warn!(?path, %error, "a file that has become a message can't be removed");
+    }
+    matches!(removed, Ok(Ok(())))
+}
+
+async fn put_aside(path: PathBuf, is_recording: bool) -> Looked {
+    let put = spawn_blocking(move || mailbox::put_aside(&path, is_recording).map_err(|error| (path, error))).await;
     if let Ok(Err((path, error))) = &put {
         tracing::warn!(?path, %error, "a file can't be put aside");
     }
@@ -476,6 +512,8 @@ fn features() -> Vec<Value> {
     features.map(|(id, version)| json!({"featureId": id, "version": version})).to_vec()
 }
 
+#[cfg(test)]
+pub(crate) const QUEUE_MAX: usize = session::QUEUE_MAX;
 const MESSAGE_ID: &str = "unifiedMessageId";
 /// Bytes of a request's body.
 pub const BODY_BYTES_MAX: usize = 1 << 20;

@@ -10,10 +10,11 @@
 //! Every start that got through is told once when playing begins, and each end once, whatever brought it about; each
 //! stop besides is told once too.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use serde_json::{Value, json};
-use tokio::task::spawn_local;
+use tokio::task::{spawn_blocking, spawn_local};
 use tokio::time::{sleep, timeout};
 
 use super::fault::Fault;
@@ -46,6 +47,8 @@ pub(super) struct Play {
     operation: Option<String>,
     /// So many are stopping it, and tell the end.
     stopping: u32,
+    /// Whether one of them has undertaken it.
+    end_told: Rc<Cell<bool>>,
 }
 
 /// What a station's connection is good for now.
@@ -70,11 +73,7 @@ pub(super) async fn start(
         if play.station == station && play.stopping == 0 {
             return Ok(());
         }
-        halt(icws, message.id).await?;
-        // Whoever was stopping it already tells that.
-        if play.stopping == 0 {
-            tell(icws, &play.user, message.id, Status::Stopped);
-        }
+        stop_if_playing(icws, message.id).await?;
     }
     if session.has_ended() {
         // Nobody would be left to stop what it plays.
@@ -96,6 +95,7 @@ pub(super) async fn start(
         launching: None,
         operation: None,
         stopping: 0,
+        end_told: Rc::default(),
     };
     icws.plays.borrow_mut().insert(message.id, play);
     let begun = begin(icws, message, serial, read, station, property).await;
@@ -104,18 +104,35 @@ pub(super) async fn start(
 
 /// Stops a message and tells that it has stopped, whether it was playing or not. Returns from when on that can be heard.
 pub(super) async fn stop(icws: &Rc<Icws>, user: &str, id: MessageId) -> Result<Option<Value>, Fault> {
-    let effect = halt(icws, id).await?;
+    let effect = halt(icws, id).await?.effect;
     tell(icws, user, id, Status::Stopped);
     Ok(effect)
 }
 
-/// Ends a play, if there is one, and returns from when on nothing of it can be heard. Its end is for the caller to tell.
-async fn halt(icws: &Rc<Icws>, id: MessageId) -> Result<Option<Value>, Fault> {
-    let serial = {
+/// Stops a message if it is playing, and tells so unless somebody else who stops it has told.
+pub(super) async fn stop_if_playing(icws: &Rc<Icws>, id: MessageId) -> Result<(), Fault> {
+    if let Some(user) = halt(icws, id).await?.untold {
+        tell(icws, &user, id, Status::Stopped);
+    }
+    Ok(())
+}
+
+/// What came of ending a play.
+#[derive(Debug, Default)]
+struct Halted {
+    /// From when on nothing of it can be heard.
+    effect: Option<Value>,
+    /// Whose it was, if nobody has undertaken to tell its end yet.
+    untold: Option<String>,
+}
+
+/// Ends a play, if there is one. Its end is for the caller to tell.
+async fn halt(icws: &Rc<Icws>, id: MessageId) -> Result<Halted, Fault> {
+    let (serial, user, end_told) = {
         let mut plays = icws.plays.borrow_mut();
-        let Some(play) = plays.get_mut(&id) else { return Ok(None) };
+        let Some(play) = plays.get_mut(&id) else { return Ok(Halted::default()) };
         play.stopping += 1;
-        play.serial
+        (play.serial, play.user.clone(), Rc::clone(&play.end_told))
     };
     let look = || icws.plays.borrow().get(&id).filter(|play| play.serial == serial).cloned();
     if let Some(Play { launching: Some(launched), .. }) = look() {
@@ -138,7 +155,7 @@ async fn halt(icws: &Rc<Icws>, id: MessageId) -> Result<Option<Value>, Fault> {
         }
     }
     take(icws, id, serial);
-    Ok(effect)
+    Ok(Halted { effect, untold: (!end_told.replace(true)).then_some(user) })
 }
 
 /// An operation has ended: if a message was played by it, that is told.
@@ -195,6 +212,12 @@ async fn begin(
     station: &str,
     property: &'static str,
 ) -> Result<(), Fault> {
+    let file = icws.server.derived.audio_root.join(&message.content.file);
+    // Now, and not when the station has answered and nobody waits to be told.
+    if !spawn_blocking(move || file.is_file()).await.unwrap_or_default() {
+        tracing::warn!(id = %message.id, "a message can't be played: its file is gone");
+        return Err(Fault::internal("the file of the message is gone"));
+    }
     let (connection, own) = match icws.connection_of(station) {
         Some(connection) => (connection, false),
         None => (connect(icws, station, property).await?, true),
@@ -301,7 +324,15 @@ async fn launch(
     call.announce();
     if let Err(error) = started {
         if matches!(error.kind(), ErrorKind::Busy | ErrorKind::LimitReached | ErrorKind::UnknownConnection) {
-            return Err(Fault::invalid(property, format!("nothing can be played on the station now: {error}")));
+            tracing::info!(id = %message.id, connection, %error, "a message can't be played on a station now");
+            let reason = if error.kind() == ErrorKind::Busy {
+                "its connection is busy"
+            } else if error.kind() == ErrorKind::LimitReached {
+                "a limit of the server is reached"
+            } else {
+                "its connection has just ended"
+            };
+            return Err(Fault::invalid(property, format!("nothing can be played on the station now: {reason}")));
         }
         return Err(error.into());
     }
@@ -312,8 +343,7 @@ async fn launch(
         Ok(()) => {}
         Err(StoreError::NotFound { .. }) => {
             // Deleted meanwhile, by somebody who saw nothing play.
-            halt(icws, message.id).await?;
-            tell(icws, &message.content.mailbox, message.id, Status::Stopped);
+            stop_if_playing(icws, message.id).await?;
         }
         // It is heard all the same.
         Err(error) => tracing::warn!(id = %message.id, %error, "a message that plays can't be marked"),

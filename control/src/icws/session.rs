@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::fault::Fault;
-use crate::auth::{KeyHash, Token};
+use crate::auth::{KeyHash, PasswordHash, Token};
 use crate::store::voicemail::MessageId;
 
 /// What a session can be told of.
@@ -53,6 +53,8 @@ pub(super) struct Session {
     pub(super) id: String,
     /// Whose.
     pub(super) user: String,
+    /// What was known of the user's password when the session was opened: with another, it ends.
+    pub(super) password: RefCell<Option<PasswordHash>>,
     cookie: KeyHash,
     csrf: KeyHash,
     last_seen: Cell<Instant>,
@@ -112,6 +114,7 @@ impl Sessions {
         let session = Rc::new(Session {
             id: id.clone(),
             user: user.to_owned(),
+            password: RefCell::default(),
             cookie: cookie.hash(),
             csrf: csrf.hash(),
             last_seen: Cell::new(now),
@@ -208,16 +211,19 @@ impl Session {
     }
 
     fn queue_up(&self, queued: Queued) {
-        let mut queue = self.queue.borrow_mut();
-        if queue.len() >= QUEUE_MAX {
-            // What is left out is made good by full messages.
-            queue.clear();
-            self.overflowed.set(true);
+        if self.queue.borrow().len() >= QUEUE_MAX {
+            self.overflow();
         }
         if !self.overflowed.get() {
-            queue.push_back(queued);
+            self.queue.borrow_mut().push_back(queued);
         }
         self.changed.notify_waiters();
+    }
+
+    /// Drops what is queued: full messages make good what is left out.
+    pub(super) fn overflow(&self) {
+        self.queue.borrow_mut().clear();
+        self.overflowed.set(true);
     }
 
     /// Takes what is queued. `true`: messages were dropped, full ones have to take their place.

@@ -674,6 +674,8 @@ fn mailboxes_take_in_files_and_recordings() {
     let taken = api.rig.dir.path().join("state/recordings/voicemail/anna");
     // The pretended shard has recorded nothing, which can't be played.
     eventually("put aside too", || taken.join("4711_x.wav.refused").exists());
+    assert!(!taken.join("4711_x.wav.json").exists(), "its name is free again");
+    assert!(taken.join("4711_x.wav.refused.json").exists());
     for topic in [VOICEMAIL, WAITING] {
         assert_eq!(session.ok("DELETE", topic, Value::Null).status, 204);
         assert_eq!(session.ok("DELETE", topic, Value::Null).status, 204);

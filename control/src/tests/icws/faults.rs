@@ -3,6 +3,7 @@
 use rusqlite::Connection;
 
 use super::*;
+use crate::icws::QUEUE_MAX;
 use crate::store::path_in;
 
 /// Makes every `what` (`INSERT`, `UPDATE`, `DELETE`) of a message fail from now on, as a full disk does.
@@ -85,4 +86,29 @@ fn a_message_that_can_not_be_deleted_is_as_it_was() {
     assert_eq!(session.ok("DELETE", &message, Value::Null).status, 204);
     let files = api.rig.dir.path().join("state/audio/voicemail/anna");
     assert_eq!(std::fs::read_dir(files).expect("there").count(), 0);
+}
+
+#[test]
+fn a_session_that_was_behind_is_brought_up_to_date_when_the_database_can_be_read_again() {
+    let (api, _client, _, session, id) = anna();
+    session.poll();
+    for _ in 0..=QUEUE_MAX {
+        assert_eq!(session.stop(&id).status, 204);
+    }
+    let database = Connection::open(path_in(&api.rig.dir.path().join("state"))).expect("there");
+    database.busy_timeout(PATIENCE).expect("set");
+    database.execute_batch("ALTER TABLE voicemail_messages RENAME TO elsewhere").expect("moved");
+    for _ in 0..2 {
+        assert!(session.poll().is_empty());
+        let answer = session.stop(&id);
+        assert_eq!(answer.status, 500);
+        assert!(!answer.body.contains("voicemail_messages"), "{answer:?}");
+    }
+    database.execute_batch("ALTER TABLE elsewhere RENAME TO voicemail_messages").expect("moved");
+    let told = session.poll();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(
+        (&told[0]["isDelta"], &told[0]["voicemailMessagesAdded"][0]["unifiedMessageId"]),
+        (&json!(false), &json!(id))
+    );
 }
