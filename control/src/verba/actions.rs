@@ -504,44 +504,17 @@ const PIECES_AHEAD: usize = 4;
 
 #[cfg(test)]
 mod tests {
-    use tokio::task::{LocalSet, yield_now};
+    use tokio::task::yield_now;
 
-    use super::super::NEXT_CALL;
+    use super::super::fixture::{call, native, with_verba};
     use super::*;
-    use crate::auth::{Logins, ThrottleConfig};
-    use crate::config::{Config, Machine, ShardCount, VerbaConfig};
-    use crate::server::Server;
-    use crate::tests::fake::World;
-    use crate::tests::rig::free_ports;
+    use crate::config::VerbaConfig;
 
     #[test]
     fn a_wait_ends_after_a_minute_and_a_mute_nobody_confirms_after_two_seconds() {
-        let dir = tempfile::tempdir().unwrap();
-        let config = Config {
-            shards: ShardCount::Fixed(1),
-            ports: free_ports(20),
-            state_dir: Some(dir.path().to_owned()),
-            media_threads: 1,
-            verba: VerbaConfig { always: vec!["8856".to_owned()], ..VerbaConfig::default() },
-            ..Config::default()
-        };
-        let derived = config.derive(&Machine { cpus: vec![0], files: 65_536 }).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let world = World::default();
-        LocalSet::new().block_on(&runtime, async {
-            let server = Server::start(config, derived, world.starter()).unwrap();
-            let logins = Logins::new(server.store.clone(), ThrottleConfig::default()).unwrap();
-            let verba = Verba::new(Rc::clone(&server), Rc::new(logins), NEXT_CALL);
-            let native = async |method: &str, given| {
-                let call = Call::in_process(Rc::clone(&server), "a test".into());
-                let result = methods::call(&call, method, given).await.unwrap();
-                call.announce();
-                result
-            };
-            let a = native("connection.create", json!({})).await["connection_id"].clone();
-            let b = native("connection.create", json!({})).await["connection_id"].clone();
-            let call = json!({"a": a, "b": b, "caller_number": "1", "called_number": "8856"});
-            native("relay.start", call).await;
+        let rules = VerbaConfig { always: vec!["8856".to_owned()], ..VerbaConfig::default() };
+        with_verba(rules, async |verba, world| {
+            let [a, _] = call(&verba, json!({"caller_number": "1", "called_number": "8856"}), |_| {}).await;
             let recording = loop {
                 if let Some(recording) = verba.ongoing("1").await.unwrap() {
                     break recording;
@@ -566,7 +539,7 @@ mod tests {
             world.release(0);
             while !verba.by_id(&recording.call.id).await.unwrap().unwrap().muted.caller {
                 // What wakes the shard.
-                native("connection.get", json!({"connection_id": a})).await;
+                native(&verba, "connection.get", json!({"connection_id": a})).await;
             }
         });
     }

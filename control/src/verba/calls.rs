@@ -53,16 +53,16 @@ impl Verba {
         let (a, b) = (a.to_owned(), b.to_owned());
         let id = random_guid();
         let path = format!("verba/{id}.wav");
-        self.starting.borrow_mut().insert(a.clone(), Starting { id, on_demand });
+        self.starting.borrow_mut().insert(path.clone(), Starting { id, on_demand });
         let verba = Rc::clone(self);
         spawn_local(async move {
             let call = Call::in_process(Rc::clone(&verba.server), "the Verba recording rule".into());
             let given = json!({
-                "kind": "record", "connection_id": a, "path": path, "channels": {"caller": a, "called": b},
+                "kind": "record", "connection_id": &a, "path": &path, "channels": {"caller": &a, "called": b},
             });
             let started = methods::call(&call, "operation.start", given).await;
             call.announce();
-            verba.starting.borrow_mut().remove(&a);
+            verba.starting.borrow_mut().remove(&path);
             if let Err(error) = started {
                 tracing::warn!(caller = a, %error, "a call that a rule wants recorded is not");
             }
@@ -72,7 +72,8 @@ impl Verba {
     /// A recording of a call has begun, by a rule or by another interface: from now on it can be found.
     fn recording_started(self: &Rc<Self>, params: &Value) {
         let text = |name: &str| params[name].as_str().unwrap_or_default().to_owned();
-        let begun = self.starting.borrow_mut().remove(&text("caller"));
+        // By its file, which nobody else can have named: another interface may record the same call at the same time.
+        let begun = self.starting.borrow_mut().remove(&text("path"));
         let Starting { id, on_demand } = begun.unwrap_or_else(|| Starting { id: random_guid(), on_demand: false });
         let party = |number: &str, connection: &str| Party {
             address: text(number),
@@ -223,7 +224,44 @@ const PURGED_MAX: u32 = 10_000;
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixture::{call, with_verba};
     use super::*;
+
+    #[test]
+    fn what_another_interface_records_is_not_on_demand_because_a_rule_records_the_same_call() {
+        let rules = VerbaConfig { on_demand: vec!["*".to_owned()], ..VerbaConfig::default() };
+        with_verba(rules, async |verba, _| {
+            // Begins before the rule's own recording has.
+            let told = json!({"operation_id": "theirs", "path": "mine.wav", "caller": "x", "called": "y",
+                "caller_number": "1", "called_number": "2"});
+            let numbers = json!({"caller_number": "1", "called_number": "2"});
+            let [a, _] = call(&verba, numbers, |a| {
+                let mut told = told.clone();
+                told["caller"] = a.into();
+                verba.server.hub.publish(EventKind::RecordingStarted, told);
+            })
+            .await;
+            let by_path = |path: String| {
+                let sql = "SELECT on_demand FROM recordings JOIN recording_files ON recording = id WHERE path LIKE ?1";
+                let store = verba.server.store.clone();
+                async move {
+                    let found = store.run(move |connection| {
+                        let mut statement = connection.prepare(sql)?;
+                        Ok(statement.query_row([path], |row| row.get::<_, bool>(0)).ok())
+                    });
+                    found.await.unwrap()
+                }
+            };
+            let rule = loop {
+                if let Some(on_demand) = by_path("verba/%".to_owned()).await {
+                    break on_demand;
+                }
+                tokio::task::yield_now().await;
+            };
+            assert_eq!((by_path("mine.wav".to_owned()).await, rule), (Some(false), true), "{a}");
+            assert!(verba.starting.borrow().is_empty());
+        });
+    }
 
     #[test]
     fn a_rule_is_for_all_calls_or_for_numbers_of_either_side() {

@@ -15,6 +15,8 @@
 mod actions;
 mod answer;
 mod calls;
+#[cfg(test)]
+mod fixture;
 mod http;
 mod openapi;
 mod query;
@@ -41,7 +43,7 @@ pub(crate) struct Verba {
     live: RefCell<HashMap<String, Rc<Live>>>,
     /// Their ids, by operation.
     by_operation: RefCell<HashMap<String, String>>,
-    /// Recordings a rule is about to start, by the caller's connection.
+    /// Recordings a rule is about to start, by their files.
     starting: RefCell<HashMap<String, Starting>>,
     /// Told of every recording that has begun.
     began: broadcast::Sender<Arc<Began>>,
