@@ -24,8 +24,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::Verba;
 use super::answer::{Cdr, Code, Fault, Success};
 use super::calls::ORIGIN;
-use super::http::{Answered, Asked, internal};
-use super::query::Query;
+use super::http::{Answered, Asked, Client, internal};
 use crate::begin::begin;
 use crate::methods::{self, Call};
 use crate::proto::ErrorKind;
@@ -46,19 +45,19 @@ impl Verba {
     pub(super) async fn act(self: &Rc<Self>, action: &str, asked: &Asked<'_>) -> Result<Answered, Fault> {
         let is = |name: &str| action.eq_ignore_ascii_case(name);
         if is("GetMediaEncoded") {
-            return self.media(asked.query).await.map(Answered::File);
+            return self.media(asked).await.map(Answered::File);
         }
         let success = if is("MuteRecording") {
             self.mute(asked).await
         } else if is("KeepCall") {
-            self.keep(asked.query).await
+            self.keep(asked).await
         } else if is("SearchCalls") {
             self.search(asked).await
         } else if is("GetCallInformation") {
-            let recording = self.named(asked.query, true).await?;
+            let recording = self.named(asked, true).await?;
             Ok(Success { calls: vec![cdr(&recording, &asked.zone)], ..Success::default() })
         } else {
-            self.delete(asked.query).await
+            self.delete(asked).await
         };
         success.map(Answered::Envelope)
     }
@@ -72,7 +71,7 @@ impl Verba {
             Some("3") => Some(Muted { caller: true, called: true }),
             Some(_) => return Err(malformed("mute is 0, 1, 2 or 3.")),
         };
-        let recording = self.named(asked.query, false).await?;
+        let recording = self.named(asked, false).await?;
         let Some(wanted) = wanted else { return Ok(muted(recording.muted)) };
         let live = self.live.borrow().get(&recording.call.id).cloned();
         let Some(live) = live.filter(|_| recording.state == State::Ongoing) else { return Err(ended()) };
@@ -118,7 +117,8 @@ impl Verba {
         answered.await.unwrap_or_else(|_| Err(internal(&"the server ends")))
     }
 
-    async fn keep(self: &Rc<Self>, query: &Query) -> Result<Success, Fault> {
+    async fn keep(self: &Rc<Self>, asked: &Asked<'_>) -> Result<Success, Fault> {
+        let query = asked.query;
         let manual = match query.get("type") {
             None => false,
             Some(kind) if kind.eq_ignore_ascii_case("manualRecord") => true,
@@ -129,7 +129,7 @@ impl Verba {
             Some("1") => false,
             Some(_) => return Err(malformed("unmark is 1, or not given.")),
         };
-        let id = self.named(query, false).await?.call.id;
+        let id = self.named(asked, false).await?.call.id;
         let kept = id.clone();
         let state = self.server.store.run(move |connection| {
             if manual {
@@ -141,8 +141,8 @@ impl Verba {
         Ok(Success::default())
     }
 
-    async fn delete(self: &Rc<Self>, query: &Query) -> Result<Success, Fault> {
-        let id = self.named(query, true).await?.call.id;
+    async fn delete(self: &Rc<Self>, asked: &Asked<'_>) -> Result<Success, Fault> {
+        let id = self.named(asked, true).await?.call.id;
         let wanted = id.clone();
         let state = self.server.store.run(move |connection| recordings::discard(connection, &wanted)).await;
         self.discarded(&id, state.map_err(|error| of_store(&error))?).await;
@@ -150,10 +150,9 @@ impl Verba {
     }
 
     /// Deletes the files of a recording nobody wants any more.
-    async fn discarded(self: &Rc<Self>, id: &str, state: State) {
+    async fn discarded(&self, id: &str, state: State) {
         if state == State::Discarded {
-            let (verba, id) = (Rc::clone(self), id.to_owned());
-            begin(async move { verba.purge(&id).await }).end().await;
+            self.purge(id).await;
         }
     }
 
@@ -193,7 +192,8 @@ impl Verba {
         Ok(Success { calls, is_list: true, ..Success::default() })
     }
 
-    async fn media(&self, query: &Query) -> Result<Response<Body>, Fault> {
+    async fn media(&self, asked: &Asked<'_>) -> Result<Response<Body>, Fault> {
+        let query = asked.query;
         let id = query.get("cid").or_else(|| query.get("callID")).ok_or_else(|| malformed("cid has to be given."))?;
         match query.get("format") {
             None => {}
@@ -207,11 +207,16 @@ impl Verba {
             Ok(recording.zip(files.into_iter().next()))
         });
         let (recording, path) = found.await.map_err(|error| of_store(&error))?.ok_or_else(not_found)?;
+        asked.found.get_or_init(|| recording.call.id.clone());
         if recording.state == State::Ongoing {
             return Err(failed("The recording has not ended yet."));
         }
-        // It is never closed.
-        let turn = Arc::clone(&self.downloads).acquire_owned().await.map_err(|error| internal(&error))?;
+        let turn = tokio::select! {
+            biased;
+            () = asked.client.gone() => return Err(not_found()),
+            // It is never closed.
+            turn = Arc::clone(&self.downloads).acquire_owned() => turn.map_err(|error| internal(&error))?,
+        };
         let files = self.server.files.clone();
         let opened = spawn_blocking(move || files.open_recording(&path)).await.map_err(|error| internal(&error))?;
         let (file, length) = opened.map_err(|error| {
@@ -227,7 +232,14 @@ impl Verba {
     }
 
     /// The recording a request names, by id, by a number, or (`foreign`) by what another system calls it.
-    async fn named(&self, query: &Query, foreign: bool) -> Result<Recording, Fault> {
+    async fn named(&self, asked: &Asked<'_>, foreign: bool) -> Result<Recording, Fault> {
+        let recording = self.looked_up(asked, foreign).await?;
+        asked.found.get_or_init(|| recording.call.id.clone());
+        Ok(recording)
+    }
+
+    async fn looked_up(&self, asked: &Asked<'_>, foreign: bool) -> Result<Recording, Fault> {
+        let query = asked.query;
         if let Some(id) = query.get("callID") {
             return self.by_id(id).await?.ok_or_else(not_found);
         }
@@ -252,8 +264,8 @@ impl Verba {
                 Some(recording) => Ok(recording),
                 None => self.ongoing(&number).await?.ok_or_else(|| self.not_ongoing(&number)),
             },
-            Which::Next => self.next(&number, false).await,
-            Which::OngoingOrNext => self.next(&number, true).await,
+            Which::Next => self.next(&number, false, asked.client).await,
+            Which::OngoingOrNext => self.next(&number, true, asked.client).await,
         }
     }
 
@@ -289,7 +301,8 @@ impl Verba {
     }
 
     /// Waits for the recording of the next call of a number to begin; with `or_ongoing`, unless one is ongoing.
-    async fn next(&self, number: &str, or_ongoing: bool) -> Result<Recording, Fault> {
+    /// A client that goes ends its wait.
+    pub(super) async fn next(&self, number: &str, or_ongoing: bool, client: &Client) -> Result<Recording, Fault> {
         let deadline = Instant::now() + self.patience;
         let Some(_waiting) = Waiting::enter(&self.waits) else {
             return Err(Fault(Code::Internal, "Too many requests wait for a call; try again later.".to_owned()));
@@ -300,7 +313,12 @@ impl Verba {
             return Ok(recording);
         }
         loop {
-            let call = match timeout_at(deadline, began.recv()).await {
+            let heard = tokio::select! {
+                biased;
+                () = client.gone() => return Err(not_found()),
+                heard = timeout_at(deadline, began.recv()) => heard,
+            };
+            let call = match heard {
                 Ok(Ok(call)) => call,
                 // Some were missed: the next one counts.
                 Ok(Err(RecvError::Lagged(_))) => continue,
@@ -504,9 +522,13 @@ const PIECES_AHEAD: usize = 4;
 
 #[cfg(test)]
 mod tests {
+    use std::cell::OnceCell;
+
+    use tokio::sync::watch;
     use tokio::task::yield_now;
 
     use super::super::fixture::{call, native, with_verba};
+    use super::super::query::Query;
     use super::*;
     use crate::config::VerbaConfig;
 
@@ -526,12 +548,18 @@ mod tests {
             tokio::time::pause();
             let begun = Instant::now();
             let query = Query::parse(&format!("callID={}&mute=1", recording.call.id), b"").unwrap();
-            let asked = Asked { query: &query, key: "crm", zone: TimeZone::UTC };
+            let (_there, client) = watch::channel(());
+            let (client, found) = (Client(client), OnceCell::new());
+            let asked = Asked { query: &query, key: "crm", zone: TimeZone::UTC, client: &client, found: &found };
             let Err(Fault(code, _)) = verba.mute(&asked).await else { panic!("confirmed by nobody") };
             assert_eq!(code, Code::Internal);
             assert!(begun.elapsed() >= CONFIRMED);
             let begun = Instant::now();
-            assert_eq!(verba.next("1", false).await.unwrap_err(), not_found(), "a call that goes on is not the next");
+            assert_eq!(
+                verba.next("1", false, &client).await.unwrap_err(),
+                not_found(),
+                "a call that goes on is not the next"
+            );
             assert!((59..=61).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
             assert_eq!(verba.waits.get(), 0);
             // It was carried out after all, and is told so.
