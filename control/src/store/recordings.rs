@@ -243,6 +243,17 @@ pub fn begin(connection: &Connection, new: &NewRecording) -> Result<(), StoreErr
     }
 }
 
+/// Begins a recording with its first file, or does neither.
+///
+/// # Errors
+/// As [`begin`].
+pub fn begin_with_file(connection: &mut Connection, new: &NewRecording, path: &str) -> Result<(), StoreError> {
+    transaction(connection, |connection| {
+        begin(connection, new)?;
+        add_file(connection, &new.id, path)
+    })
+}
+
 /// The recording of that id, ongoing or finished.
 ///
 /// # Errors

@@ -16,12 +16,12 @@ use tokio::time::sleep;
 
 use super::answer::{Code, Fault, Form, Success, response};
 use super::query::{Query, action_of};
-use super::{REQUEST_BYTES_MAX, Session, Verba, openapi};
+use super::{REQUEST_BYTES_MAX, Session, TOKENS_PER_KEY_MAX, Verba, openapi};
 use crate::audit::{self, Noted, Outcome, Unanswered, Who};
 use crate::auth::{LoginError, Password, Token};
 use crate::begin::begin;
 use crate::store::keys::{ApiKey, Scope};
-use crate::store::users::Role;
+use crate::store::users::{self, Role};
 use crate::web::{Api, Peer};
 
 /// The API as the listener sees it.
@@ -188,7 +188,7 @@ impl Verba {
         } else if is("ReleaseToken") {
             self.release_token(query, &key)
         } else {
-            match self.zone(query, &key) {
+            match self.zone(query, &key).await {
                 Ok(zone) => return Admitted::Asks { key: key.name, zone },
                 Err(fault) => Err(fault),
             }
@@ -206,17 +206,33 @@ impl Verba {
         })
     }
 
-    /// The zone times are told in, and whether the token is there that the key may need.
-    fn zone(&self, query: &Query, key: &ApiKey) -> Result<TimeZone, Fault> {
-        let tokens = self.tokens.borrow();
-        let session = query.get("token").and_then(|token| tokens.find(Instant::now(), token));
-        let session = session.filter(|session| session.key == key.name);
-        if key.requires_token && session.is_none() {
+    /// The zone times are told in, and whether the token is there that the key may need. It ends when its user is gone
+    /// or may not use the API any more.
+    async fn zone(&self, query: &Query, key: &ApiKey) -> Result<TimeZone, Fault> {
+        let user = match query.get("token").and_then(|token| Some((token, self.user_of(token, key)?))) {
+            Some((token, name)) => {
+                let found = self.server.store.run(move |connection| users::find(connection, &name)).await;
+                let user = found.map_err(|error| internal(&error))?.filter(|user| user.has(Role::Verba));
+                if user.is_none() {
+                    self.tokens.borrow_mut().revoke(Instant::now(), token);
+                }
+                user
+            }
+            None => None,
+        };
+        if key.requires_token && user.is_none() {
             return Err(Fault(Code::Refused, "The token is missing, unknown or has expired.".to_owned()));
         }
-        let zone = session.and_then(|session| session.time_zone.as_deref());
+        let zone = user.and_then(|user| user.time_zone);
         // One this machine does not know is as good as none.
-        Ok(zone.and_then(|zone| TimeZone::get(zone).ok()).unwrap_or(TimeZone::UTC))
+        Ok(zone.and_then(|zone| TimeZone::get(&zone).ok()).unwrap_or(TimeZone::UTC))
+    }
+
+    /// The name of the user a token was issued to, under this key.
+    fn user_of(&self, token: &str, key: &ApiKey) -> Option<String> {
+        let tokens = self.tokens.borrow();
+        let session = tokens.find(Instant::now(), token).filter(|session| session.key == key.name);
+        session.map(|session| session.user.clone())
     }
 
     async fn request_token(
@@ -246,8 +262,10 @@ impl Verba {
             Err(error @ (LoginError::Password(_) | LoginError::Store(_))) => return Err(internal(&error)),
         };
         let token = Token::random_guid();
-        let session = Session { key: key.name.clone(), time_zone: user.time_zone };
-        let issued = self.tokens.borrow_mut().insert(Instant::now(), &token, session);
+        let session = Session { key: key.name.clone(), user: user.name };
+        let mut tokens = self.tokens.borrow_mut();
+        tokens.make_room(TOKENS_PER_KEY_MAX, |session| session.key == key.name);
+        let issued = tokens.insert(Instant::now(), &token, session);
         issued.map_err(|error| internal(&error))?;
         Ok(Success { attributes: vec![("token", token.as_str().to_owned())], ..Success::default() })
     }
