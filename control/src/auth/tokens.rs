@@ -177,6 +177,18 @@ impl<T> Tokens<T> {
         self.valid.remove(&KeyHash::of(token)).filter(|issued| now < issued.until).map(|issued| issued.value)
     }
 
+    /// Makes room for one more of those whose value `is_one`, of which there may be `max`: ends the oldest.
+    pub fn make_room(&mut self, max: usize, is_one: impl Fn(&T) -> bool) {
+        let ones = || self.valid.iter().filter(|(_, issued)| is_one(&issued.value));
+        if ones().count() < max {
+            return;
+        }
+        let oldest = ones().min_by_key(|(_, issued)| issued.until).map(|(hash, _)| *hash);
+        if let Some(hash) = oldest {
+            self.valid.remove(&hash);
+        }
+    }
+
     /// Ends every token whose value is not to be kept.
     pub fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
         self.valid.retain(|_, issued| keep(&issued.value));
@@ -257,6 +269,24 @@ mod tests {
         tokens.retain(|value| *value != 2);
         assert_eq!(tokens.len(), 1);
         assert_eq!(tokens.expire(now + 3 * HOUR), [3]);
+    }
+
+    #[test]
+    fn the_oldest_of_its_kind_makes_room() {
+        let mut tokens = Tokens::new(HOUR, 10);
+        let now = Instant::now();
+        let issued: Vec<Token> = (0..4)
+            .map(|number: u32| {
+                tokens.make_room(2, |kind| *kind == number % 2);
+                tokens.issue(now + Duration::from_secs(u64::from(number)), number % 2).unwrap()
+            })
+            .collect();
+        let left = |tokens: &Tokens<u32>| {
+            issued.iter().map(|token| tokens.find(now, token.as_str()).is_some()).collect::<Vec<_>>()
+        };
+        assert_eq!(left(&tokens), [true; 4]);
+        tokens.make_room(2, |kind| *kind == 1);
+        assert_eq!(left(&tokens), [true, false, true, true]);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 
 use super::encode::Encoder;
 use super::error::FileError;
+use super::format::Coding;
 use super::manifest::{ChannelNotes, Manifest, State, expiry, manifest_name};
 use super::resample::Rates;
 use super::root::{CreatedFile, Root};
@@ -162,20 +163,39 @@ impl Recorder {
         let relative = root.relative(given)?;
         spec.format().check().map_err(|source| FileError::Format { path: relative.clone(), source })?;
         let created = root.create(&relative)?;
-        let recorder = created.file.try_clone().and_then(|storage| {
+        let prepared = created.file.try_clone().and_then(|storage| {
             // Tells those who sweep that somebody still writes.
             rustix::fs::flock(&created.file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
-            Self::with_storage(created, relative.clone(), Box::new(storage), spec.clone())
+            Ok(storage)
         });
+        let recorder = match prepared {
+            Ok(storage) => Self::with_storage(created, relative.clone(), Box::new(storage), spec.clone()),
+            Err(error) => {
+                created.directory.remove(&created.name);
+                Err(error)
+            }
+        };
         recorder.map_err(|error| FileError::io(&relative, "write it", error))
     }
 
+    /// Begins it in a file that was just created; if it can't be begun, the file goes again.
     pub(super) fn with_storage(
         created: CreatedFile,
         name: PathBuf,
         storage: Box<dyn Storage>,
         spec: RecordingSpec,
     ) -> io::Result<(Self, Recording)> {
+        let (coding, encoder) = match Self::encoder(&spec) {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                created.directory.remove(&created.name);
+                return Err(error);
+            }
+        };
+        Self::begun(created, name, storage, spec, coding, encoder)
+    }
+
+    fn encoder(spec: &RecordingSpec) -> io::Result<(Coding, Encoder)> {
         let coding = spec.format().coding().map_err(io::Error::other)?;
         let alike = spec.container == Container::Wav
             && spec.encoding != Encoding::Adpcm
@@ -183,11 +203,22 @@ impl Recorder {
         if !(spec.channels == 1 || (spec.channels == 2 && alike)) {
             return Err(io::Error::other("two channels need a WAV file at 8000 Hz, pcm, ulaw or alaw"));
         }
+        Ok((coding, Encoder::new(coding, spec.sample_rate_hz)?))
+    }
+
+    fn begun(
+        created: CreatedFile,
+        name: PathBuf,
+        storage: Box<dyn Storage>,
+        spec: RecordingSpec,
+        coding: Coding,
+        encoder: Encoder,
+    ) -> io::Result<(Self, Recording)> {
         let queue = Arc::new(RecordQueue::new(QUEUE_CHUNKS * usize::from(spec.channels)));
         let (done, outcome) = oneshot::channel();
         let recording = Recording { queue: queue.clone(), path: created.path.clone(), name, done: outcome };
         let mut recorder = Self {
-            encoder: Encoder::new(coding, spec.sample_rate_hz)?,
+            encoder,
             file: None,
             manifest_name: manifest_name(&created.name),
             spec,
@@ -560,6 +591,17 @@ mod tests {
         let root = Root::new(directory.to_owned());
         let created = root.create("full.wav".as_ref()).expect("a fresh directory");
         Recorder::with_storage(created, "full.wav".into(), Box::new(disk), spec)
+    }
+
+    #[test]
+    fn what_can_not_begin_leaves_nothing_behind() {
+        let two = RecordingSpec { channels: 2, ..RecordingSpec::wav("full.wav") };
+        let adpcm = RecordingSpec { encoding: Encoding::Adpcm, bits: 4, ..two.clone() };
+        for (bytes_max, spec) in [(0, two), (1000, adpcm)] {
+            let directory = tempfile::tempdir().unwrap();
+            assert!(on_disk(directory.path(), FullDisk::new(bytes_max), spec).is_err());
+            assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+        }
     }
 
     #[test]

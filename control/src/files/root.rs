@@ -239,7 +239,8 @@ impl Directory {
     pub(super) fn write(&self, name: &std::ffi::OsStr, content: &[u8], replace: bool) -> io::Result<()> {
         if !replace {
             let mut file = self.create_new(name)?;
-            return file.write_all(content);
+            // A part of it would be in the way of the next one.
+            return file.write_all(content).inspect_err(|_| self.remove(name));
         }
         let mut draft = name.to_owned();
         draft.push(".new");

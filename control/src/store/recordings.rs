@@ -11,9 +11,10 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use rusqlite::{Connection, Row, ToSql, params, params_from_iter};
+use rusqlite::{Connection, ErrorCode, Row, ToSql, params, params_from_iter};
 
 use super::error::{is_conflict, is_dangling};
 use super::{StoreError, all, first, optional_timestamp, timestamp, transaction, word};
@@ -243,6 +244,17 @@ pub fn begin(connection: &Connection, new: &NewRecording) -> Result<(), StoreErr
     }
 }
 
+/// Begins a recording with its first file, or does neither.
+///
+/// # Errors
+/// As [`begin`].
+pub fn begin_with_file(connection: &mut Connection, new: &NewRecording, path: &str) -> Result<(), StoreError> {
+    transaction(connection, |connection| {
+        begin(connection, new)?;
+        add_file(connection, &new.id, path)
+    })
+}
+
 /// The recording of that id, ongoing or finished.
 ///
 /// # Errors
@@ -289,11 +301,32 @@ pub fn find_foreign(connection: &Connection, id: ForeignId<'_>) -> Result<Vec<Re
     all(connection, &sql, [id], read)
 }
 
-/// What fits a search, earliest first.
+/// What fits a search, earliest first. It has the thread of all to itself, and so not for long.
 ///
 /// # Errors
-/// The database fails.
-pub fn search(connection: &Connection, search: &Search) -> Result<Vec<Recording>, StoreError> {
+/// [`StoreError::Refused`] if it takes too long; the database fails.
+pub fn search(connection: &mut Connection, search: &Search) -> Result<Vec<Recording>, StoreError> {
+    search_within(connection, search, SEARCH_TIME_MAX)
+}
+
+fn search_within(
+    connection: &mut Connection,
+    search: &Search,
+    time_max: Duration,
+) -> Result<Vec<Recording>, StoreError> {
+    let begun = Instant::now();
+    connection.progress_handler(SEARCH_STEPS, Some(move || begun.elapsed() > time_max))?;
+    let found = matching(connection, search);
+    connection.progress_handler(0, None::<fn() -> bool>)?;
+    match found {
+        Err(StoreError::Failed(error)) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
+            Err(StoreError::Refused { rule: "the search takes too long; narrow start and end".to_owned() })
+        }
+        found => found,
+    }
+}
+
+fn matching(connection: &Connection, search: &Search) -> Result<Vec<Recording>, StoreError> {
     let mut sql = "SELECT * FROM recordings WHERE state = ? AND started_at BETWEEN ? AND ?".to_owned();
     let state = search.state.to_string();
     let (from, until) = (search.from.as_millisecond(), search.until.as_millisecond());
@@ -656,6 +689,10 @@ impl FromStr for Side {
         side.ok_or_else(|| format!("`{text}` is no side of a call"))
     }
 }
+/// How long a search may take.
+const SEARCH_TIME_MAX: Duration = Duration::from_millis(500);
+/// Steps of the database between two looks at the clock: well below a millisecond.
+const SEARCH_STEPS: i32 = 10_000;
 
 #[cfg(test)]
 mod tests {
@@ -792,10 +829,10 @@ mod tests {
             secondary: false,
             limit: 100,
         };
-        let found = |change: fn(&mut Search)| {
+        let mut found = |change: fn(&mut Search)| {
             let mut wanted = all.clone();
             change(&mut wanted);
-            let found = search(&connection, &wanted).unwrap();
+            let found = search(&mut connection, &wanted).unwrap();
             found.into_iter().map(|found| found.call.id).collect::<Vec<_>>()
         };
         assert_eq!(found(|_| {}), [id(2), id(3), id(4)]);
@@ -809,6 +846,30 @@ mod tests {
         assert_eq!(found(|search| search.names = vec!["b_rta".into()]), [""; 0], "no wildcards");
         assert_eq!(found(|search| search.names = vec!["%".into()]).len(), 3, "a letter like any other");
         assert_eq!(found(|search| search.numbers = vec!["'; DROP TABLE users".into()]), [""; 0]);
+    }
+
+    #[test]
+    fn a_search_that_takes_too_long_is_ended_and_nothing_else_is() {
+        let (_dir, mut connection) = database();
+        connection.execute_batch("BEGIN").unwrap();
+        for number in 0..2000 {
+            begin(&connection, &call(number, "8856", "100", i64::from(number))).unwrap();
+        }
+        connection.execute_batch("COMMIT").unwrap();
+        let wanted = Search {
+            state: State::Ongoing,
+            from: at(0),
+            until: at(10_000),
+            numbers: vec!["77".to_owned(); 32],
+            names: vec![],
+            secondary: false,
+            limit: 1000,
+        };
+        let refused = search_within(&mut connection, &wanted, Duration::ZERO).unwrap_err();
+        assert!(matches!(&refused, StoreError::Refused { rule } if rule.contains("narrow")), "{refused}");
+        let all = "SELECT * FROM recordings WHERE instr(caller_number, '8')";
+        assert_eq!(super::super::all(&connection, all, [], read).unwrap().len(), 2000);
+        assert_eq!(search_within(&mut connection, &wanted, Duration::MAX).unwrap(), []);
     }
 
     #[test]

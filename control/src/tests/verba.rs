@@ -5,14 +5,16 @@ use std::net::{SocketAddr, TcpStream};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::rig::{Client, Rig, eventually, free_tcp_port};
 use crate::auth::{KeyHash, Password, Passwords};
 use crate::config::VerbaConfig;
+use crate::store;
 use crate::store::keys::Scope;
 use crate::store::seed::{KeySeed, UserSeed};
-use crate::store::users::Role;
+use crate::store::users::{self, Role, User};
 
 const NOT_FOUND: &str = "The call cannot be found.";
 
@@ -223,6 +225,16 @@ fn tokens_are_for_users_who_may_and_for_one_key() {
     assert_eq!(release("strict"), "code=0\ntype=ReleaseToken\n");
     assert!(release("strict").starts_with("code=1\n"));
     assert!(search("strict", &token).starts_with("code=1\n"));
+    // A user who may not any more has no token either.
+    assert_eq!(search("strict", value(&older, "token").expect("a token")), "code=0\ntype=SearchCalls\n");
+    let database = store::connect(&store::path_in(&verba.rig.dir.path().join("state"))).expect("the database");
+    let anna = users::find(&database, "anna").expect("a table").expect("a user");
+    users::update(&database, &User { roles: vec![Role::Icws], ..anna.clone() }, Timestamp::now())
+        .expect("she is there");
+    for _ in 0..2 {
+        assert!(search("strict", value(&older, "token").expect("a token")).starts_with("code=1\n"));
+        users::update(&database, &anna, Timestamp::now()).expect("she is there");
+    }
     // After some failures it is over for a while, even with the right password.
     let held_back = (0..20).any(|_| ask("strict", &basic("anna:wrong one"), "").contains("Too many attempts"));
     assert!(held_back);

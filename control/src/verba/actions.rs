@@ -24,8 +24,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::Verba;
 use super::answer::{Cdr, Code, Fault, Success};
 use super::calls::ORIGIN;
-use super::http::{Answered, Asked, internal};
-use super::query::Query;
+use super::http::{Answered, Asked, Client, internal};
 use crate::begin::begin;
 use crate::methods::{self, Call};
 use crate::proto::ErrorKind;
@@ -46,19 +45,19 @@ impl Verba {
     pub(super) async fn act(self: &Rc<Self>, action: &str, asked: &Asked<'_>) -> Result<Answered, Fault> {
         let is = |name: &str| action.eq_ignore_ascii_case(name);
         if is("GetMediaEncoded") {
-            return self.media(asked.query).await.map(Answered::File);
+            return self.media(asked).await.map(Answered::File);
         }
         let success = if is("MuteRecording") {
             self.mute(asked).await
         } else if is("KeepCall") {
-            self.keep(asked.query).await
+            self.keep(asked).await
         } else if is("SearchCalls") {
             self.search(asked).await
         } else if is("GetCallInformation") {
-            let recording = self.named(asked.query, true).await?;
+            let recording = self.named(asked, true).await?;
             Ok(Success { calls: vec![cdr(&recording, &asked.zone)], ..Success::default() })
         } else {
-            self.delete(asked.query).await
+            self.delete(asked).await
         };
         success.map(Answered::Envelope)
     }
@@ -72,7 +71,7 @@ impl Verba {
             Some("3") => Some(Muted { caller: true, called: true }),
             Some(_) => return Err(malformed("mute is 0, 1, 2 or 3.")),
         };
-        let recording = self.named(asked.query, false).await?;
+        let recording = self.named(asked, false).await?;
         let Some(wanted) = wanted else { return Ok(muted(recording.muted)) };
         let live = self.live.borrow().get(&recording.call.id).cloned();
         let Some(live) = live.filter(|_| recording.state == State::Ongoing) else { return Err(ended()) };
@@ -118,7 +117,8 @@ impl Verba {
         answered.await.unwrap_or_else(|_| Err(internal(&"the server ends")))
     }
 
-    async fn keep(self: &Rc<Self>, query: &Query) -> Result<Success, Fault> {
+    async fn keep(self: &Rc<Self>, asked: &Asked<'_>) -> Result<Success, Fault> {
+        let query = asked.query;
         let manual = match query.get("type") {
             None => false,
             Some(kind) if kind.eq_ignore_ascii_case("manualRecord") => true,
@@ -129,7 +129,7 @@ impl Verba {
             Some("1") => false,
             Some(_) => return Err(malformed("unmark is 1, or not given.")),
         };
-        let id = self.named(query, false).await?.call.id;
+        let id = self.named(asked, false).await?.call.id;
         let kept = id.clone();
         let state = self.server.store.run(move |connection| {
             if manual {
@@ -141,8 +141,8 @@ impl Verba {
         Ok(Success::default())
     }
 
-    async fn delete(self: &Rc<Self>, query: &Query) -> Result<Success, Fault> {
-        let id = self.named(query, true).await?.call.id;
+    async fn delete(self: &Rc<Self>, asked: &Asked<'_>) -> Result<Success, Fault> {
+        let id = self.named(asked, true).await?.call.id;
         let wanted = id.clone();
         let state = self.server.store.run(move |connection| recordings::discard(connection, &wanted)).await;
         self.discarded(&id, state.map_err(|error| of_store(&error))?).await;
@@ -150,10 +150,9 @@ impl Verba {
     }
 
     /// Deletes the files of a recording nobody wants any more.
-    async fn discarded(self: &Rc<Self>, id: &str, state: State) {
+    async fn discarded(&self, id: &str, state: State) {
         if state == State::Discarded {
-            let (verba, id) = (Rc::clone(self), id.to_owned());
-            begin(async move { verba.purge(&id).await }).end().await;
+            self.purge(id).await;
         }
     }
 
@@ -188,12 +187,17 @@ impl Verba {
         let secondary = query.get("secondary") == Some("1");
         let search = Search { state, from, until, numbers, names, secondary, limit };
         let found = self.server.store.run(move |connection| recordings::search(connection, &search)).await;
-        let found = found.map_err(|error| of_store(&error))?;
+        let found = found.map_err(|error| match of_store(&error) {
+            // It would take as long every time, but to ask less helps.
+            Fault(Code::Failed, text) => Fault(Code::Internal, text),
+            fault => fault,
+        })?;
         let calls = found.iter().map(|recording| cdr(recording, &asked.zone)).collect();
         Ok(Success { calls, is_list: true, ..Success::default() })
     }
 
-    async fn media(&self, query: &Query) -> Result<Response<Body>, Fault> {
+    async fn media(&self, asked: &Asked<'_>) -> Result<Response<Body>, Fault> {
+        let query = asked.query;
         let id = query.get("cid").or_else(|| query.get("callID")).ok_or_else(|| malformed("cid has to be given."))?;
         match query.get("format") {
             None => {}
@@ -207,11 +211,16 @@ impl Verba {
             Ok(recording.zip(files.into_iter().next()))
         });
         let (recording, path) = found.await.map_err(|error| of_store(&error))?.ok_or_else(not_found)?;
+        asked.found.get_or_init(|| recording.call.id.clone());
         if recording.state == State::Ongoing {
             return Err(failed("The recording has not ended yet."));
         }
-        // It is never closed.
-        let turn = Arc::clone(&self.downloads).acquire_owned().await.map_err(|error| internal(&error))?;
+        let turn = tokio::select! {
+            biased;
+            () = asked.client.gone() => return Err(not_found()),
+            // It is never closed.
+            turn = Arc::clone(&self.downloads).acquire_owned() => turn.map_err(|error| internal(&error))?,
+        };
         let files = self.server.files.clone();
         let opened = spawn_blocking(move || files.open_recording(&path)).await.map_err(|error| internal(&error))?;
         let (file, length) = opened.map_err(|error| {
@@ -227,7 +236,14 @@ impl Verba {
     }
 
     /// The recording a request names, by id, by a number, or (`foreign`) by what another system calls it.
-    async fn named(&self, query: &Query, foreign: bool) -> Result<Recording, Fault> {
+    async fn named(&self, asked: &Asked<'_>, foreign: bool) -> Result<Recording, Fault> {
+        let recording = self.looked_up(asked, foreign).await?;
+        asked.found.get_or_init(|| recording.call.id.clone());
+        Ok(recording)
+    }
+
+    async fn looked_up(&self, asked: &Asked<'_>, foreign: bool) -> Result<Recording, Fault> {
+        let query = asked.query;
         if let Some(id) = query.get("callID") {
             return self.by_id(id).await?.ok_or_else(not_found);
         }
@@ -252,8 +268,8 @@ impl Verba {
                 Some(recording) => Ok(recording),
                 None => self.ongoing(&number).await?.ok_or_else(|| self.not_ongoing(&number)),
             },
-            Which::Next => self.next(&number, false).await,
-            Which::OngoingOrNext => self.next(&number, true).await,
+            Which::Next => self.next(&number, false, asked.client).await,
+            Which::OngoingOrNext => self.next(&number, true, asked.client).await,
         }
     }
 
@@ -289,7 +305,8 @@ impl Verba {
     }
 
     /// Waits for the recording of the next call of a number to begin; with `or_ongoing`, unless one is ongoing.
-    async fn next(&self, number: &str, or_ongoing: bool) -> Result<Recording, Fault> {
+    /// A client that goes ends its wait.
+    pub(super) async fn next(&self, number: &str, or_ongoing: bool, client: &Client) -> Result<Recording, Fault> {
         let deadline = Instant::now() + self.patience;
         let Some(_waiting) = Waiting::enter(&self.waits) else {
             return Err(Fault(Code::Internal, "Too many requests wait for a call; try again later.".to_owned()));
@@ -300,7 +317,12 @@ impl Verba {
             return Ok(recording);
         }
         loop {
-            let call = match timeout_at(deadline, began.recv()).await {
+            let heard = tokio::select! {
+                biased;
+                () = client.gone() => return Err(not_found()),
+                heard = timeout_at(deadline, began.recv()) => heard,
+            };
+            let call = match heard {
                 Ok(Ok(call)) => call,
                 // Some were missed: the next one counts.
                 Ok(Err(RecvError::Lagged(_))) => continue,
@@ -504,44 +526,21 @@ const PIECES_AHEAD: usize = 4;
 
 #[cfg(test)]
 mod tests {
-    use tokio::task::{LocalSet, yield_now};
+    use std::cell::OnceCell;
 
-    use super::super::NEXT_CALL;
+    use tokio::sync::watch;
+    use tokio::task::yield_now;
+
+    use super::super::fixture::{call, native, with_verba};
+    use super::super::query::Query;
     use super::*;
-    use crate::auth::{Logins, ThrottleConfig};
-    use crate::config::{Config, Machine, ShardCount, VerbaConfig};
-    use crate::server::Server;
-    use crate::tests::fake::World;
-    use crate::tests::rig::free_ports;
+    use crate::config::VerbaConfig;
 
     #[test]
     fn a_wait_ends_after_a_minute_and_a_mute_nobody_confirms_after_two_seconds() {
-        let dir = tempfile::tempdir().unwrap();
-        let config = Config {
-            shards: ShardCount::Fixed(1),
-            ports: free_ports(20),
-            state_dir: Some(dir.path().to_owned()),
-            media_threads: 1,
-            verba: VerbaConfig { always: vec!["8856".to_owned()], ..VerbaConfig::default() },
-            ..Config::default()
-        };
-        let derived = config.derive(&Machine { cpus: vec![0], files: 65_536 }).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let world = World::default();
-        LocalSet::new().block_on(&runtime, async {
-            let server = Server::start(config, derived, world.starter()).unwrap();
-            let logins = Logins::new(server.store.clone(), ThrottleConfig::default()).unwrap();
-            let verba = Verba::new(Rc::clone(&server), Rc::new(logins), NEXT_CALL);
-            let native = async |method: &str, given| {
-                let call = Call::in_process(Rc::clone(&server), "a test".into());
-                let result = methods::call(&call, method, given).await.unwrap();
-                call.announce();
-                result
-            };
-            let a = native("connection.create", json!({})).await["connection_id"].clone();
-            let b = native("connection.create", json!({})).await["connection_id"].clone();
-            let call = json!({"a": a, "b": b, "caller_number": "1", "called_number": "8856"});
-            native("relay.start", call).await;
+        let rules = VerbaConfig { always: vec!["8856".to_owned()], ..VerbaConfig::default() };
+        with_verba(rules, async |verba, world| {
+            let [a, _] = call(&verba, json!({"caller_number": "1", "called_number": "8856"}), |_| {}).await;
             let recording = loop {
                 if let Some(recording) = verba.ongoing("1").await.unwrap() {
                     break recording;
@@ -553,12 +552,18 @@ mod tests {
             tokio::time::pause();
             let begun = Instant::now();
             let query = Query::parse(&format!("callID={}&mute=1", recording.call.id), b"").unwrap();
-            let asked = Asked { query: &query, key: "crm", zone: TimeZone::UTC };
+            let (_there, client) = watch::channel(());
+            let (client, found) = (Client(client), OnceCell::new());
+            let asked = Asked { query: &query, key: "crm", zone: TimeZone::UTC, client: &client, found: &found };
             let Err(Fault(code, _)) = verba.mute(&asked).await else { panic!("confirmed by nobody") };
             assert_eq!(code, Code::Internal);
             assert!(begun.elapsed() >= CONFIRMED);
             let begun = Instant::now();
-            assert_eq!(verba.next("1", false).await.unwrap_err(), not_found(), "a call that goes on is not the next");
+            assert_eq!(
+                verba.next("1", false, &client).await.unwrap_err(),
+                not_found(),
+                "a call that goes on is not the next"
+            );
             assert!((59..=61).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
             assert_eq!(verba.waits.get(), 0);
             // It was carried out after all, and is told so.
@@ -566,7 +571,7 @@ mod tests {
             world.release(0);
             while !verba.by_id(&recording.call.id).await.unwrap().unwrap().muted.caller {
                 // What wakes the shard.
-                native("connection.get", json!({"connection_id": a})).await;
+                native(&verba, "connection.get", json!({"connection_id": a})).await;
             }
         });
     }

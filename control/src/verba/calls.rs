@@ -3,13 +3,16 @@
 
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use ringbridge_media::command::CodecKind;
 use ringbridge_media::id::ConnectionId;
+use rusqlite::Connection;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::task::{spawn_blocking, spawn_local};
+use tokio::time::sleep;
 
 use super::{Began, Live, Starting, Verba};
 use crate::auth::tokens::random_guid;
@@ -18,6 +21,7 @@ use crate::config::VerbaConfig;
 use crate::events::EventKind;
 use crate::methods::{self, Call};
 use crate::registry::ConnectionEntry;
+use crate::store::StoreError;
 use crate::store::recordings::{self, Details, EndReason, Muted, NewRecording, Party, State, comparable};
 
 impl Verba {
@@ -53,16 +57,16 @@ impl Verba {
         let (a, b) = (a.to_owned(), b.to_owned());
         let id = random_guid();
         let path = format!("verba/{id}.wav");
-        self.starting.borrow_mut().insert(a.clone(), Starting { id, on_demand });
+        self.starting.borrow_mut().insert(path.clone(), Starting { id, on_demand });
         let verba = Rc::clone(self);
         spawn_local(async move {
             let call = Call::in_process(Rc::clone(&verba.server), "the Verba recording rule".into());
             let given = json!({
-                "kind": "record", "connection_id": a, "path": path, "channels": {"caller": a, "called": b},
+                "kind": "record", "connection_id": &a, "path": &path, "channels": {"caller": &a, "called": b},
             });
             let started = methods::call(&call, "operation.start", given).await;
             call.announce();
-            verba.starting.borrow_mut().remove(&a);
+            verba.starting.borrow_mut().remove(&path);
             if let Err(error) = started {
                 tracing::warn!(caller = a, %error, "a call that a rule wants recorded is not");
             }
@@ -72,7 +76,8 @@ impl Verba {
     /// A recording of a call has begun, by a rule or by another interface: from now on it can be found.
     fn recording_started(self: &Rc<Self>, params: &Value) {
         let text = |name: &str| params[name].as_str().unwrap_or_default().to_owned();
-        let begun = self.starting.borrow_mut().remove(&text("caller"));
+        // By its file, which nobody else can have named: another interface may record the same call at the same time.
+        let begun = self.starting.borrow_mut().remove(&text("path"));
         let Starting { id, on_demand } = begun.unwrap_or_else(|| Starting { id: random_guid(), on_demand: false });
         let party = |number: &str, connection: &str| Party {
             address: text(number),
@@ -101,20 +106,57 @@ impl Verba {
         });
         let (operation, path) = (text("operation_id"), text("path"));
         self.by_operation.borrow_mut().insert(operation.clone(), id.clone());
-        self.live.borrow_mut().insert(id.clone(), Rc::new(Live { operation, turn: Mutex::new(()) }));
+        let live = Rc::new(Live { operation, turn: Mutex::new(()), storing: Mutex::new(()) });
+        self.live.borrow_mut().insert(id.clone(), Rc::clone(&live));
         let verba = Rc::clone(self);
         // The store gets it now, and so before the end of the same recording.
         begin(async move {
-            let stored = verba.server.store.run(move |connection| {
-                recordings::begin(connection, &new)?;
-                recordings::add_file(connection, &new.id, &path)
-            });
-            match stored.await {
+            let _order = live.storing.lock().await;
+            let stored = verba.stored(&id, move |connection| recordings::begin_with_file(connection, &new, &path));
+            if stored.await.is_some() {
                 // Nobody waits for a call is no error.
-                Ok(()) => drop(verba.began.send(began)),
-                Err(error) => tracing::error!(id, %error, "a recording is not in the database"),
+                drop(verba.began.send(began));
             }
         });
+    }
+
+    /// Does `work` in the database, again and again while that can't be written now: a recording is not forgotten, and
+    /// does not go on forever, because a disk was full for a while. `None` if it can't be done at all.
+    async fn stored<T, W>(&self, id: &str, work: W) -> Option<T>
+    where
+        T: Send + 'static,
+        W: Fn(&mut Connection) -> Result<T, StoreError> + Clone + Send + 'static,
+    {
+        let mut pause = AGAIN_FIRST;
+        loop {
+            let error = match self.server.store.run(work.clone()).await {
+                Ok(done) => return Some(done),
+                Err(error) => error,
+            };
+            match error {
+                StoreError::Busy { .. }
+                | StoreError::DiskFull
+                | StoreError::ReadOnly
+                | StoreError::Locked
+                | StoreError::Failed(_) => {
+                    tracing::warn!(id, %error, "a recording is not in the database yet; trying again");
+                    sleep(pause).await;
+                    pause = AGAIN_MAX.min(pause * 2);
+                }
+                StoreError::Closed
+                | StoreError::Panicked
+                | StoreError::NotFound { .. }
+                | StoreError::Exists { .. }
+                | StoreError::Refused { .. }
+                | StoreError::Open { .. }
+                | StoreError::Foreign { .. }
+                | StoreError::Future { .. }
+                | StoreError::Damaged(_) => {
+                    tracing::error!(id, %error, "what became of a recording is not in the database");
+                    return None;
+                }
+            }
+        }
     }
 
     /// What the API calls the caller's codec, if it has a number for it.
@@ -139,32 +181,29 @@ impl Verba {
         }
         let operation = params["operation_id"].as_str().unwrap_or_default();
         let Some(id) = self.by_operation.borrow().get(operation).cloned() else { return };
+        let Some(live) = self.live.borrow().get(&id).cloned() else { return };
         let muted = Muted { caller: params["caller"] == true, called: params["called"] == true };
         let (verba, now) = (Rc::clone(self), Timestamp::now());
         // The store gets it now, and so in the order of the answers.
         begin(async move {
+            let _order = live.storing.lock().await;
             let wanted = id.clone();
-            let stored =
-                verba.server.store.run(move |connection| recordings::set_muted(connection, &wanted, muted, &by, now));
-            if let Err(error) = stored.await {
-                tracing::error!(id, %error, "who is muted in a recording is not in the database");
-            }
+            verba.stored(&id, move |connection| recordings::set_muted(connection, &wanted, muted, &by, now)).await
         });
     }
 
     fn operation_ended(self: &Rc<Self>, params: &Value) {
         let operation = params["operation_id"].as_str().unwrap_or_default();
         let Some(id) = self.by_operation.borrow_mut().remove(operation) else { return };
-        self.live.borrow_mut().remove(&id);
+        let Some(live) = self.live.borrow_mut().remove(&id) else { return };
         let reason = if params["condition"] == "error" { EndReason::Failed } else { EndReason::Completed };
         let verba = Rc::clone(self);
         begin(async move {
+            let _order = live.storing.lock().await;
             let (ended, now) = (id.clone(), Timestamp::now());
-            let state = verba.server.store.run(move |connection| recordings::finish(connection, &ended, reason, now));
-            match state.await {
-                Ok(State::Discarded) => verba.purge(&id).await,
-                Ok(State::Ongoing | State::Finished) => {}
-                Err(error) => tracing::error!(id, %error, "the end of a recording is not in the database"),
+            let state = verba.stored(&id, move |connection| recordings::finish(connection, &ended, reason, now)).await;
+            if state == Some(State::Discarded) {
+                verba.purge(&id).await;
             }
         });
     }
@@ -220,10 +259,82 @@ const PCMU: u32 = 4;
 const EVERY_CALL: &str = "*";
 /// Recordings that are deleted when the server starts; the rest waits for the next start.
 const PURGED_MAX: u32 = 10_000;
+/// How long after it was refused something is written again, at first.
+const AGAIN_FIRST: Duration = Duration::from_millis(100);
+/// The same, after many times.
+const AGAIN_MAX: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixture::{call, native, with_verba};
     use super::*;
+
+    #[test]
+    fn what_another_interface_records_is_not_on_demand_because_a_rule_records_the_same_call() {
+        let rules = VerbaConfig { on_demand: vec!["*".to_owned()], ..VerbaConfig::default() };
+        with_verba(rules, async |verba, _| {
+            // Begins before the rule's own recording has.
+            let told = json!({"operation_id": "theirs", "path": "mine.wav", "caller": "x", "called": "y",
+                "caller_number": "1", "called_number": "2"});
+            let numbers = json!({"caller_number": "1", "called_number": "2"});
+            let [a, _] = call(&verba, numbers, |a| {
+                let mut told = told.clone();
+                told["caller"] = a.into();
+                verba.server.hub.publish(EventKind::RecordingStarted, told);
+            })
+            .await;
+            let by_path = |path: String| {
+                let sql = "SELECT on_demand FROM recordings JOIN recording_files ON recording = id WHERE path LIKE ?1";
+                let store = verba.server.store.clone();
+                async move {
+                    let found = store.run(move |connection| {
+                        let mut statement = connection.prepare(sql)?;
+                        Ok(statement.query_row([path], |row| row.get::<_, bool>(0)).ok())
+                    });
+                    found.await.unwrap()
+                }
+            };
+            let rule = loop {
+                if let Some(on_demand) = by_path("verba/%".to_owned()).await {
+                    break on_demand;
+                }
+                tokio::task::yield_now().await;
+            };
+            assert_eq!((by_path("mine.wav".to_owned()).await, rule), (Some(false), true), "{a}");
+            assert!(verba.starting.borrow().is_empty());
+        });
+    }
+
+    #[test]
+    fn what_the_database_refuses_for_a_while_is_in_it_afterwards() {
+        let rules = VerbaConfig { always: vec!["*".to_owned()], ..VerbaConfig::default() };
+        with_verba(rules, async |verba, _| {
+            let only_read = async |on: bool| {
+                let sql = if on { "PRAGMA query_only = 1" } else { "PRAGMA query_only = 0" };
+                verba.server.store.run(move |connection| Ok(connection.execute_batch(sql)?)).await.unwrap();
+            };
+            only_read(true).await;
+            let [a, _] = call(&verba, json!({"caller_number": "1", "called_number": "2"}), |_| {}).await;
+            while verba.live.borrow().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            native(&verba, "connection.delete", json!({"connection_id": a})).await;
+            while !verba.live.borrow().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            only_read(false).await;
+            let recording = loop {
+                let found = verba.server.store.run(|connection| recordings::last(connection, "1")).await.unwrap();
+                if let Some(recording) = found {
+                    break recording;
+                }
+                tokio::task::yield_now().await;
+            };
+            let id = recording.call.id;
+            let files = verba.server.store.run(move |connection| recordings::files(connection, &id)).await.unwrap();
+            assert!(recording.end.is_some() && files.len() == 1, "{files:?}");
+        });
+    }
 
     #[test]
     fn a_rule_is_for_all_calls_or_for_numbers_of_either_side() {

@@ -1,5 +1,7 @@
 //! From a request to its action and back: path, method, decoding, form, action, key, token, in this order.
 
+use std::cell::OnceCell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -9,15 +11,17 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::answer::{Code, Fault, Form, Success, response};
-use super::query::Query;
-use super::{REQUEST_BYTES_MAX, Session, Verba, openapi};
+use super::query::{Query, action_of};
+use super::{REQUEST_BYTES_MAX, Session, TOKENS_PER_KEY_MAX, Verba, openapi};
 use crate::audit::{self, Noted, Outcome, Unanswered, Who};
 use crate::auth::{LoginError, Password, Token};
+use crate::begin::begin;
 use crate::store::keys::{ApiKey, Scope};
-use crate::store::users::Role;
+use crate::store::users::{self, Role};
 use crate::web::{Api, Peer};
 
 /// The API as the listener sees it.
@@ -30,6 +34,58 @@ pub(super) struct Asked<'a> {
     pub(super) key: &'a str,
     /// The zone times are told in.
     pub(super) zone: TimeZone,
+    /// Who waits for the answer.
+    pub(super) client: &'a Client,
+    /// The id of the recording that is meant, once it is found.
+    pub(super) found: &'a OnceCell<String>,
+}
+
+/// Whoever waits for an answer, as long as they do.
+pub(super) struct Client(pub(super) watch::Receiver<()>);
+
+impl Client {
+    fn is_gone(&self) -> bool {
+        self.0.has_changed().is_err()
+    }
+
+    /// Returns when the client has gone.
+    pub(super) async fn gone(&self) {
+        let mut there = self.0.clone();
+        while there.changed().await.is_ok() {}
+    }
+}
+
+/// What a request is, once it is known who asks.
+enum Admitted {
+    /// It is answered, under the key of that name if it has one.
+    Answered(Option<String>, Result<Success, Fault>),
+    /// It wants something of a call.
+    Asks { key: String, zone: TimeZone },
+}
+
+/// A request's line in the audit log.
+struct Line {
+    from: SocketAddr,
+    action: String,
+    /// What it names, as it came in.
+    named: String,
+    begun: Instant,
+}
+
+impl Line {
+    fn write(&self, key: Option<&str>, found: Option<&String>, noted: &Noted, result: Outcome<'_>) {
+        audit::record(&audit::Entry {
+            who: key.map_or(Who::Unknown, Who::Key),
+            from: Some(self.from),
+            api: "verba",
+            what: &self.action,
+            ids: &[found.unwrap_or(&self.named)],
+            shard: noted.shard,
+            effect: noted.effect.as_ref(),
+            result,
+            took: self.begun.elapsed(),
+        });
+    }
 }
 
 /// What an action answers: in the envelope, or a file.
@@ -64,79 +120,80 @@ impl Verba {
         let body = if is_form(request) { request.body().as_ref() } else { &[] };
         let query = match Query::parse(in_address, body) {
             Ok(query) => query,
-            Err(fault) => return response(Form::Xml, "", &Err(fault)),
+            Err(fault) => return refused(Form::Xml, "", wants_file(&action_of(in_address, body)), fault),
         };
         let action = query.get("action").unwrap_or_default();
         let Some(form) = query.get("responseType").map_or(Some(Form::Xml), Form::parse) else {
             let fault = Fault(Code::Malformed, "responseType is XML, HTML or TEXT.".to_owned());
-            return response(Form::Xml, action, &Err(fault));
+            return refused(Form::Xml, action, wants_file(action), fault);
         };
-        let called = query.get("callID").or_else(|| query.get("cid")).or_else(|| query.get("extension"));
-        let named = called.or_else(|| query.get("number")).unwrap_or_default();
-        let line = |key: Option<&str>, noted: &Noted, result| {
-            audit::record(&audit::Entry {
-                who: key.map_or(Who::Unknown, Who::Key),
-                from: Some(peer.address),
-                api: "verba",
-                what: action,
-                ids: &[&named],
-                shard: noted.shard,
-                effect: noted.effect.as_ref(),
-                result,
-                took: begun.elapsed(),
-            });
-        };
-        let unanswered = Unanswered::new(|| line(None, &Noted::default(), Outcome::Unanswered));
-        let ((key, answered), noted) = audit::scope(self.admitted(peer, request, &query, action)).await;
+        let line = Line { from: peer.address, action: action.to_owned(), named: named(&query, action), begun };
+        let unanswered = Unanswered::new(|| line.write(None, None, &Noted::default(), Outcome::Unanswered));
+        let admitted = self.admitted(peer, request, &query, action).await;
         unanswered.answered();
-        let refused = answered.as_ref().err();
-        let result = refused.map_or(Outcome::Done, |Fault(code, _)| Outcome::Refused(code.number()));
-        line(key.as_deref(), &noted, result);
+        let answered = match admitted {
+            Admitted::Answered(key, answered) => {
+                line.write(key.as_deref(), None, &Noted::default(), outcome(&answered));
+                answered.map(Answered::Envelope)
+            }
+            Admitted::Asks { key, zone } => self.carry_out(line, query.clone(), key, zone).await,
+        };
         match answered {
             Ok(Answered::Envelope(success)) => response(form, action, &Ok(success)),
             Ok(Answered::File(file)) => file,
-            Err(fault) => {
-                let code = fault.0;
-                let mut response = response(form, action, &Err(fault));
-                if action.eq_ignore_ascii_case("GetMediaEncoded") {
-                    // Who asks for a file looks at the status alone.
-                    *response.status_mut() = file_status(code);
-                }
-                response
-            }
+            Err(fault) => refused(form, action, wants_file(action), fault),
         }
     }
 
-    /// Finds out who asks, and does what is asked. The name of the key, once it is known.
-    async fn admitted(
+    /// Carries an action out to its end, with its line in the audit log, whether the client waits for it or not.
+    async fn carry_out(
         self: &Rc<Self>,
-        peer: Peer,
-        request: &Request<Bytes>,
-        query: &Query,
-        action: &str,
-    ) -> (Option<String>, Result<Answered, Fault>) {
+        line: Line,
+        query: Query,
+        key: String,
+        zone: TimeZone,
+    ) -> Result<Answered, Fault> {
+        let (client, there) = watch::channel(());
+        let verba = Rc::clone(self);
+        let work = begin(async move {
+            let (client, found) = (Client(there), OnceCell::new());
+            let asked = Asked { query: &query, key: &key, zone, client: &client, found: &found };
+            let (answered, noted) = audit::scope(verba.act(&line.action, &asked)).await;
+            let result = if answered.is_err() && client.is_gone() { Outcome::Unanswered } else { outcome(&answered) };
+            line.write(Some(&key), found.get(), &noted, result);
+            answered
+        });
+        let answered = work.end().await;
+        // What is dropped before this belongs to a client that has gone.
+        drop(client);
+        answered.unwrap_or_else(|| Err(internal(&"the server ends")))
+    }
+
+    /// Finds out who asks, and answers what is about tokens.
+    async fn admitted(self: &Rc<Self>, peer: Peer, request: &Request<Bytes>, query: &Query, action: &str) -> Admitted {
         let is = |name: &str| action.eq_ignore_ascii_case(name);
+        let malformed = |text: &str| Admitted::Answered(None, Err(Fault(Code::Malformed, text.to_owned())));
         if action.is_empty() {
-            return (None, Err(Fault(Code::Malformed, "The parameter action is missing.".to_owned())));
+            return malformed("The parameter action is missing.");
         }
         if !ACTIONS.iter().any(|name| is(name)) {
-            return (None, Err(Fault(Code::Malformed, "There is no such action.".to_owned())));
+            return malformed("There is no such action.");
         }
         let key = match self.key(peer, query).await {
             Ok(key) => key,
-            Err(fault) => return (None, Err(fault)),
+            Err(fault) => return Admitted::Answered(None, Err(fault)),
         };
         let answered = if is("RequestToken") {
-            self.request_token(peer, request, query, &key).await.map(Answered::Envelope)
+            self.request_token(peer, request, query, &key).await
         } else if is("ReleaseToken") {
-            self.release_token(query, &key).map(Answered::Envelope)
+            self.release_token(query, &key)
         } else {
-            match self.zone(query, &key) {
-                Ok(zone) => self.act(action, &Asked { query, key: &key.name, zone }).await,
+            match self.zone(query, &key).await {
+                Ok(zone) => return Admitted::Asks { key: key.name, zone },
                 Err(fault) => Err(fault),
             }
         };
-        (Some(key.name), answered)
+        Admitted::Answered(Some(key.name), answered)
     }
 
     async fn key(&self, peer: Peer, query: &Query) -> Result<ApiKey, Fault> {
@@ -149,17 +206,33 @@ impl Verba {
         })
     }
 
-    /// The zone times are told in, and whether the token is there that the key may need.
-    fn zone(&self, query: &Query, key: &ApiKey) -> Result<TimeZone, Fault> {
-        let tokens = self.tokens.borrow();
-        let session = query.get("token").and_then(|token| tokens.find(Instant::now(), token));
-        let session = session.filter(|session| session.key == key.name);
-        if key.requires_token && session.is_none() {
+    /// The zone times are told in, and whether the token is there that the key may need. It ends when its user is gone
+    /// or may not use the API any more.
+    async fn zone(&self, query: &Query, key: &ApiKey) -> Result<TimeZone, Fault> {
+        let user = match query.get("token").and_then(|token| Some((token, self.user_of(token, key)?))) {
+            Some((token, name)) => {
+                let found = self.server.store.run(move |connection| users::find(connection, &name)).await;
+                let user = found.map_err(|error| internal(&error))?.filter(|user| user.has(Role::Verba));
+                if user.is_none() {
+                    self.tokens.borrow_mut().revoke(Instant::now(), token);
+                }
+                user
+            }
+            None => None,
+        };
+        if key.requires_token && user.is_none() {
             return Err(Fault(Code::Refused, "The token is missing, unknown or has expired.".to_owned()));
         }
-        let zone = session.and_then(|session| session.time_zone.as_deref());
+        let zone = user.and_then(|user| user.time_zone);
         // One this machine does not know is as good as none.
-        Ok(zone.and_then(|zone| TimeZone::get(zone).ok()).unwrap_or(TimeZone::UTC))
+        Ok(zone.and_then(|zone| TimeZone::get(&zone).ok()).unwrap_or(TimeZone::UTC))
+    }
+
+    /// The name of the user a token was issued to, under this key.
+    fn user_of(&self, token: &str, key: &ApiKey) -> Option<String> {
+        let tokens = self.tokens.borrow();
+        let session = tokens.find(Instant::now(), token).filter(|session| session.key == key.name);
+        session.map(|session| session.user.clone())
     }
 
     async fn request_token(
@@ -189,8 +262,10 @@ impl Verba {
             Err(error @ (LoginError::Password(_) | LoginError::Store(_))) => return Err(internal(&error)),
         };
         let token = Token::random_guid();
-        let session = Session { key: key.name.clone(), time_zone: user.time_zone };
-        let issued = self.tokens.borrow_mut().insert(Instant::now(), &token, session);
+        let session = Session { key: key.name.clone(), user: user.name };
+        let mut tokens = self.tokens.borrow_mut();
+        tokens.make_room(TOKENS_PER_KEY_MAX, |session| session.key == key.name);
+        let issued = tokens.insert(Instant::now(), &token, session);
         issued.map_err(|error| internal(&error))?;
         Ok(Success { attributes: vec![("token", token.as_str().to_owned())], ..Success::default() })
     }
@@ -238,6 +313,38 @@ fn is_form(request: &Request<Bytes>) -> bool {
     })
 }
 
+/// What a request names, in the order its action looks at it.
+fn named(query: &Query, action: &str) -> String {
+    let names: &[&str] = if wants_file(action) {
+        &["cid", "callID"]
+    } else {
+        &["callID", "extension", "number", "platformCallID", "nativeID", "meetingID"]
+    };
+    names.iter().find_map(|name| query.get(name)).unwrap_or_default().to_owned()
+}
+
+fn outcome<T>(answered: &Result<T, Fault>) -> Outcome<'static> {
+    match answered {
+        Ok(_) => Outcome::Done,
+        Err(Fault(code, _)) => Outcome::Refused(code.number()),
+    }
+}
+
+/// Who asks for a file looks at the status alone.
+fn wants_file(action: &str) -> bool {
+    action.eq_ignore_ascii_case("GetMediaEncoded")
+}
+
+/// An error in the envelope.
+fn refused(form: Form, action: &str, file: bool, fault: Fault) -> Response<Body> {
+    let code = fault.0;
+    let mut response = response(form, action, &Err(fault));
+    if file {
+        *response.status_mut() = file_status(code);
+    }
+    response
+}
+
 const fn file_status(code: Code) -> StatusCode {
     match code {
         Code::Refused => StatusCode::FORBIDDEN,
@@ -273,3 +380,71 @@ pub(super) const ACTIONS: [&str; 8] = [
 ];
 /// How long too many attempts are held back at most.
 const ATTEMPT_DELAY: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+
+    use serde_json::json;
+    use tokio::task::yield_now;
+
+    use super::super::fixture::{call, native, with_verba};
+    use super::*;
+    use crate::config::VerbaConfig;
+    use crate::store::recordings::{self, State};
+
+    #[test]
+    fn a_call_is_deleted_though_the_client_has_gone() {
+        let rules = VerbaConfig { always: vec!["*".to_owned()], ..VerbaConfig::default() };
+        with_verba(rules, async |verba, _| {
+            let numbers = json!({"caller_number": "1", "called_number": "2"});
+            let [a, _] = call(&verba, numbers, |_| {}).await;
+            let found = async |state: State| loop {
+                let found = verba.server.store.run(move |connection| match state {
+                    State::Finished => recordings::last(connection, "1"),
+                    State::Ongoing | State::Discarded => Ok(recordings::ongoing(connection, "1")?.into_iter().next()),
+                });
+                if let Some(recording) = found.await.unwrap() {
+                    break recording.call.id;
+                }
+                yield_now().await;
+            };
+            found(State::Ongoing).await;
+            native(&verba, "connection.delete", json!({"connection_id": a})).await;
+            let id = found(State::Finished).await;
+            let query = Query::parse(&format!("callID={id}"), b"").unwrap();
+            let from = "127.0.0.1:1".parse().unwrap();
+            let line = Line { from, action: "DeleteCall".to_owned(), named: id.clone(), begun: Instant::now() };
+            tokio::select! {
+                biased;
+                _ = verba.carry_out(line, query, "crm".to_owned(), TimeZone::UTC) => panic!("it needs no time"),
+                () = ready(()) => {}
+            }
+            loop {
+                let id = id.clone();
+                let left = verba.server.store.run(move |connection| recordings::files(connection, &id)).await.unwrap();
+                if left.is_empty() {
+                    break;
+                }
+                yield_now().await;
+            }
+        });
+    }
+
+    #[test]
+    fn a_wait_ends_with_its_client() {
+        with_verba(VerbaConfig::default(), async |verba, _| {
+            let (there, client) = watch::channel(());
+            let client = Client(client);
+            tokio::select! {
+                biased;
+                _ = verba.next("1", false, &client) => panic!("no call"),
+                () = ready(()) => {}
+            }
+            assert!(!client.is_gone());
+            drop(there);
+            assert!(client.is_gone() && verba.next("1", false, &client).await.is_err());
+            assert_eq!(verba.waits.get(), 0);
+        });
+    }
+}

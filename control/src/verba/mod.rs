@@ -15,6 +15,8 @@
 mod actions;
 mod answer;
 mod calls;
+#[cfg(test)]
+mod fixture;
 mod http;
 mod openapi;
 mod query;
@@ -41,7 +43,7 @@ pub(crate) struct Verba {
     live: RefCell<HashMap<String, Rc<Live>>>,
     /// Their ids, by operation.
     by_operation: RefCell<HashMap<String, String>>,
-    /// Recordings a rule is about to start, by the caller's connection.
+    /// Recordings a rule is about to start, by their files.
     starting: RefCell<HashMap<String, Starting>>,
     /// Told of every recording that has begun.
     began: broadcast::Sender<Arc<Began>>,
@@ -57,8 +59,8 @@ pub(crate) struct Verba {
 struct Session {
     /// Name of the key it was issued under.
     key: String,
-    /// IANA name of the user's time zone.
-    time_zone: Option<String>,
+    /// Name of the user it was issued to.
+    user: String,
 }
 
 /// A recording that is being made.
@@ -66,6 +68,8 @@ struct Live {
     operation: String,
     /// Who changes it has this: one after the other.
     turn: Mutex<()>,
+    /// What becomes of it is written one after the other.
+    storing: Mutex<()>,
 }
 
 /// A recording that is about to be started.
@@ -112,6 +116,8 @@ pub(crate) fn serve(server: &Rc<Server>, logins: Rc<Logins>, listener: Listener)
 
 /// How long a token is valid.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
+/// Tokens of one key that are valid at a time; one more ends the oldest.
+const TOKENS_PER_KEY_MAX: usize = 4096;
 /// Tokens that are valid at a time.
 const TOKENS_MAX: usize = 65_536;
 /// Recordings that may begin before a request that waits for one has looked.

@@ -32,6 +32,13 @@ impl Query {
     }
 }
 
+/// The action of a request that can't be parsed, as far as it can be read.
+pub(super) fn action_of(query: &str, body: &[u8]) -> String {
+    let all = pairs(query.as_bytes()).chain(pairs(body));
+    let last = all.filter(|(name, _)| name.eq_ignore_ascii_case(b"action")).last();
+    last.map(|(_, value)| String::from_utf8_lossy(&value).into_owned()).unwrap_or_default()
+}
+
 fn text(bytes: Vec<u8>) -> Result<String, Fault> {
     String::from_utf8(bytes).map_err(|_| Fault(Code::Malformed, "A parameter is not valid UTF-8.".to_owned()))
 }
