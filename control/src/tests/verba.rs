@@ -399,6 +399,9 @@ fn recordings_are_kept_fetched_and_deleted() {
         assert!(answer.text().contains("<ErrorMessage>"), "{query}");
     }
     assert_eq!(verba.request("GET", &format!("/verba/api?action=GetMediaEncoded&cid={id}"), "", "").status, 403);
+    for early in ["responseType=JSON", "x=%ff", "ACTION=getmediaencoded&x=%ff"] {
+        assert_eq!(media(&format!("cid={id}&{early}")).status, 400, "{early}");
+    }
     // Not kept any more: it goes, with its manifest.
     verba.ok(&format!("action=KeepCall&callID={id}&unmark=1"));
     verba.fails(&format!("action=KeepCall&callID={id}"), 2, NOT_FOUND);

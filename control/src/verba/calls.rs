@@ -139,7 +139,10 @@ impl Verba {
                 | StoreError::ReadOnly
                 | StoreError::Locked
                 | StoreError::Failed(_) => {
-                    tracing::warn!(id, %error, "a recording is not in the database yet; trying again");
+                    // Once: there may be many, for as long as a disk is full.
+                    if pause == AGAIN_FIRST {
+                        tracing::warn!(id, %error, "what becomes of a recording can't be written; trying again");
+                    }
                     sleep(pause).await;
                     pause = AGAIN_MAX.min(pause * 2);
                 }
