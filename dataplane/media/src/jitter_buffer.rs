@@ -208,7 +208,7 @@ impl JitterBuffer {
         }
         let more_is_here = self.play + (FRAME_SAMPLES as u64) < self.end;
         let was_active = self.concealment.is_active();
-        let valid = self.take(frame);
+        let (valid, made) = self.take(frame);
         if valid == 0 {
             self.dry_frames += 1;
             if self.dry_frames >= IDLE_FRAMES && !more_is_here {
@@ -218,7 +218,6 @@ impl JitterBuffer {
             self.dry_frames = 0;
         }
         let missing = if more_is_here { FRAME_TICKS - valid } else { 0 };
-        let made = valid < FRAME_TICKS && !self.concealment.is_silent();
         Pulled { heard: valid > 0, concealed: made || (was_active && valid > 0), missing }
     }
 
@@ -324,8 +323,9 @@ impl JitterBuffer {
         }
     }
 
-    /// Moves one frame out of the ring, with its holes filled; how many of its samples were valid.
-    fn take(&mut self, frame: &mut [i16; FRAME_SAMPLES]) -> u32 {
+    /// Moves one frame out of the ring, with its holes filled; how many of its samples were valid, and whether anything
+    /// stands for the others.
+    fn take(&mut self, frame: &mut [i16; FRAME_SAMPLES]) -> (u32, bool) {
         let mut done = 0;
         while done < FRAME_SAMPLES {
             let start = index_of(self.play + done as u64, self.ring);
@@ -334,11 +334,10 @@ impl JitterBuffer {
             done += run;
         }
         let here = self.clear_blocks(FRAME_SAMPLES);
-        if here != ALL_BLOCKS || self.concealment.is_active() {
-            self.conceal(frame, here);
-        }
+        let conceals = here != ALL_BLOCKS || self.concealment.is_active();
+        let made = conceals && self.conceal(frame, here);
         self.play += FRAME_SAMPLES as u64;
-        (here.count_ones() * BLOCK_TICKS).min(FRAME_TICKS)
+        ((here.count_ones() * BLOCK_TICKS).min(FRAME_TICKS), made)
     }
 
     /// Takes the validity of the blocks of the next `len` samples away; the bits, the first the lowest.
@@ -352,9 +351,11 @@ impl JitterBuffer {
         here
     }
 
-    /// Fills the blocks of a frame that are not `here`, and fades into those that are behind a hole.
+    /// Fills the blocks of a frame that are not `here`, and fades into those that are behind a hole. Whether there is any
+    /// sound in what it has filled.
     #[cold]
-    fn conceal(&mut self, frame: &mut [i16; FRAME_SAMPLES], here: u32) {
+    fn conceal(&mut self, frame: &mut [i16; FRAME_SAMPLES], here: u32) -> bool {
+        let mut sounds = false;
         let mut block = 0;
         while block < FRAME_SAMPLES / BLOCK {
             let is_here = here >> block & 1 != 0;
@@ -368,6 +369,7 @@ impl JitterBuffer {
                     self.begin_hole(self.play + from as u64);
                 }
                 self.concealment.fill(&mut frame[from..to]);
+                sounds |= frame[from..to].iter().any(|sample| *sample != 0);
                 // What is made counts as heard for the next hole.
                 for (place, sample) in (self.play + from as u64..).zip(&frame[from..to]) {
                     self.samples[index_of(place, self.ring)] = *sample;
@@ -375,6 +377,7 @@ impl JitterBuffer {
             }
             block = end;
         }
+        sounds
     }
 
     /// A hole begins at `position`: looks back at what came before it.
@@ -531,6 +534,21 @@ mod tests {
             }
         }
         assert_eq!(bench.push(140, 1640, 160), Err(DropReason::Late));
+    }
+
+    /// What is told of a frame is what is in it: to the last sample that fades.
+    #[test]
+    fn what_stands_for_the_end_of_a_voice_is_told_until_it_has_faded() {
+        let mut bench = Bench::new();
+        for n in 0..4 {
+            assert_eq!(bench.push(0, 1000 + 160 * n, 160), Ok(()));
+        }
+        let frames: Vec<_> = (0..17).map(|n| bench.pull(20 + 10 * n)).collect();
+        for (n, (frame, pulled)) in frames.into_iter().enumerate() {
+            assert_eq!(pulled.heard, n < 8, "frame {n}");
+            assert_eq!(pulled.concealed, n >= 8 && frame.iter().any(|sample| *sample != 0), "frame {n}");
+            assert_eq!(pulled.concealed, (8..14).contains(&n), "frame {n}");
+        }
     }
 
     #[test]
