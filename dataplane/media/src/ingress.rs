@@ -90,12 +90,11 @@ impl Engine {
             self.resolve_collision(slot);
             connection = self.connections[slot as usize].as_mut().ok_or(DropReason::ClosedPort)?;
         }
-        if connection.reports.due.is_none() && connection.spec.rtcp_reports && self.relayed_to(slot).is_none() {
+        let may_report = connection.spec.rtcp_reports && !matches!(connection.link, Link::Relay(_));
+        if may_report && connection.reports.due.is_none() {
             self.begin_reports(slot);
+            connection = self.connections[slot as usize].as_mut().ok_or(DropReason::ClosedPort)?;
         }
-        let Some(mut connection) = self.connections[slot as usize].as_mut() else {
-            return Err(DropReason::ClosedPort);
-        };
 
         let payload_type = packet.payload_type();
         if connection.may_begin_to_listen(payload_type) {

@@ -46,6 +46,9 @@ impl Engine {
     /// Somebody sends: from now on reports are due.
     #[cold]
     pub(crate) fn begin_reports(&mut self, slot: u32) {
+        if self.relayed_to(slot).is_some() {
+            return;
+        }
         let Some(connection) = self.connections[slot as usize].as_mut() else { return };
         let due = connection.reports.begin(self.now, &mut self.rng);
         self.wheel.arm(due, TimerKey::Report(slot));
