@@ -7,6 +7,8 @@
 //!
 //! | module | job |
 //! | --- | --- |
+//! | [`kind`] | the codecs that can be negotiated, and their rates |
+//! | [`codec`] | one face for all of them |
 //! | [`mod@format`] | the static payload types of RFC 3551 |
 //! | [`g711`] | µ-law and A-law (ITU-T G.711) |
 //! | [`mix`] | sums, differences, gain and levels |
@@ -18,15 +20,19 @@
 //! | [`mod@conceal`] | fills holes (class of ITU-T G.711 appendix I) |
 
 pub mod adpcm;
+pub mod codec;
 pub mod conceal;
 mod dispatch;
 pub mod dtmf;
 pub mod format;
 pub mod g711;
 pub mod g726;
+pub mod kind;
 pub mod mix;
 pub mod stretch;
 pub mod tone;
 
+pub use codec::{CodecError, Decoder, Encoder, EncoderSettings};
 pub use dispatch::instruction_set;
 pub use format::PayloadFormat;
+pub use kind::{CodecKind, Rate};
