@@ -36,7 +36,7 @@ impl Engine {
         let packets = parse_compound(datagram).map_err(|_| DropReason::NotRtcp)?;
         let Some(connection) = self.connections[slot as usize].as_mut() else { return Err(DropReason::ClosedPort) };
         let own = connection.media.as_ref().filter(|media| media.owns_stream).map(|media| media.sender.ssrc());
-        let (heard, clock_rate_hz) = (connection.receiver.ssrc(), connection.clock_rate_hz());
+        let (heard, clock_rate_hz) = (connection.receiver.ssrc(), connection.spec.tx_codec.clock_rate_hz());
         let known = Known { own, heard, clock_rate_hz };
         if let Some(due) = connection.reports.take(now, ntp, packets, datagram.len(), &known) {
             self.wheel.arm(due, TimerKey::Report(slot));
