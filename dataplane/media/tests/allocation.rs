@@ -302,7 +302,7 @@ fn relaying_mixing_and_operations_allocate_nothing_once_warm() {
     }
     let allocated = allocations() - allocated;
     assert!(world.packets_out - before.0 > 400_000, "{}", world.packets_out - before.0);
-    assert!(world.forwarded - before.1 > 40_000, "{}", world.forwarded - before.1);
+    assert!(world.forwarded - before.1 > 30_000, "{}", world.forwarded - before.1);
     assert!(world.recorded - before.2 > 50_000, "{}", world.recorded - before.2);
     assert!(world.digits - before.3 > 1_000, "{}", world.digits - before.3);
     assert_eq!(world.ended, 0, "everything still runs");
