@@ -17,6 +17,7 @@
 //! | [`mod@tone`] | one or two sines |
 //! | [`mod@adpcm`] | Dialogic ADPCM, for `.vox` files |
 //! | `g722`, `opus` | behind [`codec`]: 7 kHz of speech (ITU-T G.722), and everything up to fullband (RFC 6716) |
+//! | `gsm`, [`g729`] | behind [`codec`] too; the latter by a library that is found at run time |
 //! | [`mod@g726`] | decodes G.726 at 16 kbit/s |
 //! | [`mod@stretch`] | another speed at the same pitch |
 //! | [`resample`] | from one rate to another |
@@ -31,6 +32,8 @@ pub mod format;
 pub mod g711;
 mod g722;
 pub mod g726;
+pub mod g729;
+mod gsm;
 pub mod kind;
 pub mod mix;
 mod opus;
