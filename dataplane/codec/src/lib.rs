@@ -20,6 +20,7 @@
 //! | `gsm`, [`g729`] | behind [`codec`] too; the latter by a library that is found at run time |
 //! | [`mod@g726`] | decodes G.726 at 16 kbit/s |
 //! | [`mod@stretch`] | another speed at the same pitch |
+//! | [`limit`] | brings sums back to 16 bits without cutting them off |
 //! | [`resample`] | from one rate to another |
 //! | [`mod@conceal`] | fills holes (class of ITU-T G.711 appendix I) |
 
@@ -35,6 +36,7 @@ pub mod g726;
 pub mod g729;
 mod gsm;
 pub mod kind;
+pub mod limit;
 pub mod mix;
 mod opus;
 pub mod resample;
@@ -45,4 +47,5 @@ pub use codec::{CodecError, Decoder, Encoder, EncoderSettings};
 pub use dispatch::instruction_set;
 pub use format::PayloadFormat;
 pub use kind::{CodecKind, Rate};
+pub use limit::Limiter;
 pub use resample::Resampler;
