@@ -21,6 +21,7 @@
 //! | [`mod@g726`] | decodes G.726 at 16 kbit/s |
 //! | [`mod@stretch`] | another speed at the same pitch |
 //! | [`limit`] | brings sums back to 16 bits without cutting them off |
+//! | [`noise`] | comfort noise (RFC 3389) |
 //! | [`resample`] | from one rate to another |
 //! | [`mod@conceal`] | fills holes (class of ITU-T G.711 appendix I) |
 
@@ -38,6 +39,7 @@ mod gsm;
 pub mod kind;
 pub mod limit;
 pub mod mix;
+pub mod noise;
 mod opus;
 pub mod resample;
 pub mod stretch;
