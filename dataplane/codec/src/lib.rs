@@ -20,6 +20,8 @@
 //! | `gsm`, [`g729`] | behind [`codec`] too; the latter by a library that is found at run time |
 //! | [`mod@g726`] | decodes G.726 at 16 kbit/s |
 //! | [`mod@stretch`] | another speed at the same pitch |
+//! | [`limit`] | brings sums back to 16 bits without cutting them off |
+//! | [`noise`] | comfort noise (RFC 3389) |
 //! | [`resample`] | from one rate to another |
 //! | [`mod@conceal`] | fills holes (class of ITU-T G.711 appendix I) |
 
@@ -35,7 +37,9 @@ pub mod g726;
 pub mod g729;
 mod gsm;
 pub mod kind;
+pub mod limit;
 pub mod mix;
+pub mod noise;
 mod opus;
 pub mod resample;
 pub mod stretch;
@@ -45,4 +49,5 @@ pub use codec::{CodecError, Decoder, Encoder, EncoderSettings};
 pub use dispatch::instruction_set;
 pub use format::PayloadFormat;
 pub use kind::{CodecKind, Rate};
+pub use limit::Limiter;
 pub use resample::Resampler;
