@@ -594,9 +594,8 @@ impl Playout {
             Some(Correction::Longer { far }) if self.may_put_in(far) => {
                 self.cold.counters.stretched_samples += len_of(frame);
                 self.rest = if far { REST_VOICE } else { REST_QUIET };
-                let marks = self.cold.tape.put_in(frame);
-                self.cold.tape.emit(frame);
-                return Pulled { heard: marks.heard, concealed: marks.made, ..pulled };
+                self.cold.tape.put_in(frame);
+                return Pulled { heard: true, concealed: true, ..pulled };
             }
             Some(Correction::Shorter { far }) => self.leave_out(now, far, frame.len(), &mut pulled),
             Some(Correction::Cut) => self.cut(now),
@@ -867,7 +866,8 @@ impl Playout {
     /// Whether a frame may be put in before what is due.
     fn may_put_in(&mut self, far: bool) -> bool {
         let is_here = self.cold.tape.pending() > 0 || self.find_next().is_some_and(|slot| slot.position <= self.head);
-        is_here && self.made == 0 && (far || self.cold.tape.was_quiet())
+        let in_a_voice = far && self.cold.tape.knows_voices();
+        is_here && self.made == 0 && (in_a_voice || self.cold.tape.was_quiet())
     }
 
     /// Leaves some samples out if nobody will notice: a quiet frame, or a period of a voice.

@@ -18,7 +18,7 @@ pub(super) struct Estimator {
     /// The anchor when the window began: it does not go further below than [`EARLY`].
     reference: i64,
     window_end: i64,
-    /// The packet before: when it came, and its position.
+    /// The newest packet: when it came, and its position.
     before: (i64, i64),
     /// When a packet came last that was neither far too early nor far too late.
     near: i64,
@@ -96,8 +96,11 @@ impl Estimator {
             return 0;
         }
         let (passed, made) = (now - self.before.0, position - self.before.1);
-        let is_fast = 4 * passed < 3 * made;
-        self.before = (now, position);
+        // One that was overtaken tells nothing of the pace.
+        let is_fast = made <= 0 || 4 * passed < 3 * made;
+        if made > 0 {
+            self.before = (now, position);
+        }
         let late = offset - self.anchor;
         let is_ahead = offset < self.reference - EARLY * self.scale || (is_fast && late < 0);
         if !is_ahead {

@@ -28,6 +28,36 @@ pub(super) struct Marks {
     pub(super) made: bool,
 }
 
+/// Places on the tape, from the first to before the last.
+#[derive(Clone, Copy, Debug, Default)]
+struct Stretch {
+    from: usize,
+    to: usize,
+}
+
+impl Stretch {
+    /// Adds the places between `from` and `to`; what lies before `at` is over.
+    fn add(&mut self, at: usize, from: usize, to: usize) {
+        if self.to <= at {
+            *self = Self { from, to };
+        } else if from < to {
+            *self = Self { from: self.from.min(from), to: self.to.max(to) };
+        }
+    }
+
+    fn meets(self, from: usize, to: usize) -> bool {
+        self.from.max(from) < self.to.min(to)
+    }
+
+    fn move_down(&mut self, by: usize) {
+        *self = Self { from: self.from.saturating_sub(by), to: self.to.saturating_sub(by) };
+    }
+
+    fn move_up(&mut self, by: usize) {
+        *self = Self { from: self.from + by, to: self.to + by };
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Tape {
     samples: Vec<i16>,
@@ -36,8 +66,10 @@ pub(super) struct Tape {
     end: usize,
     /// The first sample that was ever written since it was opened.
     begin: usize,
-    /// Of what is to come.
-    marks: Marks,
+    /// Where samples of the endpoint are among those to come,
+    heard_in: Stretch,
+    /// and where such that stand for others.
+    made_in: Stretch,
     maker: Maker,
     frame: usize,
     /// Frames for which a codec without a state is still played from here; 0: it is closed.
@@ -54,7 +86,8 @@ impl Tape {
             at: 0,
             end: 0,
             begin: 0,
-            marks: Marks::default(),
+            heard_in: Stretch::default(),
+            made_in: Stretch::default(),
             maker: Maker::new(rate),
             frame,
             lives: 0,
@@ -65,7 +98,7 @@ impl Tape {
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
         (self.at, self.end, self.begin, self.lives) = (0, 0, 0, 0);
-        self.marks = Marks::default();
+        (self.heard_in, self.made_in) = (Stretch::default(), Stretch::default());
         self.maker.clear();
     }
 
@@ -107,6 +140,8 @@ impl Tape {
             let from = self.at.saturating_sub(self.frame * HEARD_MS / 10).max(self.begin);
             self.samples.copy_within(from..self.end, 0);
             (self.begin, self.at, self.end) = (0, self.at - from, self.end - from);
+            self.heard_in.move_down(from);
+            self.made_in.move_down(from);
         }
         let end = (self.end + len).min(self.samples.len());
         &mut self.samples[self.end..end]
@@ -115,20 +150,22 @@ impl Tape {
     /// Takes what was written into the [room](Self::room), less the first `skip`: samples of the endpoint.
     pub(super) fn append(&mut self, len: usize, skip: usize) {
         let kept = self.take(len, skip);
+        let begin = self.end - kept;
         if self.maker.is_active() {
-            let begin = self.end - kept;
             self.maker.join(&mut self.samples[begin..self.end]);
-            self.marks.made = true;
+            self.made_in.add(self.at, begin, self.end.min(begin + self.frame));
             self.lives = LIVES;
         }
-        self.marks.heard |= kept > 0;
+        self.heard_in.add(self.at, begin, self.end);
     }
 
     /// Takes what the codec itself made up for missing samples.
     pub(super) fn append_made(&mut self, len: usize, skip: usize) {
         let kept = self.take(len, skip);
-        let sounds = self.samples[self.end - kept..self.end].iter().any(|sample| *sample != 0);
-        self.marks.made |= sounds;
+        let begin = self.end - kept;
+        if let Some(last) = self.samples[begin..self.end].iter().rposition(|sample| *sample != 0) {
+            self.made_in.add(self.at, begin, begin + last + 1);
+        }
         self.lives = LIVES;
     }
 
@@ -158,6 +195,11 @@ impl Tape {
     /// Whether what is made up is silence by now.
     pub(super) fn is_silent(&self) -> bool {
         self.maker.is_silent()
+    }
+
+    /// Whether what is made up continues a voice.
+    pub(super) const fn knows_voices(&self) -> bool {
+        matches!(self.maker, Maker::Concealment(_))
     }
 
     /// Whether samples are being made up.
@@ -190,12 +232,12 @@ impl Tape {
             self.samples[self.at + lag + place] = weigh(from, to, place + 1, over + 1);
         }
         self.at += lag;
-        self.marks.made = true;
+        self.made_in.add(self.at, self.at, self.at + over);
         self.lives = LIVES;
     }
 
     /// Puts a frame in that continues what was heard before those to come.
-    pub(super) fn put_in(&mut self, frame: &mut [i16]) -> Marks {
+    pub(super) fn put_in(&mut self, frame: &mut [i16]) {
         let heard = &self.samples[self.begin..self.at];
         self.maker.begin(heard);
         self.maker.fill(frame);
@@ -205,13 +247,14 @@ impl Tape {
         self.samples.copy_within(self.at..self.end, self.at + len);
         self.samples[self.at..self.at + len].copy_from_slice(frame);
         (self.at, self.end) = (self.at + len, self.end + len);
+        self.heard_in.move_up(len);
+        self.made_in.move_up(len);
         if self.pending() > 0 {
             let over = self.pending().min(self.frame);
             self.maker.join(&mut self.samples[self.at..self.at + over]);
-            self.marks.made = true;
+            self.made_in.add(self.at, self.at, self.at + over);
         }
         self.lives = LIVES;
-        Marks { heard: true, made: true }
     }
 
     /// Moves a frame out.
@@ -225,13 +268,8 @@ impl Tape {
         let peak = mix::peak(frame);
         // Half of it is forgotten in about four seconds.
         self.peak = peak.max(self.peak - self.peak.div_ceil(512));
-        let marks = self.marks;
-        if self.pending() == 0 {
-            self.marks = Marks::default();
-        } else {
-            self.marks.made = false;
-        }
-        marks
+        let from = self.at - here;
+        Marks { heard: self.heard_in.meets(from, self.at), made: self.made_in.meets(from, self.at) }
     }
 
     /// Whether `samples` are so quiet that nobody misses some of them.

@@ -1,5 +1,7 @@
 mod delay;
 pub(super) mod fake;
+mod lives;
+mod stateful;
 mod stream;
 
 use ringbridge_codec::{CodecKind, Rate};

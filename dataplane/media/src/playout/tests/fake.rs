@@ -3,7 +3,7 @@
 use ringbridge_codec::CodecError;
 
 /// The decoder side of a codec that hears whether its payloads come in order. A payload is its number, and then as many
-/// bytes as it has milliseconds less one; all its samples have the value of its number.
+/// bytes as it has milliseconds less one; all its samples have the value of its number times [`LOUD`].
 #[derive(Debug, Default)]
 pub(in crate::playout) struct Fake {
     pub(in crate::playout) calls: Vec<Call>,
@@ -21,6 +21,8 @@ pub(in crate::playout) enum Call {
     Recover(u8, usize),
 }
 
+/// So that nothing is taken for silence.
+pub(in crate::playout) const LOUD: i16 = 700;
 /// What concealment of its own sounds like.
 pub(in crate::playout) const MADE: i16 = 20_000;
 /// What is recovered of payload `n` has this value more.
@@ -39,7 +41,7 @@ impl Fake {
             return Err(CodecError::Payload);
         }
         self.calls.push(Call::Decode(payload[0]));
-        out.fill(i16::from(payload[0]));
+        out.fill(i16::from(payload[0]) * LOUD);
         self.samples_in(payload)
     }
 
