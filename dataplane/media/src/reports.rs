@@ -13,7 +13,8 @@ use ringbridge_wire::xr::{EXTENDED_REPORT, UNAVAILABLE, VoipMetrics};
 use crate::bursts::{GAP_MIN, LossPattern};
 use crate::command::CodecKind;
 use crate::e_model::{Impairment, Path, mos, r_factor};
-use crate::limits::{FRAME_MS, JITTER_DELAY, JITTER_SAMPLES, SAMPLES_PER_MS};
+use crate::limits::{DELAY_MS_MAX, FRAME_MS};
+use crate::playout::Delay;
 use crate::receiver::Receiver;
 use crate::rng::SplitMix64;
 use crate::time::Instant;
@@ -66,8 +67,10 @@ pub struct Quality {
     pub pattern: LossPattern,
     /// From here to the endpoint and back, in milliseconds, if it answers our sender reports.
     pub round_trip_ms: Option<f64>,
-    /// From arrival to play-out here, in milliseconds; 0 in a relay.
+    /// From when a sample could have come at the earliest to when it is played out here, in milliseconds; 0 in a relay.
     pub playout_delay_ms: f64,
+    /// The jitter buffer, where there is one.
+    pub delay: Option<Delay>,
     /// R factor of ITU-T G.107, 0 to 100; `None` until something came.
     pub r_factor: Option<f64>,
     /// Mean opinion score for listening, 1 to 4.5: without delay.
@@ -308,12 +311,18 @@ impl Reports {
         self.left == Some(ssrc)
     }
 
-    /// How well the endpoint is heard. `plays`: its audio is played out here, not just passed on.
-    pub(crate) fn quality(&self, receiver: &Receiver, codec: CodecKind, ptime_ms: u32, plays: bool) -> Quality {
+    /// How well the endpoint is heard. `delay`: its audio is played out here after so long, not just passed on.
+    pub(crate) fn quality(
+        &self,
+        receiver: &Receiver,
+        codec: CodecKind,
+        ptime_ms: u32,
+        delay: Option<Delay>,
+    ) -> Quality {
         let pattern = receiver.pattern();
-        let playout_delay_ms = if plays { PLAYOUT_DELAY_MS } else { 0.0 };
+        let playout_delay_ms = delay.map_or(0.0, |delay| f64::from(delay.current_ms) + f64::from(FRAME_MS) / 2.0);
         let heard = receiver.ssrc();
-        let impairment = Impairment::of(codec, plays);
+        let impairment = Impairment::of(codec, delay.is_some());
         let rate = |delay_ms| {
             let loss_percent = pattern.loss_percent + pattern.discard_percent;
             r_factor(&Path { delay_ms, loss_percent, burst_ratio: pattern.burst_ratio }, impairment)
@@ -326,6 +335,7 @@ impl Reports {
             pattern,
             round_trip_ms,
             playout_delay_ms,
+            delay,
             r_factor: r,
             mos_lq: heard.map(|_| mos(rate(0.0))),
             mos_cq: r.map(mos),
@@ -365,9 +375,9 @@ fn metrics(ssrc: u32, quality: &Quality, ptime_ms: u32) -> VoipMetrics {
         mos_lq: score(quality.mos_lq),
         mos_cq: score(quality.mos_cq),
         receiver_configuration: RECEIVER_CONFIGURATION,
-        jitter_buffer_nominal_ms: JITTER_DELAY.as_millis() as u16,
-        jitter_buffer_maximum_ms: JITTER_BUFFER_MS,
-        jitter_buffer_absolute_maximum_ms: JITTER_BUFFER_MS,
+        jitter_buffer_nominal_ms: quality.delay.map_or(0, |delay| ms(f64::from(delay.current_ms))),
+        jitter_buffer_maximum_ms: quality.delay.map_or(0, |delay| ms(f64::from(delay.target_ms))),
+        jitter_buffer_absolute_maximum_ms: DELAY_MS_MAX,
     }
 }
 
@@ -393,13 +403,8 @@ const UDP_IP_HEADER_BYTES: usize = 28;
 const SIZE_AT_FIRST: f64 = 160.0;
 /// Longest round trip that is believed, in units of 1/65 536 s: one minute.
 const ROUND_TRIP_MAX: u32 = 60 << 16;
-/// From arrival to play-out: the fill of the buffer, and half a frame until the frame is due.
-const PLAYOUT_DELAY_MS: f64 = JITTER_DELAY.as_millis() as f64 + FRAME_MS as f64 / 2.0;
-/// Standard concealment (11), a buffer that does not adapt (10), no rate of adaptation.
-const RECEIVER_CONFIGURATION: u8 = 0b1110_0000;
-/// What the jitter buffer holds.
-#[expect(clippy::cast_possible_truncation, reason = "512")]
-const JITTER_BUFFER_MS: u16 = (JITTER_SAMPLES as u32 / SAMPLES_PER_MS) as u16;
+/// Standard concealment (11), a buffer that adapts (11), no rate of adaptation.
+const RECEIVER_CONFIGURATION: u8 = 0b1111_0000;
 
 #[cfg(test)]
 #[expect(clippy::cast_possible_truncation, reason = "small numbers of our own")]
@@ -411,6 +416,19 @@ mod tests {
 
     const OWN: u32 = 7;
     const THEIRS: u32 = 9;
+    const DELAY: Delay = Delay {
+        target_ms: 20,
+        current_ms: 20,
+        counters: crate::playout::Counters {
+            late: 0,
+            discarded: 0,
+            stretched_samples: 0,
+            compressed_samples: 0,
+            concealed_samples: 0,
+            talkspurts: 1,
+            restarts: 0,
+        },
+    };
     const KNOWN: Known = Known { own: Some(OWN), heard: Some(THEIRS), clock_rate_hz: 8000 };
 
     fn hear(receiver: &mut Receiver, sequence: u16) {
@@ -482,7 +500,7 @@ mod tests {
     fn a_report_says_what_was_lost_since_the_last() {
         let (mut receiver, mut reports) = (Receiver::new(), Reports::new());
         let mut report = |receiver: &Receiver| {
-            let quality = reports.quality(receiver, CodecKind::Pcmu, 20, true);
+            let quality = reports.quality(receiver, CodecKind::Pcmu, 20, Some(DELAY));
             let ours = Ours { ssrc: OWN, sent: None, cname: b"us", ptime_ms: 20 };
             let mut out = [0; 256];
             let len = reports.write(Instant::from_millis(1), &ours, receiver, &quality, &mut out).unwrap();
@@ -530,7 +548,7 @@ mod tests {
         let held = 9 * 65_536 + 32_768;
         let packet = compound(|writer| writer.receiver_report(Ssrc(THEIRS), &[about_ours(sent, held)]).unwrap());
         take(&mut reports, Instant::from_millis(1), ntp, &packet);
-        let quality = reports.quality(&Receiver::new(), CodecKind::Pcmu, 20, true);
+        let quality = reports.quality(&Receiver::new(), CodecKind::Pcmu, 20, Some(DELAY));
         assert_eq!(quality.round_trip_ms, Some(500.0));
         let told = quality.told.unwrap();
         assert_eq!((told.loss_percent, told.cumulative_lost, told.jitter_ms), (25.0, 5, 10.0));
@@ -549,7 +567,7 @@ mod tests {
                 writer.receiver_report(Ssrc(THEIRS), &[other]).unwrap();
             }),
         );
-        assert_eq!(reports.quality(&Receiver::new(), CodecKind::Pcmu, 20, true).round_trip_ms, Some(500.0));
+        assert_eq!(reports.quality(&Receiver::new(), CodecKind::Pcmu, 20, Some(DELAY)).round_trip_ms, Some(500.0));
     }
 
     #[test]
@@ -576,7 +594,7 @@ mod tests {
         };
         let packet = compound(|writer| writer.sender_report(Ssrc(THEIRS), &info, &[]).unwrap());
         take(&mut reports, Instant::from_millis(1000), NtpTimestamp(0), &packet);
-        let quality = reports.quality(&receiver, CodecKind::Pcmu, 20, true);
+        let quality = reports.quality(&receiver, CodecKind::Pcmu, 20, Some(DELAY));
         let ours = Ours { ssrc: OWN, sent: Some(info), cname: b"us", ptime_ms: 20 };
         let mut out = [0; 256];
         let len = reports.write(Instant::from_millis(3500), &ours, &receiver, &quality, &mut out).unwrap();
@@ -594,7 +612,7 @@ mod tests {
         hear(&mut receiver, 0);
         reports.begin(Instant::ZERO, &mut rng);
         let Due::Send(due) = reports.expire(Instant::from_millis(10_000), 2, &mut rng) else { panic!("long due") };
-        let quality = reports.quality(&receiver, CodecKind::Pcmu, 20, true);
+        let quality = reports.quality(&receiver, CodecKind::Pcmu, 20, Some(DELAY));
         let metrics = VoipMetrics { ssrc: Ssrc(OWN), r_factor: 80, mos_cq: 40, ..metrics(OWN, &quality, 20) };
         let packet = compound(|writer| {
             writer.receiver_report(Ssrc(THEIRS), &[about_ours(0, 0)]).unwrap();
@@ -603,7 +621,7 @@ mod tests {
         });
         let sooner = take(&mut reports, Instant::from_millis(10_001), NtpTimestamp(0), &packet).unwrap();
         assert!(sooner < due && reports.due == Some(sooner));
-        let quality = reports.quality(&receiver, CodecKind::Pcmu, 20, true);
+        let quality = reports.quality(&receiver, CodecKind::Pcmu, 20, Some(DELAY));
         assert_eq!(quality.told.map(|told| (told.r_factor, told.mos_cq)), Some((Some(80), Some(4.0))));
         assert!(quality.bye);
         // Somebody else's BYE, and another of the same, change nothing.
