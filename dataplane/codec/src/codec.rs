@@ -35,6 +35,13 @@ impl fmt::Display for CodecError {
 
 impl core::error::Error for CodecError {}
 
+impl CodecKind {
+    /// Whether it can be decoded and encoded here; else its packets can only be passed on as they are.
+    pub fn is_decodable(self) -> bool {
+        matches!(self, Self::Pcmu | Self::Pcma | Self::L16(_))
+    }
+}
+
 /// What a codec with a state does with payloads.
 pub(crate) trait Decode: fmt::Debug + Send {
     fn reset(&mut self);

@@ -12,7 +12,7 @@
 use core::fmt;
 use std::sync::LazyLock;
 
-use crate::{dtmf, g711, mix, stretch, tone};
+use crate::{dtmf, g711, mix, resample, stretch, tone};
 
 /// The instruction set whose kernels are in use, for the log.
 pub fn instruction_set() -> &'static str {
@@ -122,6 +122,8 @@ kernels! {
     fn energy(samples: &[i16]) -> u64 = mix::loops::energy;
     fn sines(sines: &[tone::Sine; 2], gain: f32, out: &mut [i16]) = tone::loops::sines;
     fn correlate_dtmf(samples: &[i16; 40], out: &mut [f32; 16]) = dtmf::loops::correlate_dtmf;
+    fn interpolate(filter: &resample::Filter, samples: &[i16], out: &mut [i16]) = resample::loops::interpolate;
+    fn decimate(filter: &resample::Filter, samples: &[i16], out: &mut [i16]) = resample::loops::decimate;
     fn correlate_lags(pattern: &[i16; 80], region: &[i16], out: &mut [i32]) = stretch::loops::correlate_lags;
 }
 

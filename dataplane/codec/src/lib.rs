@@ -17,6 +17,7 @@
 //! | [`mod@adpcm`] | Dialogic ADPCM, for `.vox` files |
 //! | [`mod@g726`] | decodes G.726 at 16 kbit/s |
 //! | [`mod@stretch`] | another speed at the same pitch |
+//! | [`resample`] | from one rate to another |
 //! | [`mod@conceal`] | fills holes (class of ITU-T G.711 appendix I) |
 
 pub mod adpcm;
@@ -29,6 +30,7 @@ pub mod g711;
 pub mod g726;
 pub mod kind;
 pub mod mix;
+pub mod resample;
 pub mod stretch;
 pub mod tone;
 
@@ -36,3 +38,4 @@ pub use codec::{CodecError, Decoder, Encoder, EncoderSettings};
 pub use dispatch::instruction_set;
 pub use format::PayloadFormat;
 pub use kind::{CodecKind, Rate};
+pub use resample::Resampler;

@@ -25,6 +25,7 @@ mod latch;
 pub mod limits;
 mod listen;
 mod op;
+mod outlet;
 mod outputs;
 pub mod port;
 mod receiver;

@@ -476,7 +476,7 @@ mod tests {
         }
         .emit(&mut bytes);
         let now = Instant::from_millis(20 * u64::from(sequence));
-        receiver.update(now, &RtpPacket::parse(&bytes).unwrap(), 160);
+        receiver.update(now, &RtpPacket::parse(&bytes).unwrap(), 8000, 20);
     }
 
     fn take(reports: &mut Reports, now: Instant, ntp: NtpTimestamp, packet: &[u8]) -> Option<Instant> {
