@@ -12,9 +12,8 @@ use ringbridge_wire::xr::{Delay, EXTENDED_REPORT, ExtendedReport, UNAVAILABLE, V
 
 use crate::bursts::{GAP_MIN, LossPattern};
 use crate::command::CodecKind;
-use crate::connection::Connection;
 use crate::e_model::{Impairment, Path, mos, r_factor};
-use crate::limits::{FRAME_MS, JITTER_DELAY, JITTER_SAMPLES, SAMPLE_RATE_HZ, SAMPLES_PER_MS};
+use crate::limits::{FRAME_MS, JITTER_DELAY, JITTER_SAMPLES, SAMPLES_PER_MS};
 use crate::receiver::Receiver;
 use crate::rng::SplitMix64;
 use crate::time::Instant;
@@ -117,15 +116,8 @@ pub(crate) struct Known {
     pub(crate) reporter: Option<u32>,
     /// SSRC of the stream that is heard.
     pub(crate) heard: Option<u32>,
-    /// Units of the RTP timestamps in a second.
+    /// Units of the RTP timestamps we send in a second.
     pub(crate) clock_rate_hz: u32,
-}
-
-impl Connection {
-    /// Units of its RTP timestamps in a second.
-    pub(crate) const fn clock_rate_hz(&self) -> u32 {
-        SAMPLE_RATE_HZ
-    }
 }
 
 impl Reports {

@@ -37,7 +37,7 @@ impl Engine {
         let Some(connection) = self.connections[slot as usize].as_mut() else { return Err(DropReason::ClosedPort) };
         let reporter = connection.media.as_ref().map(|media| media.sender.ssrc());
         let own = reporter.filter(|_| connection.media.as_ref().is_some_and(|media| media.owns_stream));
-        let (heard, clock_rate_hz) = (connection.receiver.ssrc(), connection.clock_rate_hz());
+        let (heard, clock_rate_hz) = (connection.receiver.ssrc(), connection.spec.tx_codec.clock_rate_hz());
         let known = Known { own, reporter, heard, clock_rate_hz };
         if let Some(due) = connection.reports.take(now, ntp, packets, datagram.len(), &known) {
             self.wheel.arm(due, TimerKey::Report(slot));
