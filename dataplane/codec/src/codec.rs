@@ -6,8 +6,9 @@
 use core::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::g711;
+use crate::g722::{G722Decoder, G722Encoder};
 use crate::kind::CodecKind;
+use crate::{g711, opus};
 
 /// Why a codec did not do its work.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -38,7 +39,10 @@ impl core::error::Error for CodecError {}
 impl CodecKind {
     /// Whether it can be decoded and encoded here; else its packets can only be passed on as they are.
     pub fn is_decodable(self) -> bool {
-        matches!(self, Self::Pcmu | Self::Pcma | Self::L16(_))
+        match self {
+            Self::Pcmu | Self::Pcma | Self::L16(_) | Self::G722 | Self::Opus => true,
+            Self::Gsm | Self::G723 | Self::G729 => false,
+        }
     }
 }
 
@@ -100,9 +104,9 @@ impl Decoder {
     pub fn new(kind: CodecKind) -> Result<Self, CodecError> {
         let state: Option<Box<dyn Decode>> = match kind {
             CodecKind::Pcmu | CodecKind::Pcma | CodecKind::L16(_) => None,
-            CodecKind::G722 | CodecKind::Gsm | CodecKind::G723 | CodecKind::G729 | CodecKind::Opus => {
-                return Err(CodecError::Unavailable);
-            }
+            CodecKind::G722 => Some(Box::new(G722Decoder::new())),
+            CodecKind::Opus => Some(Box::new(opus::Decoder::new()?)),
+            CodecKind::Gsm | CodecKind::G723 | CodecKind::G729 => return Err(CodecError::Unavailable),
         };
         Ok(Self { kind, state, failed: false })
     }
@@ -196,12 +200,12 @@ impl Encoder {
     ///
     /// # Errors
     /// `Unavailable`.
-    pub fn new(kind: CodecKind, _settings: EncoderSettings) -> Result<Self, CodecError> {
+    pub fn new(kind: CodecKind, settings: EncoderSettings) -> Result<Self, CodecError> {
         let state: Option<Box<dyn Encode>> = match kind {
             CodecKind::Pcmu | CodecKind::Pcma | CodecKind::L16(_) => None,
-            CodecKind::G722 | CodecKind::Gsm | CodecKind::G723 | CodecKind::G729 | CodecKind::Opus => {
-                return Err(CodecError::Unavailable);
-            }
+            CodecKind::G722 => Some(Box::new(G722Encoder::new())),
+            CodecKind::Opus => Some(Box::new(opus::Encoder::new(settings)?)),
+            CodecKind::Gsm | CodecKind::G723 | CodecKind::G729 => return Err(CodecError::Unavailable),
         };
         Ok(Self { kind, state, failed: false })
     }

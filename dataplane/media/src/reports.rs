@@ -116,7 +116,7 @@ pub(crate) struct Known {
     pub(crate) reporter: Option<u32>,
     /// SSRC of the stream that is heard.
     pub(crate) heard: Option<u32>,
-    /// Units of the RTP timestamps we send in a second.
+    /// Units of the timestamps we send in a second.
     pub(crate) clock_rate_hz: u32,
 }
 

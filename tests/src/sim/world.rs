@@ -10,7 +10,7 @@ use std::time::Duration;
 use ringbridge_codec::g711;
 use ringbridge_media::command::{
     CodecKind, Command, ConferenceSpec, ConnectionChange, ConnectionSpec, DigitSource, Direction, OperationSpec,
-    ParticipantChange, ParticipantSpec, PlayAdjust, PlayChange, Request, Role, StopConditions, Target, ToneSpec,
+    ParticipantChange, ParticipantSpec, PlayAdjust, PlayChange, Rate, Request, Role, StopConditions, Target, ToneSpec,
     VolumeToggle,
 };
 use ringbridge_media::digits::{DigitSet, Digits};
@@ -480,7 +480,8 @@ impl World {
         let id = ConnectionId::new(ShardId(shard), slot, self.generation);
         let address = SocketAddr::from(([10, shard, 0, u8::try_from(slot).expect("few")], 4_000));
         let mut codec = *self.dice.pick(&[CodecKind::Pcmu, CodecKind::Pcma]);
-        let mut tx_codec = *self.dice.pick(&[CodecKind::Pcmu, CodecKind::Pcma]);
+        let l16 = CodecKind::L16(*self.dice.pick(&Rate::ALL));
+        let mut tx_codec = *self.dice.pick(&[CodecKind::Pcmu, CodecKind::Pcmu, CodecKind::Pcma, l16]);
         let mut ptime_ms = *self.dice.pick(&[10, 20, 20, 30, 40]);
         if self.dice.one_in(4) {
             // Nobody can tell what is in it.
@@ -535,9 +536,9 @@ impl World {
         self.ledger.conferences.insert(id);
         let (hairpin, tones) = (self.dice.one_in(3), self.dice.one_in(2));
         let participants_max = 1 + u32::try_from(self.dice.below(8)).expect("small");
-        assert!(
-            self.command(Command::CreateConference { id, spec: ConferenceSpec { participants_max, hairpin, tones } })
-        );
+        let rate = *self.dice.pick(&Rate::ALL);
+        let spec = ConferenceSpec { participants_max, hairpin, tones, rate };
+        assert!(self.command(Command::CreateConference { id, spec }));
     }
 
     fn any_target(&mut self) -> Target {

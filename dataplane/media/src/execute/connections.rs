@@ -53,7 +53,7 @@ impl Engine {
             return Err(CommandError::UnsupportedCodec);
         }
         if let Some(Link::Conference(room)) = self.link_of(slot)
-            && let Some(conference) = self.conferences[room as usize].as_mut().filter(|room| !room.passes_on)
+            && let Some(conference) = self.conferences[room as usize].as_mut().filter(|_| Connection::can_mix(&spec))
         {
             conference.provide_for(&spec)?;
         }
