@@ -31,6 +31,8 @@ use crate::script::Script;
 const SLOTS: u32 = 6;
 /// Slots that connections move to.
 const GUEST_SLOTS: u32 = 100;
+/// All of them.
+const ENGINE_SLOTS: usize = 128;
 const CONFERENCES: u32 = 3;
 const SHARD: ShardId = ShardId(1);
 /// Steps of one script. libFuzzer's inputs are shorter; a longer one tells nothing more.
@@ -78,7 +80,7 @@ impl World {
     fn new(script: &mut Script<'_>) -> Self {
         let now = Instant::from_millis(u64::from(script.word()));
         Self {
-            engine: Engine::new(SHARD, u64::from(script.byte()), now),
+            engine: Engine::with_slots(SHARD, u64::from(script.byte()), now, ENGINE_SLOTS, CONFERENCES as usize),
             now,
             slots: BTreeMap::new(),
             connected: BTreeMap::new(),
@@ -157,6 +159,9 @@ impl World {
         self.catch_up();
         self.token += 1;
         let token = self.token;
+        if std::env::var_os("TRACE").is_some() {
+            eprintln!("{:?} {token} {command:?}", self.now);
+        }
         self.engine.handle_command(self.now, Request { token, received: self.now, command });
         self.drain();
         let answers = std::mem::take(&mut self.answers);

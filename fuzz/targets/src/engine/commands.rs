@@ -15,7 +15,7 @@ use ringbridge_media::port::Port;
 use ringbridge_media::samples::{Chunk, Playlist, Prompt, PromptStream, RecordQueue};
 
 use super::datagrams::Phone;
-use super::{CONFERENCES, GUEST_SLOTS, SHARD, SLOTS, World};
+use super::{CONFERENCES, ENGINE_SLOTS, GUEST_SLOTS, SHARD, SLOTS, World};
 use crate::script::Script;
 
 /// Those that can be mixed come up more often.
@@ -254,6 +254,11 @@ impl World {
             return;
         }
         let to = (GUEST_SLOTS..).find(|slot| !self.slots.contains_key(slot)).unwrap_or(GUEST_SLOTS);
+        if to as usize >= ENGINE_SLOTS {
+            self.engine.abandon(self.now, departure);
+            self.drain();
+            return;
+        }
         self.slots.insert(to, id);
         assert!(self.engine.adopt(self.now, to, departure).is_ok(), "the slot is free");
         self.drain();

@@ -141,16 +141,14 @@ impl Streams {
     /// A packet that was relayed under our own SSRC; loss, order and duplicates are the sender's.
     pub(super) fn continued(&mut self, id: ConnectionId, packet: &RtpPacket<'_>) {
         let header = packet.header();
-        let stream = self.0.get_mut(&id).unwrap_or_else(|| panic!("{id}: a stream of our own was not begun by us"));
-        let ahead = header.sequence_number.0.wrapping_sub(stream.sequence).cast_signed();
+        let (ssrc, sequence, timestamp) = (header.ssrc.0, header.sequence_number.0, header.timestamp.0);
+        let next = OwnStream { ssrc, sequence, timestamp, relayed: true };
+        // It may have begun with packets that had nowhere to go.
+        let stream = self.0.entry(id).or_insert(next);
+        let ahead = sequence.wrapping_sub(stream.sequence).cast_signed();
         assert!(stream.relayed || ahead > 0, "{id}: a number that was used");
         if ahead > 0 {
-            *stream = OwnStream {
-                ssrc: header.ssrc.0,
-                sequence: header.sequence_number.0,
-                timestamp: header.timestamp.0,
-                relayed: true,
-            };
+            *stream = next;
         }
     }
 
