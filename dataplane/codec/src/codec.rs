@@ -7,8 +7,10 @@ use core::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::g722::{G722Decoder, G722Encoder};
+use crate::g729::{G729Decoder, G729Encoder};
+use crate::gsm::{GsmDecoder, GsmEncoder};
 use crate::kind::CodecKind;
-use crate::{g711, opus};
+use crate::{g711, g729, opus};
 
 /// Why a codec did not do its work.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -37,11 +39,14 @@ impl fmt::Display for CodecError {
 impl core::error::Error for CodecError {}
 
 impl CodecKind {
-    /// Whether it can be decoded and encoded here; else its packets can only be passed on as they are.
+    /// Whether it can be decoded and encoded here: all but G.723.1, and G.729 once a library for it [was
+    /// loaded](g729::load).
+    #[must_use]
     pub fn is_decodable(self) -> bool {
         match self {
-            Self::Pcmu | Self::Pcma | Self::L16(_) | Self::G722 | Self::Opus => true,
-            Self::Gsm | Self::G723 | Self::G729 => false,
+            Self::Pcmu | Self::Pcma | Self::L16(_) | Self::G722 | Self::Gsm | Self::Opus => true,
+            Self::G729 => g729::is_loaded(),
+            Self::G723 => false,
         }
     }
 }
@@ -106,7 +111,9 @@ impl Decoder {
             CodecKind::Pcmu | CodecKind::Pcma | CodecKind::L16(_) => None,
             CodecKind::G722 => Some(Box::new(G722Decoder::new())),
             CodecKind::Opus => Some(Box::new(opus::Decoder::new()?)),
-            CodecKind::Gsm | CodecKind::G723 | CodecKind::G729 => return Err(CodecError::Unavailable),
+            CodecKind::Gsm => Some(Box::new(GsmDecoder::new()?)),
+            CodecKind::G729 => Some(Box::new(G729Decoder::new()?)),
+            CodecKind::G723 => return Err(CodecError::Unavailable),
         };
         Ok(Self { kind, state, failed: false })
     }
@@ -205,7 +212,9 @@ impl Encoder {
             CodecKind::Pcmu | CodecKind::Pcma | CodecKind::L16(_) => None,
             CodecKind::G722 => Some(Box::new(G722Encoder::new())),
             CodecKind::Opus => Some(Box::new(opus::Encoder::new(settings)?)),
-            CodecKind::Gsm | CodecKind::G723 | CodecKind::G729 => return Err(CodecError::Unavailable),
+            CodecKind::Gsm => Some(Box::new(GsmEncoder::new()?)),
+            CodecKind::G729 => Some(Box::new(G729Encoder::new()?)),
+            CodecKind::G723 => return Err(CodecError::Unavailable),
         };
         Ok(Self { kind, state, failed: false })
     }

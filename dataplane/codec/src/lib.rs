@@ -17,8 +17,11 @@
 //! | [`mod@tone`] | one or two sines |
 //! | [`mod@adpcm`] | Dialogic ADPCM, for `.vox` files |
 //! | `g722`, `opus` | behind [`codec`]: 7 kHz of speech (ITU-T G.722), and everything up to fullband (RFC 6716) |
+//! | `gsm`, [`g729`] | behind [`codec`] too; the latter by a library that is found at run time |
 //! | [`mod@g726`] | decodes G.726 at 16 kbit/s |
 //! | [`mod@stretch`] | another speed at the same pitch |
+//! | [`limit`] | brings sums back to 16 bits without cutting them off |
+//! | [`noise`] | comfort noise (RFC 3389) |
 //! | [`resample`] | from one rate to another |
 //! | [`mod@conceal`] | fills holes (class of ITU-T G.711 appendix I) |
 
@@ -31,8 +34,12 @@ pub mod format;
 pub mod g711;
 mod g722;
 pub mod g726;
+pub mod g729;
+mod gsm;
 pub mod kind;
+pub mod limit;
 pub mod mix;
+pub mod noise;
 mod opus;
 pub mod resample;
 pub mod stretch;
@@ -42,4 +49,5 @@ pub use codec::{CodecError, Decoder, Encoder, EncoderSettings};
 pub use dispatch::instruction_set;
 pub use format::PayloadFormat;
 pub use kind::{CodecKind, Rate};
+pub use limit::Limiter;
 pub use resample::Resampler;

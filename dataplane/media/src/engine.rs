@@ -19,7 +19,7 @@ pub use crate::outputs::Totals;
 use crate::port::{DatagramMeta, Disposition, Port, PortAction, Transmit};
 use crate::rng::SplitMix64;
 use crate::rtcp::{CNAME_BYTES, draw_cname};
-use crate::sender::{encode, silence};
+use crate::sender::{encode, frames_of, silence};
 use crate::talk::TalkDetector;
 use crate::time::Instant;
 use crate::tones::Tones;
@@ -491,9 +491,16 @@ impl Engine {
         let Ok([Some(connection), Some(peer)]) = self.connections.get_disjoint_mut([slot as usize, to as usize]) else {
             return;
         };
-        let Some(media) = connection.media.as_ref().filter(|media| !media.gap) else { return };
+        let Some(media) = connection.media.as_ref() else { return };
+        let begun = peer.media.as_ref().is_some_and(|media| media.sender.is_partial());
+        if media.gap && !begun {
+            // Where nothing comes nothing goes, but what was begun is sent.
+            return;
+        }
         let Connection { media: Some(peer_media), spec, .. } = peer else { return };
-        if !spec.direction.sends() || peer_media.is_played_to() {
+        // The last packet of a prompt may still wait to be sent.
+        let is_full = peer_media.sender.frames() >= frames_of(spec.ptime_ms);
+        if !spec.direction.sends() || peer_media.is_played_to() || is_full {
             return;
         }
         send_solo(peer_media, to, due, media.samples(), spec, &mut self.out);
@@ -550,7 +557,10 @@ impl Engine {
         let Connection { spec, media: Some(media), .. } = connection else { return };
         let fits = media.wide.as_ref().is_some_and(|wide| wide.fits(rate, spec));
         if rate == Rate::Narrow && Connection::is_g711(spec) {
-            media.wide = None;
+            if media.wide.take().is_some() {
+                // What its own outlet held of the packet is lost.
+                media.sender.discard_partial();
+            }
         } else if !fits && Connection::can_mix(spec) {
             if media.wide.is_some() || media.rate != rate {
                 media.sender.discard_partial();

@@ -121,6 +121,9 @@ impl Outlet {
         let (frames, position) = (self.format.frames() as usize, position as usize);
         let before = history.before();
         let packets = before.saturating_sub(position).min(WARM_UP_FRAMES) / frames;
+        // What of the packet was before the mix began.
+        let unheard = position.saturating_sub(before) * self.format.codec.rate().frame_samples();
+        self.pending.resize(unheard.min(self.packet_samples), 0);
         for back in (1..=packets * frames + position.min(before)).rev() {
             self.feed(history.frame(back));
             if self.frames() == frames {
