@@ -74,6 +74,8 @@ struct World {
     token: u64,
     answers: Vec<(u64, bool)>,
     packets_out: u64,
+    /// Tells what happens on stderr.
+    traces: bool,
 }
 
 impl World {
@@ -96,6 +98,7 @@ impl World {
             token: 0,
             answers: Vec::new(),
             packets_out: 0,
+            traces: std::env::var_os("RINGBRIDGE_FUZZ_TRACE").is_some(),
         }
     }
 
@@ -159,7 +162,7 @@ impl World {
         self.catch_up();
         self.token += 1;
         let token = self.token;
-        if std::env::var_os("TRACE").is_some() {
+        if self.traces {
             eprintln!("{:?} {token} {command:?}", self.now);
         }
         self.engine.handle_command(self.now, Request { token, received: self.now, command });
@@ -179,6 +182,9 @@ impl World {
         let mut buffer = bytes.to_vec();
         let before = *self.engine.totals();
         let disposition = self.engine.handle_datagram(self.now, &meta, &mut buffer);
+        if self.traces {
+            eprintln!("{:?} {meta:?} {bytes:02x?}: {disposition:?}", self.now);
+        }
         let after = *self.engine.totals();
         let (came, went) = (after.packets_in - before.packets_in, after.packets_out - before.packets_out);
         let dropped = after.drops.total() - before.drops.total();
