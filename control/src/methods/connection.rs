@@ -240,7 +240,7 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
     let reserve_ms = reservation(given.reserve_ms, remote)?;
     let digit_source = given.digits.map_or_else(DigitSource::default, DigitSource::from);
     let hinted = given.conference_id.as_deref().map(conference_id).transpose()?;
-    let hinted = hinted.map(|id| call.conference(id, |entry| entry.id.shard())).transpose()?;
+    let hinted = hinted.map(|id| call.conference(id, |entry| entry.shard)).transpose()?;
     let shard = match (given.shard, hinted) {
         (Some(shard), _) => shard_id(server, shard)?,
         (None, Some(shard)) => shard,

@@ -24,6 +24,7 @@ mod jitter_buffer;
 mod latch;
 pub mod limits;
 mod listen;
+pub mod moving;
 mod op;
 mod outputs;
 pub mod port;
