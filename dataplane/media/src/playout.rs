@@ -291,6 +291,17 @@ impl Playout {
         self.accept(now, slot, timestamp, false, payload)
     }
 
+    /// Notes that `sequence` is the number of a packet that holds no samples, such as a telephone-event: what lies between
+    /// its neighbours is a pause and not a loss.
+    pub(crate) fn note_other(&mut self, sequence: SeqNumber) {
+        let distance = sequence.distance_from(self.next);
+        let far = i16::try_from(SLOTS_MAX - SLOTS_MIN).unwrap_or(i16::MAX);
+        if self.state == State::Idle || !(0..far).contains(&distance) || self.store.get(sequence).is_some() {
+            return;
+        }
+        self.insert(Slot { position: self.last, sequence, kind: Kind::Other, ..Slot::default() }, &[], false);
+    }
+
     /// Takes the next frame: 10 ms at the codec's rate. Holes are filled with what stands for them, for a while.
     pub(crate) fn pull(&mut self, now: Instant, frame: &mut [i16]) -> Pulled {
         let now = self.ticks_at(now);
@@ -492,7 +503,7 @@ impl Playout {
         if slot.sequence.distance_from(self.next) < 0 {
             self.next = slot.sequence;
         }
-        if is_waiting {
+        if is_waiting && slot.kind == Kind::Audio {
             self.head = self.head.min(slot.position);
         }
         if slot.sequence.is_newer_than(self.newest) {
@@ -655,14 +666,18 @@ impl Playout {
 
     /// The first packet that is not over.
     fn find_next(&mut self) -> Option<Slot> {
-        let is_open = |slot: &Slot, head| slot.kind == Kind::Noise || slot.end() > head;
+        let is_open = |slot: &Slot, head| match slot.kind {
+            Kind::Audio => slot.end() > head,
+            Kind::Noise => true,
+            Kind::Empty | Kind::Other => false,
+        };
         let ahead = self.newest.distance_from(self.next);
         for _ in 0..=ahead.max(-1) {
             match self.store.get(self.next) {
                 Some(slot) if is_open(slot, self.head) => return Some(*slot),
-                Some(_) => {
-                    // Its samples were others' as well.
-                    self.cold.counters.discarded += 1;
+                Some(slot) => {
+                    // The samples of one that is over were others' as well.
+                    self.cold.counters.discarded += u64::from(slot.kind == Kind::Audio);
                     self.next = self.next.next();
                 }
                 None => break,
@@ -942,7 +957,8 @@ impl Playout {
     fn discard_all(&mut self) {
         let mut sequence = self.next;
         for _ in 0..=self.newest.distance_from(self.next).max(-1) {
-            self.cold.counters.discarded += u64::from(self.store.get(sequence).is_some());
+            self.cold.counters.discarded +=
+                u64::from(self.store.get(sequence).is_some_and(|slot| slot.kind == Kind::Audio));
             sequence = sequence.next();
         }
         self.store.clear();

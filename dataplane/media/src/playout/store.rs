@@ -20,6 +20,8 @@ pub(super) enum Kind {
     Audio,
     /// Comfort noise (RFC 3389): no samples, but what the silence behind it sounds like.
     Noise,
+    /// Of another payload type, such as a telephone-event: its number is not missing.
+    Other,
 }
 
 /// What is known of a packet.
