@@ -198,8 +198,13 @@ impl Playout {
             }),
             estimator: Estimator::new(i64::from(codec.clock_rate_hz() / 8000)),
         };
-        playout.set_target();
+        playout.set_delay(DelaySpec::default());
         playout
+    }
+
+    fn new_estimator(&mut self) {
+        self.estimator = Estimator::new(self.scale);
+        self.estimator.set_reach(8 * self.spec.max_ms);
     }
 
     /// Another codec from now on. What is buffered of the old one is dropped.
@@ -222,7 +227,7 @@ impl Playout {
         }
         (self.scale, self.density) = (i64::from(codec.clock_rate_hz() / 8000), density_of(codec));
         if codec.clock_rate_hz() != old.clock_rate_hz() {
-            self.estimator = Estimator::new(self.scale);
+            self.new_estimator();
         }
         self.set_target();
     }
@@ -232,7 +237,7 @@ impl Playout {
         self.store.clear();
         self.source.reset();
         self.cold.tape.clear();
-        self.estimator = Estimator::new(self.scale);
+        self.new_estimator();
         self.state = State::Idle;
         (self.head, self.last, self.made) = (0, 0, 0);
         (self.outside, self.dry_frames, self.rest) = (0, 0, 0);
@@ -244,6 +249,7 @@ impl Playout {
     pub(crate) fn set_delay(&mut self, spec: DelaySpec) {
         let max_ms = spec.max_ms.min(DELAY_MS_MAX);
         self.spec = DelaySpec { min_ms: spec.min_ms.min(max_ms), max_ms };
+        self.estimator.set_reach(8 * max_ms);
         self.set_target();
     }
 

@@ -80,6 +80,7 @@ impl Playout {
         self.rest = REST_VOICE;
     }
 
+    /// Aims at what the estimator says.
     pub(super) fn set_target(&mut self) {
         let wanted = self.estimator.quantile().saturating_add(MARGIN_EIGHTHS);
         let (min, max) = (self.spec.min_ms * 8, self.spec.max_ms * 8);
@@ -108,7 +109,7 @@ const SHORT_EIGHTHS: u16 = 2 * 8;
 /// and in a voice so much, unless the target is the least there may be.
 const SHORT_FAR_EIGHTHS: u16 = 5 * 8;
 /// The delay may be so much longer than the target,
-const LONG_EIGHTHS: u16 = 20 * 8;
+const LONG_EIGHTHS: u16 = 15 * 8;
 /// and in a voice so much.
 const LONG_FAR_EIGHTHS: u16 = 40 * 8;
 /// What is further beyond the longest delay is cut off.

@@ -3,6 +3,7 @@ pub(super) mod fake;
 mod lives;
 mod stateful;
 mod stream;
+mod tables;
 
 use ringbridge_codec::{CodecKind, Rate};
 use ringbridge_wire::seq::{RtpTimestamp, SeqNumber};

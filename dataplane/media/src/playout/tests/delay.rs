@@ -14,7 +14,7 @@ static PERIOD: LazyLock<[i16; 64]> = LazyLock::new(|| {
 });
 
 /// A voice with a pause every second.
-fn speech(timestamp: u32) -> i16 {
+pub(super) fn speech(timestamp: u32) -> i16 {
     let sample = PERIOD[timestamp as usize % 64];
     if timestamp % 8000 < 6400 { sample } else { sample / 512 }
 }
