@@ -179,7 +179,7 @@ impl Playout {
             self.store.reserve(span);
         } else if is_short && self.source.is_stateless() && slot.kind == Kind::Audio {
             self.store.reserve(slots + 1);
-        } else if slot.sequence.0.is_multiple_of(SHRINK_PACKETS) && slots > HISTORY_SLOTS_MAX && slots / 4 >= span {
+        } else if slot.sequence.0.is_multiple_of(SHRINK_PACKETS) && slots / 4 >= span {
             self.store.shrink(slots / 2, self.newest);
         }
         self.store.insert(slot, payload);
@@ -208,4 +208,4 @@ const SHIFT_EARLY_EIGHTHS: u16 = 100 * 8;
 /// or so much too late, if it says itself that it is one.
 const SHIFT_LATE_EIGHTHS: u16 = 100 * 8;
 /// What is kept of what was played.
-const HISTORY_EIGHTHS: u16 = 50 * 8;
+const HISTORY_EIGHTHS: u16 = 40 * 8;

@@ -118,3 +118,19 @@ fn the_delay_after_a_stall_is_brought_down() {
     let last = delays.last().unwrap();
     assert!((20..=60).contains(last), "{last}");
 }
+
+/// What the mix of thousands of streams touches is what its time goes by.
+#[test]
+fn a_stream_is_small() {
+    let mut bench = Bench::new();
+    bench.playout = Playout::new(CodecKind::Pcmu);
+    for n in 0..1000u16 {
+        let now = Instant::from_millis(20 * u64::from(n));
+        bench.playout.push(now, SeqNumber(n), RtpTimestamp(160 * u32::from(n)), false, &[0x80; 160]).unwrap();
+        bench.pull_at(now);
+        bench.pull_at(Instant::from_millis(20 * u64::from(n) + 10));
+    }
+    let hot = size_of::<Playout>() + bench.playout.store.bytes();
+    let cold = size_of::<super::super::Cold>() + bench.playout.cold.tape.bytes();
+    assert!(hot <= 1200 && cold <= 5000, "{hot} and {cold} bytes");
+}
