@@ -142,6 +142,8 @@ pub(crate) struct Playout {
     begun: bool,
     /// Whether silence is comfort noise.
     noise: bool,
+    /// Whether frames are played over the tape.
+    taped: bool,
     failed: bool,
     spec: DelaySpec,
     store: Store,
@@ -153,7 +155,7 @@ pub(crate) struct Playout {
 /// What is not looked at while all is well.
 #[derive(Debug)]
 struct Cold {
-    tape: Box<Tape>,
+    tape: Tape,
     counters: Counters,
     comfort_noise: ComfortNoise,
     /// When the first packet outside the buffer came.
@@ -186,6 +188,7 @@ impl Playout {
             rest: 0,
             begun: false,
             noise: false,
+            taped: false,
             failed: false,
             spec: DelaySpec::default(),
             store: Store::new(),
@@ -237,6 +240,7 @@ impl Playout {
         self.store.clear();
         self.source.reset();
         self.cold.tape.clear();
+        self.taped = false;
         self.new_estimator();
         self.state = State::Idle;
         (self.head, self.last, self.made) = (0, 0, 0);
@@ -316,7 +320,7 @@ impl Playout {
         if !self.begin_frame(now, frame) {
             return self.rest_frame(frame);
         }
-        let plain = !self.cold_is_open() && self.correction(now).is_none();
+        let plain = !self.is_taped() && self.correction(now).is_none();
         if plain && self.play_direct(frame) {
             return Pulled { heard: true, ..Pulled::default() };
         }
@@ -326,7 +330,7 @@ impl Playout {
     /// Moves on by a frame that nobody wants to hear. A codec without a state is not run.
     pub(crate) fn skip(&mut self, now: Instant, scratch: &mut [i16]) -> Pulled {
         let ticks = self.ticks_at(now);
-        if self.state == State::Playing && !self.cold_is_open() && self.correction(ticks).is_none() {
+        if self.state == State::Playing && !self.is_taped() && self.correction(ticks).is_none() {
             let frame = self.frame_ticks();
             if self.advance_direct(frame) {
                 self.pulled = ticks;
@@ -359,7 +363,7 @@ impl Playout {
 
     /// Position of the first sample that is not yet played.
     fn point(&self) -> i64 {
-        if self.cold_is_open() {
+        if self.is_taped() {
             self.head - ticks_of_len(self.cold.tape.pending() / usize::from(self.density))
         } else {
             self.head

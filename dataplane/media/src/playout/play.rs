@@ -33,8 +33,8 @@ impl Playout {
         Pulled { noise: self.noise, failed: self.failed, ..Pulled::default() }
     }
 
-    pub(super) fn cold_is_open(&self) -> bool {
-        !self.source.is_stateless() || self.cold.tape.is_open()
+    pub(super) fn is_taped(&self) -> bool {
+        self.taped || !self.source.is_stateless()
     }
 
     /// Decodes a frame straight from the packets; `false`: they are not all there, and nothing was taken.
@@ -79,8 +79,9 @@ impl Playout {
     /// Plays a frame over the tape.
     #[cold]
     pub(super) fn play_taped(&mut self, now: i64, frame: &mut [i16]) -> Pulled {
-        if !self.cold_is_open() {
+        if !self.is_taped() {
             self.open_tape();
+            self.taped = true;
         }
         let mut pulled = Pulled::default();
         match self.correction(now) {
@@ -106,6 +107,7 @@ impl Playout {
         } else if marks.heard {
             self.dry_frames = 0;
         }
+        self.taped = self.cold.tape.is_open();
         if self.dry_frames >= IDLE_FRAMES {
             self.end_talkspurt();
         }
@@ -342,6 +344,7 @@ impl Playout {
     pub(super) fn end_talkspurt(&mut self) {
         self.state = State::Idle;
         self.cold.tape.clear();
+        self.taped = false;
         (self.made, self.dry_frames) = (0, 0);
         self.store.shrink(SLOTS_MIN, self.newest);
     }
@@ -356,6 +359,7 @@ impl Playout {
         }
         self.store.clear();
         self.cold.tape.clear();
+        self.taped = false;
         self.state = State::Idle;
         self.noise = false;
         self.next = self.newest.next();

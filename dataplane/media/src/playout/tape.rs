@@ -79,9 +79,9 @@ pub(super) struct Tape {
 }
 
 impl Tape {
-    pub(super) fn new(rate: Rate) -> Box<Self> {
+    pub(super) fn new(rate: Rate) -> Self {
         let frame = rate.frame_samples();
-        Box::new(Self {
+        Self {
             samples: vec![0; frame * ROOM_MS / 10],
             at: 0,
             end: 0,
@@ -92,7 +92,7 @@ impl Tape {
             frame,
             lives: 0,
             peak: 0,
-        })
+        }
     }
 
     /// Forgets everything.
@@ -285,7 +285,7 @@ impl Tape {
 
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
-        size_of::<Self>() + 2 * self.samples.capacity()
+        2 * self.samples.capacity()
     }
 }
 
