@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use ringbridge_media::command::{Command, ConferenceSpec, ParticipantChange, ParticipantSpec, Role};
+use ringbridge_media::command::{Command, ConferenceSpec, ParticipantChange, ParticipantSpec, Rate, Role};
 use ringbridge_media::event::{Answer, CommandError, ConnectionState};
 use ringbridge_media::id::{ConferenceId, ConnectionId, ShardId};
 use ringbridge_media::limits::{GAIN_DB_MAX, GAIN_DB_MIN, PARTICIPANTS_MAX, SAMPLE_RATE_HZ};
@@ -75,9 +75,11 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
     let label = in_length("label", label, LABEL_BYTES_MAX)?;
     let most = u32::try_from(PARTICIPANTS_MAX).unwrap_or(u32::MAX);
     let participants_max = in_range("max_participants", max_participants.unwrap_or(most), 1..=most)?;
-    if let Some(rate) = sample_rate_hz.filter(|rate| *rate != SAMPLE_RATE_HZ) {
-        return Err(RpcError::unsupported(&format!("a sample rate of {rate} Hz")).with("param", "sample_rate_hz"));
-    }
+    let rate_hz = sample_rate_hz.unwrap_or(SAMPLE_RATE_HZ);
+    let rate = Rate::from_hz(rate_hz).ok_or_else(|| {
+        RpcError::unsupported(&format!("a sample rate of {rate_hz} Hz (8000, 16000 and 48000 are supported)"))
+            .with("param", "sample_rate_hz")
+    })?;
     let hairpin = hairpin.unwrap_or(false);
     let server = &call.server;
     let shard = match shard {
@@ -90,7 +92,7 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
         .borrow_mut()
         .add_conference(shard, label, participants_max, mix)
         .map_err(|full| RpcError::new(ErrorKind::LimitReached, full.to_string()).with("shard", shard.0))?;
-    let spec = ConferenceSpec { participants_max, hairpin, tones: tones.unwrap_or(false) };
+    let spec = ConferenceSpec { participants_max, hairpin, tones: tones.unwrap_or(false), rate };
     let command = Command::CreateConference { id, spec };
     let concern = Concern::Conference(id);
     let sent = server.dispatch(Dispatch { shard, command, received: call.received, concern });

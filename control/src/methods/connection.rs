@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use ringbridge_media::command::{CodecKind, Command, ConnectionChange, ConnectionSpec, DigitSource, Direction};
+use ringbridge_media::command::{
+    CodecKind, Command, ConnectionChange, ConnectionSpec, DigitSource, Direction, EncoderSettings,
+};
 use ringbridge_media::digits::Digits;
 use ringbridge_media::event::Answer;
 use ringbridge_media::id::ConnectionId;
@@ -124,9 +126,10 @@ impl Negotiated {
         Self { rx_codec: codec, tx_codec: codec, telephone_event_payload_type, names: BTreeMap::new() }
     }
 
-    /// Whether one of the codecs is only passed on, which counts as a resource of its own.
+    /// Whether one of the codecs is of low bit rate, which counts as a resource of its own.
     pub fn is_enhanced(&self) -> bool {
-        !self.rx_codec.is_decodable() || !self.tx_codec.is_decodable()
+        let low_bitrate = |kind| matches!(kind, CodecKind::G723 | CodecKind::G729 | CodecKind::Gsm | CodecKind::Opus);
+        low_bitrate(self.rx_codec) || low_bitrate(self.tx_codec)
     }
 
     /// Takes in what a client gives and checks the whole.
@@ -162,7 +165,7 @@ impl Negotiated {
                 let message = format!("telephone_event_pt: {number} is {}", codec_name(kind));
                 return Err(RpcError::invalid_param("telephone_event_pt", message));
             }
-            if self.names.get(&number).is_some_and(|name| codec_by_name(encoding(name)) != Some(kind)) {
+            if self.names.get(&number).is_some_and(|name| codec_by_name(name) != Some(kind)) {
                 let message = format!("payload_types: {number} is {} here", codec_name(kind));
                 return Err(RpcError::invalid_param("payload_types", message));
             }
@@ -200,7 +203,7 @@ impl Negotiated {
 
     /// The static payload type (RFC 3551 section 6), unless the client gave the codec another number.
     fn number_of(&self, kind: CodecKind) -> u8 {
-        let named = self.names.iter().find(|(_, name)| codec_by_name(encoding(name)) == Some(kind));
+        let named = self.names.iter().find(|(_, name)| codec_by_name(name) == Some(kind));
         named.map_or_else(|| kind.payload_type(), |(number, _)| *number)
     }
 
@@ -259,6 +262,7 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
         rx_payload_type: negotiated.rx_payload_type(),
         tx_codec: negotiated.tx_codec,
         tx_payload_type: negotiated.tx_payload_type(),
+        encoder: EncoderSettings::default(),
         telephone_event_payload_type: negotiated.telephone_event_payload_type,
         payload_types: negotiated.payload_types(),
         ptime_ms,
@@ -330,6 +334,7 @@ pub(super) async fn modify(call: &Call, given: Value) -> Result<Value, RpcError>
         remote_rtcp,
         rx_codec: renegotiated.then(|| (negotiated.rx_codec, negotiated.rx_payload_type())),
         tx_codec: renegotiated.then(|| (negotiated.tx_codec, negotiated.tx_payload_type())),
+        encoder: None,
         telephone_event_payload_type: renegotiated.then_some(negotiated.telephone_event_payload_type),
         payload_types: renegotiated.then(|| negotiated.payload_types()),
         ptime_ms,

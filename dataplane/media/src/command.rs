@@ -3,6 +3,8 @@
 use core::net::SocketAddr;
 use std::sync::Arc;
 
+pub use ringbridge_codec::{CodecKind, EncoderSettings, Rate};
+
 use crate::digits::{DigitSet, Digits};
 use crate::id::{ConferenceId, ConnectionId, OperationId};
 use crate::limits::{PARTICIPANTS_MAX, PAYLOAD_TYPES_MAX};
@@ -212,37 +214,6 @@ pub enum Target {
     Conference(ConferenceId),
 }
 
-/// A codec that can be negotiated.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub enum CodecKind {
-    /// G.711 µ-law, 8 kHz (RFC 3551 section 4.5.14).
-    #[default]
-    Pcmu,
-    /// G.711 A-law, 8 kHz.
-    Pcma,
-    /// G.723.1 (RFC 3551 section 4.5.3): passed on between equal connections, never decoded.
-    G723,
-    /// G.729 (RFC 3551 section 4.5.6): passed on between equal connections, never decoded.
-    G729,
-}
-
-impl CodecKind {
-    /// Whether it can be decoded and encoded here; else its packets can only be passed on as they are.
-    pub const fn is_decodable(self) -> bool {
-        matches!(self, Self::Pcmu | Self::Pcma)
-    }
-
-    /// Its static payload type (RFC 3551 section 6).
-    pub const fn payload_type(self) -> u8 {
-        match self {
-            Self::Pcmu => 0,
-            Self::G723 => 4,
-            Self::Pcma => 8,
-            Self::G729 => 18,
-        }
-    }
-}
-
 /// Where a connection's digits come from, besides `SendDigits`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum DigitSource {
@@ -299,6 +270,8 @@ pub struct ConnectionSpec {
     pub tx_codec: CodecKind,
     /// Payload type that is sent, `0 ..= 127`.
     pub tx_payload_type: u8,
+    /// How the encoder is to encode, if it has a choice.
+    pub encoder: EncoderSettings,
     /// Payload type of telephone-events (RFC 4733).
     pub telephone_event_payload_type: u8,
     /// Further payload types that the endpoint may send; relayed, never decoded.
@@ -334,6 +307,7 @@ impl Default for ConnectionSpec {
             rx_payload_type: CodecKind::Pcmu.payload_type(),
             tx_codec: CodecKind::Pcmu,
             tx_payload_type: CodecKind::Pcmu.payload_type(),
+            encoder: EncoderSettings::default(),
             telephone_event_payload_type: 101,
             payload_types: [None; PAYLOAD_TYPES_MAX],
             ptime_ms: 20,
@@ -358,6 +332,8 @@ pub struct ConnectionChange {
     pub rx_codec: Option<(CodecKind, u8)>,
     /// A new codec to encode, with its payload type.
     pub tx_codec: Option<(CodecKind, u8)>,
+    /// Another way to encode.
+    pub encoder: Option<EncoderSettings>,
     /// A new payload type of telephone-events.
     pub telephone_event_payload_type: Option<u8>,
     /// New further payload types.
@@ -387,12 +363,15 @@ pub struct ConferenceSpec {
     /// A tone to all when somebody joins who can be heard (not muted, no monitor, no coach, not receive-only), if others
     /// are there already, and when one leaves who could be heard at any time. Recordings of the conference hold it.
     pub tones: bool,
+    /// Rate of the mix. A member whose codec has another is resampled once each way; prompts and recordings are at 8 kHz
+    /// whatever it is.
+    pub rate: Rate,
 }
 
 impl Default for ConferenceSpec {
     fn default() -> Self {
         let participants_max = u32::try_from(PARTICIPANTS_MAX).unwrap_or(u32::MAX);
-        Self { participants_max, hairpin: false, tones: false }
+        Self { participants_max, hairpin: false, tones: false, rate: Rate::Narrow }
     }
 }
 

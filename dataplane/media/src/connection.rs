@@ -3,27 +3,29 @@
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use ringbridge_codec::mix;
+use ringbridge_codec::kind::FRAME_SAMPLES_MAX;
+use ringbridge_codec::{Rate, mix};
 use ringbridge_wire::seq::{RtpTimestamp, SeqNumber};
 
 use crate::adjust::Adjustment;
 use crate::bucket::TokenBucket;
-use crate::command::{ConnectionSpec, OperationKind, ParticipantChange, ParticipantSpec, Role, Target};
+use crate::command::{CodecKind, ConnectionSpec, OperationKind, ParticipantChange, ParticipantSpec, Role, Target};
 use crate::digits::DigitBuffer;
 use crate::event::{ConnectionCounters, ConnectionState, ConnectionStatus, StreamStamp};
 use crate::id::{ConnectionId, OperationId};
 use crate::jitter_buffer::JitterBuffer;
 use crate::latch::Latch;
 use crate::limits::{
-    CONNECTION_OPERATIONS_MAX, FRAME_MS, FRAME_SAMPLES, PTIME_MS_MAX, RELAY_PTIME_MS_MAX, SAMPLE_RATE_HZ, TARIFF_PERIOD,
+    CONNECTION_OPERATIONS_MAX, FRAME_MS, FRAME_SAMPLES, PTIME_MS_MAX, RELAY_PTIME_MS_MAX, TARIFF_PERIOD,
 };
 use crate::listen::InBand;
 use crate::op::{Operation, Said};
+use crate::outlet::Wide;
 use crate::port::Port;
 use crate::receiver::Receiver;
 use crate::reports::{Quality, Reports};
 use crate::rng::SplitMix64;
-use crate::sender::Sender;
+use crate::sender::{Law, Sender};
 use crate::talk::TalkDetector;
 use crate::time::Instant;
 use crate::tones::TONE_FRAMES;
@@ -51,6 +53,17 @@ pub(crate) enum Taped {
     By,
 }
 
+/// The law of a codec that is G.711.
+pub(crate) const fn law_of(codec: CodecKind) -> Option<Law> {
+    match codec {
+        CodecKind::Pcmu => Some(Law::Mu),
+        CodecKind::Pcma => Some(Law::A),
+        CodecKind::G722 | CodecKind::L16(_) | CodecKind::Gsm | CodecKind::G723 | CodecKind::G729 | CodecKind::Opus => {
+            None
+        }
+    }
+}
+
 /// Maps a relayed stream onto our own.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RelayMap {
@@ -61,7 +74,10 @@ pub(crate) struct RelayMap {
     pub(crate) timestamp_offset: u32,
 }
 
-/// What a connection needs once its media is more than relayed. 9 KiB.
+/// A frame at the rate of operations.
+pub(crate) type Narrow = [i16; FRAME_SAMPLES];
+
+/// What a connection needs once its media is more than relayed.
 #[derive(Debug)]
 pub(crate) struct Media {
     pub(crate) jitter: JitterBuffer,
@@ -70,8 +86,12 @@ pub(crate) struct Media {
     pub(crate) owns_stream: bool,
     pub(crate) relay_map: Option<RelayMap>,
     pub(crate) operations: [Option<Box<Operation>>; CONNECTION_OPERATIONS_MAX],
-    /// What it says in the present frame, gain applied.
-    pub(crate) frame: [i16; FRAME_SAMPLES],
+    /// Rate of the clock that drives it: of its conference, its relay, or of its own operations.
+    pub(crate) rate: Rate,
+    /// There if it is not G.711 on a clock of 8 kHz.
+    pub(crate) wide: Option<Box<Wide>>,
+    /// What it says in the present frame at that rate, gain applied.
+    pub(crate) frame: [i16; FRAME_SAMPLES_MAX],
     /// Nothing of `frame` came, and nothing stands for it.
     pub(crate) gap: bool,
     /// Something of `frame` was made up: it is missing, or a frame was put in to keep step.
@@ -90,7 +110,9 @@ impl Media {
             owns_stream: false,
             relay_map: None,
             operations: [const { None }; CONNECTION_OPERATIONS_MAX],
-            frame: [0; FRAME_SAMPLES],
+            rate: Rate::Narrow,
+            wide: None,
+            frame: [0; FRAME_SAMPLES_MAX],
             gap: true,
             concealed: false,
             in_mix: false,
@@ -106,6 +128,21 @@ impl Media {
         self.relay_map = None;
         self.in_mix = false;
         self.in_band = None;
+        self.wide = None;
+    }
+
+    /// What it says in the present frame.
+    pub(crate) fn samples(&self) -> &[i16] {
+        &self.frame[..self.rate.frame_samples()]
+    }
+
+    /// Writes what it says in the present frame as its operations hear it. Once a frame.
+    pub(crate) fn narrow(&mut self, out: &mut Narrow) {
+        let samples = self.rate.frame_samples();
+        match self.wide.as_mut().filter(|_| self.rate != Rate::Narrow) {
+            Some(wide) => wide.to_narrow.process(&self.frame[..samples], out),
+            None => out.copy_from_slice(&self.frame[..FRAME_SAMPLES]),
+        }
     }
 
     pub(crate) fn runs_any(&self) -> bool {
@@ -234,6 +271,8 @@ pub(crate) struct Connection {
     /// The RTP socket is connected to the learned source.
     pub(crate) connected: bool,
     pub(crate) link: Link,
+    /// What its relay brings is decoded, and encoded again for the other side.
+    pub(crate) transcodes: bool,
     pub(crate) taped: Taped,
     pub(crate) participant: Participant,
     pub(crate) counters: ConnectionCounters,
@@ -281,6 +320,7 @@ impl Connection {
             rtcp_learned: None,
             connected: false,
             link: Link::None,
+            transcodes: false,
             taped: Taped::Not,
             participant: Participant::party(),
             counters: ConnectionCounters::default(),
@@ -346,16 +386,38 @@ impl Connection {
     }
 
     /// Whether its packets can be mixed, played and recorded.
-    pub(crate) const fn is_mixable(&self) -> bool {
+    pub(crate) fn is_mixable(&self) -> bool {
         Self::can_mix(&self.spec)
     }
 
     /// Whether packets of a connection like this can be mixed, played and recorded.
-    pub(crate) const fn can_mix(spec: &ConnectionSpec) -> bool {
+    pub(crate) fn can_mix(spec: &ConnectionSpec) -> bool {
         spec.rx_codec.is_decodable()
             && spec.tx_codec.is_decodable()
-            && spec.ptime_ms.is_multiple_of(FRAME_MS)
             && spec.ptime_ms <= PTIME_MS_MAX
+            && spec.tx_codec.can_encode_ms(spec.ptime_ms)
+    }
+
+    /// Whether what goes between connections like these has to be decoded and encoded again.
+    pub(crate) fn must_transcode(a: &ConnectionSpec, b: &ConnectionSpec) -> bool {
+        let differ = (a.rx_codec, b.rx_codec, a.ptime_ms) != (b.tx_codec, a.tx_codec, b.ptime_ms);
+        differ && Self::can_mix(a) && Self::can_mix(b)
+    }
+
+    /// The rate at which two are transcoded: what both can hear.
+    pub(crate) fn common_rate(a: &ConnectionSpec, b: &ConnectionSpec) -> Rate {
+        let rate = |spec: &ConnectionSpec| spec.rx_codec.rate().max(spec.tx_codec.rate());
+        rate(a).min(rate(b))
+    }
+
+    /// Whether what it sends and is sent is G.711.
+    pub(crate) const fn is_g711(spec: &ConnectionSpec) -> bool {
+        law_of(spec.rx_codec).is_some() && law_of(spec.tx_codec).is_some()
+    }
+
+    /// Rate of the timestamps it sends us, in Hz.
+    pub(crate) const fn clock_rate_hz(&self) -> u32 {
+        self.spec.rx_codec.clock_rate_hz()
     }
 
     /// Whether packets between connections like these can be passed on as they are.
@@ -368,10 +430,6 @@ impl Connection {
     /// Whether its conference decodes what it sends: a monitor's audio is for its own digits and operations alone.
     pub(crate) fn is_listened_to(&self) -> bool {
         self.participant.role != Role::Monitor || self.needs_audio()
-    }
-
-    pub(crate) const fn ptime_samples(&self) -> u32 {
-        self.spec.ptime_ms * (SAMPLE_RATE_HZ / 1000)
     }
 
     /// Whether its endpoint is played to.
@@ -404,11 +462,11 @@ impl Connection {
         Target::Connection(self.id)
     }
 
-    /// What it says in the present frame.
-    pub(crate) fn said(&self) -> Option<Said> {
+    /// What it says in the present frame, as its operations hear it.
+    pub(crate) fn said(&self, samples: &Narrow) -> Option<Said> {
         let media = self.media.as_ref()?;
         let loud = self.participant.talk.is_loud();
-        Some(Said { samples: media.frame, loud, gap: media.gap, concealed: media.concealed })
+        Some(Said { samples: *samples, loud, gap: media.gap, concealed: media.concealed })
     }
 
     /// When its own clock would tick next if it started now: whole milliseconds, spread by slot.

@@ -266,6 +266,8 @@ pub enum EndReason {
     LastLeft,
     /// It was reserved and never completed.
     Expired,
+    /// Its codec failed in a way that it can't go on from.
+    CodecFailed,
     /// Its shard failed.
     ShardFailed,
     /// The server ends.

@@ -120,6 +120,7 @@ impl Engine {
         if connection.media.is_none() {
             let pooled = self.media_pool.pop();
             connection.media = Some(pooled.unwrap_or_else(|| Media::new(&mut self.rng)));
+            self.fit_media(slot);
         }
     }
 

@@ -180,8 +180,19 @@ impl JitterBuffer {
         Ok(())
     }
 
+    /// Nothing but G.711.
+    pub(crate) const fn set_codec(&mut self, _codec: crate::command::CodecKind) {}
+
+    /// Samples of a frame.
+    pub(crate) const fn frame_samples(&self) -> usize {
+        FRAME_SAMPLES
+    }
+
     /// Takes the next frame. Holes are filled with what stands for them, for a while.
-    pub(crate) fn pull(&mut self, now: Instant, frame: &mut [i16; FRAME_SAMPLES]) -> Pulled {
+    pub(crate) fn pull(&mut self, now: Instant, frame: &mut [i16]) -> Pulled {
+        let Some(frame) = frame.first_chunk_mut::<FRAME_SAMPLES>() else {
+            return Pulled { heard: false, concealed: false, missing: 0 };
+        };
         const SILENT: Pulled = Pulled { heard: false, concealed: false, missing: 0 };
         match self.state {
             State::Priming { since } if now.saturating_since(since) >= JITTER_DELAY => self.state = State::Playing,

@@ -25,6 +25,7 @@ mod latch;
 pub mod limits;
 mod listen;
 mod op;
+mod outlet;
 mod outputs;
 #[allow(dead_code, reason = "takes the place of the fixed jitter buffer")]
 mod playout;

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-/// Sample rate of every mix and prompt, in Hz. (Other room rates are not supported yet.)
+/// Sample rate of prompts, recordings, detectors, and of a conference unless it says otherwise, in Hz.
 pub const SAMPLE_RATE_HZ: u32 = 8000;
 /// Samples, and units of the RTP timestamp, in a millisecond.
 pub const SAMPLES_PER_MS: u32 = SAMPLE_RATE_HZ / 1000;
@@ -16,6 +16,10 @@ pub const FRAME_TICKS: u32 = SAMPLES_PER_MS * FRAME_MS;
 pub const CHUNK_SAMPLES: usize = 2 * FRAME_SAMPLES;
 /// Media states of released connections kept for the next ones, some 9 KiB each.
 pub const MEDIA_POOL_MAX: usize = 4096;
+/// What an encoder runs over before it takes over from another, in milliseconds.
+pub const WARM_UP_MS: u32 = 100;
+/// How long a member who falls silent keeps an encoder of its own, in milliseconds.
+pub const PRIVATE_HOLD_MS: u32 = 500;
 /// Longest packet time that is mixed, in milliseconds.
 pub const PTIME_MS_MAX: u32 = 60;
 /// Longest packet time that is relayed, in milliseconds.

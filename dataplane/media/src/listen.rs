@@ -6,8 +6,8 @@
 use ringbridge_codec::dtmf::{DtmfChange, DtmfDetector, symbol};
 
 use crate::command::{DigitSource, OperationKind};
-use crate::conference::pull;
-use crate::connection::{Connection, Link, Media, Taped};
+use crate::conference::{Scratch, pull};
+use crate::connection::{Connection, Link, Media, Narrow, Taped};
 use crate::event::Event;
 use crate::limits::{LISTENING_MAX, SAMPLES_PER_MS};
 use crate::outputs::Outputs;
@@ -81,22 +81,26 @@ impl Connection {
         self.taped == Taped::By || self.wants_digits() || self.media.as_ref().is_some_and(|media| media.needs_audio())
     }
 
-    /// Takes the frame that is due out of the jitter buffer, looks for digits in it, and hands it to every operation that
-    /// listens. Returns whether anything was heard in it.
-    pub(crate) fn hear(&mut self, due: Instant, out: &mut Outputs) -> bool {
+    /// Takes the frame that is due out of the jitter buffer, looks for digits in it, and leaves it in `scratch` as
+    /// operations hear it, if there are any. Returns whether anything was heard in it.
+    pub(crate) fn hear(&mut self, due: Instant, scratch: &mut Scratch, out: &mut Outputs) -> bool {
         let Some(media) = self.media.as_deref_mut() else { return false };
-        let heard = pull(media, due, &mut self.counters);
+        let heard = pull(media, due, &mut scratch.raw, &mut self.counters);
+        let wants_digits = self.listens && (!self.sends_events || matches!(self.link, Link::Conference(_)));
+        if wants_digits || self.taped != Taped::Not || media.runs_any() {
+            media.narrow(&mut scratch.narrow);
+        }
         if self.listens {
-            if self.wants_digits() {
-                self.find_digits(due, out);
+            if wants_digits {
+                self.find_digits(due, &scratch.narrow, out);
             }
             self.listens = due.saturating_since(self.last_heard) <= LISTENING_MAX;
         }
         heard
     }
 
-    fn find_digits(&mut self, due: Instant, out: &mut Outputs) {
-        let Some(Media { frame, in_band: Some(in_band), .. }) = self.media.as_deref_mut() else { return };
+    fn find_digits(&mut self, due: Instant, frame: &Narrow, out: &mut Outputs) {
+        let Some(Media { in_band: Some(in_band), .. }) = self.media.as_deref_mut() else { return };
         // A frame ends no more than one digit and begins no more than one.
         let (mut began, mut ended) = (None, None);
         in_band.detector.process(frame, &mut |change| match change {

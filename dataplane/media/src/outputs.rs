@@ -9,9 +9,10 @@ use ringbridge_wire::seq::Ssrc;
 use crate::command::{ConnectionSpec, Target};
 use crate::connection::Media;
 use crate::event::{Condition, DropCounters, DropReason, Event};
-use crate::limits::{CONNECTIONS_MAX, EVENTS_WAITING_MAX, FAREWELLS_WAITING_MAX, FRAME_SAMPLES};
+use crate::limits::{CONNECTIONS_MAX, EVENTS_WAITING_MAX, FAREWELLS_WAITING_MAX};
 use crate::op::Operation;
 use crate::port::{Port, PortAction, Transmit};
+use crate::sender::Sender;
 use crate::time::Instant;
 
 /// Counters of one engine.
@@ -27,6 +28,9 @@ pub struct Totals {
     pub packets_in: u64,
     /// RTP and RTCP packets sent.
     pub packets_out: u64,
+    /// Payloads encoded: of members with one of their own, and of formats that several listen to. G.711 counts a frame,
+    /// others a packet.
+    pub encodes: u64,
     /// Media frames that were mixed more than a frame after they were due.
     pub ticks_late: u64,
     /// Talk and digit events dropped because nobody polled.
@@ -46,6 +50,8 @@ pub(crate) struct Outputs {
     pub(crate) reports: VecDeque<u32>,
     /// Last packets of streams that have ended.
     pub(crate) farewells: VecDeque<Farewell>,
+    /// Slots of connections whose codec has failed.
+    pub(crate) broken: Vec<u32>,
     pub(crate) totals: Totals,
 }
 
@@ -69,6 +75,7 @@ impl Outputs {
             ready: VecDeque::with_capacity(CONNECTIONS_MAX),
             reports: VecDeque::with_capacity(REPORTS_AT_ONCE),
             farewells: VecDeque::with_capacity(FAREWELLS_WAITING_MAX),
+            broken: Vec::new(),
             totals: Totals::default(),
         }
     }
@@ -101,18 +108,31 @@ impl Outputs {
         self.push_event(operation.end(target, condition));
     }
 
-    /// Appends a frame to the stream of the connection in `slot`, and notes the packet if that completes one.
+    /// Appends a frame to the stream of the connection in `slot`, which from now on is our own.
     pub(crate) fn send_frame(
         &mut self,
         media: &mut Media,
         slot: u32,
         due: Instant,
-        payload: &[u8; FRAME_SAMPLES],
+        bytes: &[u8],
         spec: &ConnectionSpec,
     ) {
         media.owns_stream = true;
         media.relay_map = None;
-        if media.sender.push(due, payload, spec.tx_payload_type, spec.ptime_ms) {
+        self.push_frame(&mut media.sender, slot, due, bytes, spec);
+    }
+
+    /// Appends a frame, with the bytes that are known with it, and notes the packet if that completes one.
+    pub(crate) fn push_frame(
+        &mut self,
+        sender: &mut Sender,
+        slot: u32,
+        due: Instant,
+        bytes: &[u8],
+        spec: &ConnectionSpec,
+    ) {
+        sender.set_clock_rate(spec.tx_codec.clock_rate_hz());
+        if sender.push(due, bytes, spec.tx_payload_type, spec.ptime_ms) {
             self.ready.push_back(slot);
         }
     }

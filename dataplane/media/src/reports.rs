@@ -102,6 +102,17 @@ pub(crate) struct Ours<'a> {
     pub(crate) ptime_ms: u32,
 }
 
+/// What an endpoint's reports are read by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Known {
+    /// SSRC of the stream we send, if we send one.
+    pub(crate) own: Option<u32>,
+    /// SSRC of the stream that is heard.
+    pub(crate) heard: Option<u32>,
+    /// Units of the timestamps we send in a second.
+    pub(crate) clock_rate_hz: u32,
+}
+
 impl Reports {
     pub(crate) const fn new() -> Self {
         Self {
@@ -224,17 +235,16 @@ impl Reports {
         sends
     }
 
-    /// Takes in a compound packet of the endpoint. `own`: the SSRC of the stream we send. The deadline that counts from
-    /// now on, if that has changed.
+    /// Takes in a compound packet of the endpoint. The deadline that counts from now on, if that has changed.
     pub(crate) fn take<'a>(
         &mut self,
         now: Instant,
         ntp: NtpTimestamp,
         packets: impl Iterator<Item = RtcpPacket<'a>>,
         len: usize,
-        own: Option<u32>,
-        heard: Option<u32>,
+        known: &Known,
     ) -> Option<Instant> {
+        let heard = known.heard;
         self.note_size(len);
         let mut due = None;
         for packet in packets {
@@ -243,24 +253,24 @@ impl Reports {
                     if heard.is_none_or(|heard| heard == report.ssrc.0) {
                         self.sender_report = Some((report.info.ntp.middle(), now));
                     }
-                    self.take_blocks(ntp, report.report_blocks(), own);
+                    self.take_blocks(ntp, report.report_blocks(), known);
                 }
-                RtcpPacket::ReceiverReport(report) => self.take_blocks(ntp, report.report_blocks(), own),
+                RtcpPacket::ReceiverReport(report) => self.take_blocks(ntp, report.report_blocks(), known),
                 RtcpPacket::Bye(bye) => {
                     if let Some(source) = bye.sources().find(|source| heard == Some(source.0)) {
                         self.left = Some(source.0);
                         due = self.bring_forward(now, 1).or(due);
                     }
                 }
-                RtcpPacket::Other { packet_type: EXTENDED_REPORT, body, .. } => self.take_metrics(body, own),
+                RtcpPacket::Other { packet_type: EXTENDED_REPORT, body, .. } => self.take_metrics(body, known.own),
                 RtcpPacket::SourceDescription(_) | RtcpPacket::Other { .. } => {}
             }
         }
         due
     }
 
-    fn take_blocks(&mut self, ntp: NtpTimestamp, blocks: impl Iterator<Item = ReportBlock>, own: Option<u32>) {
-        let Some(block) = blocks.into_iter().find(|block| own == Some(block.ssrc.0)) else { return };
+    fn take_blocks(&mut self, ntp: NtpTimestamp, blocks: impl Iterator<Item = ReportBlock>, known: &Known) {
+        let Some(block) = blocks.into_iter().find(|block| known.own == Some(block.ssrc.0)) else { return };
         if block.last_sr != 0 {
             let passed = ntp.middle().wrapping_sub(block.last_sr).wrapping_sub(block.delay_since_last_sr);
             // What seems to come from the future, or from long ago, is a lie or a step of a clock.
@@ -273,7 +283,7 @@ impl Reports {
         self.told = Some(Told {
             loss_percent: f64::from(block.fraction_lost) * 100.0 / 256.0,
             cumulative_lost: block.cumulative_lost,
-            jitter_ms: f64::from(block.interarrival_jitter) / f64::from(SAMPLES_PER_MS),
+            jitter_ms: units_to_ms(block.interarrival_jitter, known.clock_rate_hz),
             r_factor,
             mos_cq,
         });
@@ -361,6 +371,11 @@ fn metrics(ssrc: u32, quality: &Quality, ptime_ms: u32) -> VoipMetrics {
     }
 }
 
+/// Units of an RTP timestamp in milliseconds.
+fn units_to_ms(units: u32, clock_rate_hz: u32) -> f64 {
+    f64::from(units) * 1000.0 / f64::from(clock_rate_hz)
+}
+
 /// A span in units of 1/65 536 s.
 fn units_of_65536(span: Duration) -> u32 {
     u32::try_from(span.as_nanos() * 65_536 / 1_000_000_000).unwrap_or(u32::MAX)
@@ -396,6 +411,7 @@ mod tests {
 
     const OWN: u32 = 7;
     const THEIRS: u32 = 9;
+    const KNOWN: Known = Known { own: Some(OWN), heard: Some(THEIRS), clock_rate_hz: 8000 };
 
     fn hear(receiver: &mut Receiver, sequence: u16) {
         let mut bytes = [0; RTP_HEADER_BYTES];
@@ -408,11 +424,11 @@ mod tests {
         }
         .emit(&mut bytes);
         let now = Instant::from_millis(20 * u64::from(sequence));
-        receiver.update(now, &RtpPacket::parse(&bytes).unwrap(), 160);
+        receiver.update(now, &RtpPacket::parse(&bytes).unwrap(), 8000, 20);
     }
 
     fn take(reports: &mut Reports, now: Instant, ntp: NtpTimestamp, packet: &[u8]) -> Option<Instant> {
-        reports.take(now, ntp, parse_compound(packet).unwrap(), packet.len(), Some(OWN), Some(THEIRS))
+        reports.take(now, ntp, parse_compound(packet).unwrap(), packet.len(), &KNOWN)
     }
 
     fn compound(fill: impl FnOnce(&mut CompoundWriter<'_>)) -> Vec<u8> {
@@ -534,6 +550,18 @@ mod tests {
             }),
         );
         assert_eq!(reports.quality(&Receiver::new(), CodecKind::Pcmu, 20, true).round_trip_ms, Some(500.0));
+    }
+
+    #[test]
+    fn jitter_is_told_in_units_of_the_clock_rate() {
+        for (clock_rate_hz, expected) in [(8_000, 10.0), (16_000, 5.0), (48_000, 80.0 / 48.0)] {
+            let mut reports = Reports::new();
+            let packet = compound(|writer| writer.receiver_report(Ssrc(THEIRS), &[about_ours(0, 0)]).unwrap());
+            let known = Known { clock_rate_hz, ..KNOWN };
+            let packets = parse_compound(&packet).unwrap();
+            reports.take(Instant::from_millis(1), NtpTimestamp(0), packets, packet.len(), &known);
+            assert!((reports.told.unwrap().jitter_ms - expected).abs() < 1e-9, "{clock_rate_hz} Hz");
+        }
     }
 
     #[test]

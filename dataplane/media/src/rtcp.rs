@@ -7,7 +7,7 @@ use crate::engine::{Engine, TimerKey};
 use crate::event::DropReason;
 use crate::limits::{COLLISION_PERIOD, REPORTING_MAX};
 use crate::port::{Disposition, Transmit};
-use crate::reports::{Due, Ours};
+use crate::reports::{Due, Known, Ours};
 use crate::rng::SplitMix64;
 use crate::time::Instant;
 
@@ -36,8 +36,9 @@ impl Engine {
         let packets = parse_compound(datagram).map_err(|_| DropReason::NotRtcp)?;
         let Some(connection) = self.connections[slot as usize].as_mut() else { return Err(DropReason::ClosedPort) };
         let own = connection.media.as_ref().filter(|media| media.owns_stream).map(|media| media.sender.ssrc());
-        let heard = connection.receiver.ssrc();
-        if let Some(due) = connection.reports.take(now, ntp, packets, datagram.len(), own, heard) {
+        let (heard, clock_rate_hz) = (connection.receiver.ssrc(), connection.spec.tx_codec.clock_rate_hz());
+        let known = Known { own, heard, clock_rate_hz };
+        if let Some(due) = connection.reports.take(now, ntp, packets, datagram.len(), &known) {
             self.wheel.arm(due, TimerKey::Report(slot));
         }
         Ok(Disposition::Consumed)

@@ -2,8 +2,6 @@
 
 use ringbridge_codec::mix;
 
-use crate::limits::FRAME_SAMPLES;
-
 /// Level above which a frame counts as speech, dBov.
 const THRESHOLD_DBOV: i8 = -45;
 /// Loud frames in a row that start talk: 30 ms, longer than a click.
@@ -14,8 +12,8 @@ const STOP_FRAMES: u8 = 50;
 pub(crate) const SILENCE_DBOV: i8 = -127;
 
 /// Whether a frame counts as sound.
-pub(crate) fn is_loud(frame: &[i16; FRAME_SAMPLES]) -> bool {
-    mix::level_dbov(mix::energy(frame), FRAME_SAMPLES) > THRESHOLD_DBOV
+pub(crate) fn is_loud(frame: &[i16]) -> bool {
+    mix::level_dbov(mix::energy(frame), frame.len()) > THRESHOLD_DBOV
 }
 
 /// What changed with a frame.
@@ -39,7 +37,7 @@ impl TalkDetector {
     }
 
     /// Looks at one frame; `None` is a frame that was not heard.
-    pub(crate) fn look(&mut self, frame: Option<&[i16; FRAME_SAMPLES]>) -> Option<TalkChange> {
+    pub(crate) fn look(&mut self, frame: Option<&[i16]>) -> Option<TalkChange> {
         self.measure(frame);
         let loud = self.is_loud();
         if loud == self.talking {
@@ -56,8 +54,8 @@ impl TalkDetector {
     }
 
     /// Takes the level of one frame of somebody who does not take part in the talk.
-    pub(crate) fn measure(&mut self, frame: Option<&[i16; FRAME_SAMPLES]>) {
-        self.level_dbov = frame.map_or(SILENCE_DBOV, |frame| mix::level_dbov(mix::energy(frame), FRAME_SAMPLES));
+    pub(crate) fn measure(&mut self, frame: Option<&[i16]>) {
+        self.level_dbov = frame.map_or(SILENCE_DBOV, |frame| mix::level_dbov(mix::energy(frame), frame.len()));
     }
 
     pub(crate) const fn is_talking(self) -> bool {
@@ -80,14 +78,14 @@ mod tests {
 
     #[test]
     fn clicks_and_pauses_change_nothing() {
-        let loud = [3000i16; FRAME_SAMPLES];
+        let loud = &[3000i16; 80][..];
         let mut talk = TalkDetector::new();
-        assert_eq!([Some(&loud), Some(&loud), None].map(|frame| talk.look(frame)), [None, None, None]);
-        assert_eq!([Some(&loud); 3].map(|frame| talk.look(frame)), [None, None, Some(TalkChange::Started)]);
+        assert_eq!([Some(loud), Some(loud), None].map(|frame| talk.look(frame)), [None, None, None]);
+        assert_eq!([Some(loud); 3].map(|frame| talk.look(frame)), [None, None, Some(TalkChange::Started)]);
         for _ in 0..49 {
             assert_eq!(talk.look(None), None);
         }
-        assert_eq!(talk.look(Some(&loud)), None);
+        assert_eq!(talk.look(Some(loud)), None);
         let stopped: Vec<_> = (0..50).filter_map(|_| talk.look(None)).collect();
         assert_eq!(stopped, [TalkChange::Stopped]);
     }

@@ -70,6 +70,9 @@ impl Engine {
             return Err(CommandError::Busy);
         }
         if mixable {
+            let spec = member.spec;
+            let place = self.conferences[room as usize].as_mut().ok_or(CommandError::UnknownConference(conference))?;
+            place.provide_for(&spec)?;
             self.ensure_media(slot);
         }
         if let Some(member) = self.connections[slot as usize].as_mut() {
@@ -85,6 +88,7 @@ impl Engine {
                 }
             }
         }
+        self.fit_media(slot);
         if let Some(place) = self.conferences[room as usize].as_mut() {
             place.participants.push(slot);
             place.passes_on = !mixable;
@@ -219,6 +223,7 @@ impl Engine {
         let id = conference.id;
         conference.participants.retain(|&member| member != slot);
         conference.cast.remove(slot);
+        conference.forget_formats(&self.connections);
         self.unlink(slot, id, due);
         if over {
             self.close_conference(room, reason);
@@ -259,6 +264,7 @@ impl Engine {
                 media.sender.discard_partial();
             }
         }
+        self.fit_media(slot);
         // Operations of its own go on, on its own clock.
         self.review_solo(slot, due);
     }

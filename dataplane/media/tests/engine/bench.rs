@@ -94,7 +94,7 @@ impl Phone {
                 }
             }
             (_, CodecKind::Pcma) => g711::encode_alaw(&pcm, &mut payload),
-            (_, CodecKind::Pcmu | CodecKind::G723 | CodecKind::G729) => g711::encode_ulaw(&pcm, &mut payload),
+            (_, _) => g711::encode_ulaw(&pcm, &mut payload),
         }
         let bytes = rtp(self.ssrc, self.sequence, self.timestamp, self.codec.payload_type(), &payload);
         self.sequence = self.sequence.wrapping_add(1);
@@ -606,9 +606,10 @@ pub(crate) fn recorded(queue: &RecordQueue) -> Vec<i16> {
 
 pub(crate) fn decode(payload: &[u8], codec: CodecKind) -> Vec<i16> {
     let mut samples = vec![0; payload.len()];
-    match codec {
-        CodecKind::Pcma => g711::decode_alaw(payload, &mut samples),
-        CodecKind::Pcmu | CodecKind::G723 | CodecKind::G729 => g711::decode_ulaw(payload, &mut samples),
+    if codec == CodecKind::Pcma {
+        g711::decode_alaw(payload, &mut samples);
+    } else {
+        g711::decode_ulaw(payload, &mut samples);
     }
     samples
 }
