@@ -29,12 +29,14 @@ use ringbridge_wire::seq::{RtpTimestamp, SeqNumber};
 
 use crate::event::DropReason;
 use crate::time::Instant;
+use background::{Background, Noise};
 use estimator::Estimator;
 use source::Source;
 use store::{Kind, SLOTS_MAX, SLOTS_MIN, Slot, Store};
 use tape::Tape;
 
 mod arrive;
+mod background;
 mod control;
 mod estimator;
 mod lag;
@@ -140,8 +142,8 @@ pub(crate) struct Playout {
     rest: u8,
     /// Whether there was any packet.
     begun: bool,
-    /// Whether silence is comfort noise.
-    noise: bool,
+    /// What silence sounds like.
+    background: Background,
     /// Whether frames are played over the tape.
     taped: bool,
     failed: bool,
@@ -157,16 +159,9 @@ pub(crate) struct Playout {
 struct Cold {
     tape: Tape,
     counters: Counters,
-    comfort_noise: ComfortNoise,
+    noise: Noise,
     /// When the first packet outside the buffer came.
     outside_since: Instant,
-}
-
-/// What silence sounds like (RFC 3389 section 3).
-#[derive(Clone, Copy, Debug, Default)]
-struct ComfortNoise {
-    payload: [u8; COMFORT_NOISE_BYTES_MAX],
-    len: u8,
 }
 
 impl Playout {
@@ -187,7 +182,7 @@ impl Playout {
             dry_frames: 0,
             rest: 0,
             begun: false,
-            noise: false,
+            background: Background::Silence,
             taped: false,
             failed: false,
             spec: DelaySpec::default(),
@@ -196,7 +191,7 @@ impl Playout {
             cold: Box::new(Cold {
                 tape: Tape::new(codec.rate()),
                 counters: Counters::default(),
-                comfort_noise: ComfortNoise::default(),
+                noise: Noise::new(codec),
                 outside_since: Instant::ZERO,
             }),
             estimator: Estimator::new(i64::from(codec.clock_rate_hz() / 8000)),
@@ -228,6 +223,7 @@ impl Playout {
         if codec.rate() != old.rate() {
             self.cold.tape = Tape::new(codec.rate());
         }
+        self.cold.noise = Noise::new(codec);
         (self.scale, self.density) = (i64::from(codec.clock_rate_hz() / 8000), density_of(codec));
         if codec.clock_rate_hz() != old.clock_rate_hz() {
             self.new_estimator();
@@ -245,7 +241,9 @@ impl Playout {
         self.state = State::Idle;
         (self.head, self.last, self.made) = (0, 0, 0);
         (self.outside, self.dry_frames, self.rest) = (0, 0, 0);
-        (self.begun, self.noise) = (false, false);
+        self.begun = false;
+        self.background = Background::Silence;
+        self.cold.noise.clear();
         self.set_target();
     }
 
@@ -259,7 +257,7 @@ impl Playout {
 
     /// Whether there is nothing to play: every frame is silence until a packet comes.
     pub(crate) fn is_idle(&self) -> bool {
-        self.state == State::Idle && !self.noise
+        self.state == State::Idle && self.background == Background::Silence
     }
 
     /// Takes a packet.
@@ -320,8 +318,7 @@ impl Playout {
         if !self.begin_frame(now, frame) {
             return self.rest_frame(frame);
         }
-        let plain = !self.is_taped() && self.correction(now).is_none();
-        if plain && self.play_direct(frame) {
+        if self.is_plain(now) && self.play_direct(frame) {
             return Pulled { heard: true, ..Pulled::default() };
         }
         self.play_taped(now, frame)
@@ -330,7 +327,7 @@ impl Playout {
     /// Moves on by a frame that nobody wants to hear. A codec without a state is not run.
     pub(crate) fn skip(&mut self, now: Instant, scratch: &mut [i16]) -> Pulled {
         let ticks = self.ticks_at(now);
-        if self.state == State::Playing && !self.is_taped() && self.correction(ticks).is_none() {
+        if self.state == State::Playing && self.is_plain(ticks) {
             let frame = self.frame_ticks();
             if self.advance_direct(frame) {
                 self.pulled = ticks;
@@ -339,6 +336,11 @@ impl Playout {
             }
         }
         self.pull(now, scratch)
+    }
+
+    /// Whether a frame can come straight from the packets if they are there.
+    fn is_plain(&self, now: i64) -> bool {
+        !self.is_taped() && self.background == Background::Silence && self.correction(now).is_none()
     }
 
     /// Timestamp of the first sample that is not yet played, while there is one.

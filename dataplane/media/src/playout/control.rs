@@ -27,8 +27,7 @@ impl Playout {
     /// Whether a frame may be put in before what is due.
     pub(super) fn may_put_in(&mut self, far: bool) -> bool {
         let is_here = self.cold.tape.pending() > 0 || self.find_next().is_some_and(|slot| slot.position <= self.head);
-        let in_a_voice = far && self.cold.tape.knows_voices();
-        is_here && self.made == 0 && (in_a_voice || self.cold.tape.was_quiet())
+        is_here && self.made == 0 && (far || self.cold.tape.was_quiet())
     }
 
     /// Leaves some samples out if nobody will notice: a quiet frame, or a period of a voice.

@@ -1,7 +1,9 @@
 //! Frames that are due: taken from packets, made up, or silent.
 
 use ringbridge_codec::CodecError;
+use ringbridge_codec::kind::FRAME_SAMPLES_MAX;
 
+use super::background::Background;
 use super::control::{Correction, REST_QUIET, REST_VOICE};
 use super::store::{Kind, SLOTS_MIN, Slot};
 use super::{COMFORT_NOISE_BYTES_MAX, Playout, Pulled, State, index_of, ticks_of_len};
@@ -26,11 +28,8 @@ impl Playout {
 
     /// A frame in which there is nothing to play.
     pub(super) fn rest_frame(&mut self, frame: &mut [i16]) -> Pulled {
-        frame.fill(0);
-        if self.noise {
-            self.fill_noise(frame);
-        }
-        Pulled { noise: self.noise, failed: self.failed, ..Pulled::default() }
+        let noise = self.fill_background(frame);
+        Pulled { noise, failed: self.failed, ..Pulled::default() }
     }
 
     pub(super) fn is_taped(&self) -> bool {
@@ -111,10 +110,6 @@ impl Playout {
         if self.dry_frames >= IDLE_FRAMES {
             self.end_talkspurt();
         }
-        if self.noise && !marks.heard {
-            self.fill_noise(frame);
-            pulled.noise = true;
-        }
         pulled.failed = self.failed;
         pulled
     }
@@ -122,7 +117,11 @@ impl Playout {
     /// Puts what is next on the tape, about `wanted` samples; whether there was nothing.
     pub(super) fn produce(&mut self, now: i64, wanted: usize, pulled: &mut Pulled) -> bool {
         match self.find_next() {
-            None if self.noise => self.end_talkspurt(),
+            None if self.background != Background::Silence => {
+                self.pause(wanted, pulled);
+                // With this frame, unless something of it was heard.
+                self.dry_frames = IDLE_FRAMES;
+            }
             None => {
                 let made = self.conceal(wanted);
                 self.made += made;
@@ -140,7 +139,6 @@ impl Playout {
             }
             Some(slot) if slot.position <= self.head => {
                 self.made = 0;
-                self.noise = false;
                 self.decode(&slot, wanted);
             }
             Some(slot) => self.cross_gap(now, &slot, wanted, pulled),
@@ -180,11 +178,12 @@ impl Playout {
 
     /// Decodes a packet that is due.
     pub(super) fn decode(&mut self, slot: &Slot, wanted: usize) {
-        let Self { source, store, cold, .. } = self;
+        let Self { source, store, cold, background, .. } = self;
         let density = usize::from(self.density);
         let from = index_of(self.head - slot.position) * density;
         let samples = usize::from(slot.ticks) * density;
         let payload = store.payload(slot);
+        *background = Background::behind(source.kind(), payload);
         if source.is_stateless() {
             let taken = wanted.min(samples - from);
             source.decode_part(payload, from, cold.tape.room(taken));
@@ -202,7 +201,7 @@ impl Playout {
                     cold.counters.discarded += 1;
                     store.remove(slot.sequence);
                     if self.failed {
-                        cold.tape.pause(wanted);
+                        cold.tape.pause(&[0; FRAME_SAMPLES_MAX][..wanted.min(FRAME_SAMPLES_MAX)]);
                     }
                     return;
                 }
@@ -213,7 +212,7 @@ impl Playout {
 
     /// There is something later, but not what is due.
     pub(super) fn cross_gap(&mut self, now: i64, slot: &Slot, wanted: usize, pulled: &mut Pulled) {
-        let is_pause = slot.sequence == self.next || self.noise;
+        let is_pause = slot.sequence == self.next || self.background != Background::Silence;
         // What was made up stands for what is missing.
         let stands = self.made.min(slot.position - self.head);
         self.made = 0;
@@ -236,7 +235,7 @@ impl Playout {
         let wanted_ticks = (ticks_of_len(wanted.div_ceil(usize::from(self.density)))).min(gap);
         if is_pause {
             let len = self.len_of_ticks(wanted_ticks);
-            self.cold.tape.pause(len);
+            self.pause(len, pulled);
             if delay < self.target {
                 // It may be longer than it was.
                 self.cold.counters.stretched_samples += len as u64;
@@ -361,25 +360,36 @@ impl Playout {
         self.cold.tape.clear();
         self.taped = false;
         self.state = State::Idle;
-        self.noise = false;
+        self.background = Background::Silence;
         self.next = self.newest.next();
         (self.made, self.dry_frames, self.outside) = (0, 0, 0);
     }
 
-    // Comfort noise
+    // The background of silence
 
+    /// Has silence sound as a packet of comfort noise tells.
     pub(super) fn begin_noise(&mut self, payload: &[u8]) {
-        let noise = &mut self.cold.comfort_noise;
-        let len = payload.len().min(COMFORT_NOISE_BYTES_MAX);
-        noise.payload[..len].copy_from_slice(&payload[..len]);
-        noise.len = u8::try_from(len).unwrap_or(0);
-        self.noise = true;
+        self.cold.noise.set(payload);
+        self.background = Background::Described;
     }
 
-    /// Fills a frame with comfort noise: silence for now.
-    pub(super) fn fill_noise(&mut self, frame: &mut [i16]) {
-        let _spectrum = &self.cold.comfort_noise.payload[..usize::from(self.cold.comfort_noise.len)];
-        frame.fill(0);
+    /// Puts a pause of at most a frame on the tape.
+    fn pause(&mut self, len: usize, pulled: &mut Pulled) {
+        let mut background = [0; FRAME_SAMPLES_MAX];
+        let background = &mut background[..len.min(FRAME_SAMPLES_MAX)];
+        pulled.noise |= self.fill_background(background);
+        self.cold.tape.pause(background);
+    }
+
+    /// Fills a frame, or part of one, with what silence sounds like; whether it is anything.
+    fn fill_background(&mut self, out: &mut [i16]) -> bool {
+        if self.background == Background::Silence {
+            out.fill(0);
+            return false;
+        }
+        let Self { source, cold, failed, background, .. } = self;
+        cold.noise.fill(*background, source, failed, out);
+        true
     }
 }
 

@@ -1,3 +1,4 @@
+mod codecs;
 mod delay;
 pub(super) mod fake;
 mod lives;
