@@ -28,6 +28,7 @@ use ringbridge_codec::CodecKind;
 use ringbridge_wire::seq::{RtpTimestamp, SeqNumber};
 
 use crate::event::DropReason;
+use crate::limits::DELAY_MS_MAX;
 use crate::time::Instant;
 use background::{Background, Noise};
 use estimator::Estimator;
@@ -50,9 +51,11 @@ mod tests;
 
 /// Bounds of the delay in milliseconds. A fixed delay has both equal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct DelaySpec {
-    pub(crate) min_ms: u16,
-    pub(crate) max_ms: u16,
+pub struct DelaySpec {
+    /// At least so long.
+    pub min_ms: u16,
+    /// At most so long, up to [`DELAY_MS_MAX`](crate::limits::DELAY_MS_MAX).
+    pub max_ms: u16,
 }
 
 impl Default for DelaySpec {
@@ -63,31 +66,32 @@ impl Default for DelaySpec {
 
 /// How long what is heard has waited, and what that took.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Delay {
+pub struct Delay {
     /// What the delay ought to be.
-    pub(crate) target_ms: u32,
+    pub target_ms: u32,
     /// What it is: from when a sample could have come at the earliest to when it is played.
-    pub(crate) current_ms: u32,
-    pub(crate) counters: Counters,
+    pub current_ms: u32,
+    /// What has happened.
+    pub counters: Counters,
 }
 
 /// What has happened since the buffer was made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Counters {
+pub struct Counters {
     /// Packets that came after they were due.
-    pub(crate) late: u64,
+    pub late: u64,
     /// Packets that were accepted and never played: left out to shorten the delay, or of a timeline that was given up.
-    pub(crate) discarded: u64,
+    pub discarded: u64,
     /// Samples put in to lengthen the delay.
-    pub(crate) stretched_samples: u64,
+    pub stretched_samples: u64,
     /// Samples left out to shorten it.
-    pub(crate) compressed_samples: u64,
+    pub compressed_samples: u64,
     /// Samples made up, for what was lost and for what was late.
-    pub(crate) concealed_samples: u64,
+    pub concealed_samples: u64,
     /// Talkspurts that began.
-    pub(crate) talkspurts: u64,
+    pub talkspurts: u64,
     /// Timelines given up for another.
-    pub(crate) restarts: u64,
+    pub restarts: u64,
 }
 
 /// What [`Playout::pull`] found.
@@ -253,6 +257,18 @@ impl Playout {
         self.spec = DelaySpec { min_ms: spec.min_ms.min(max_ms), max_ms };
         self.estimator.set_reach(8 * max_ms);
         self.set_target();
+    }
+
+    /// Makes it as good as new for another connection.
+    pub(crate) fn recycle(&mut self) {
+        self.reset();
+        self.cold.counters = Counters::default();
+        self.set_delay(DelaySpec::default());
+    }
+
+    /// What it decodes.
+    pub(crate) const fn codec(&self) -> CodecKind {
+        self.source.kind()
     }
 
     /// Whether there is nothing to play: every frame is silence until a packet comes.
@@ -430,8 +446,6 @@ fn low_bits(position: i64) -> u32 {
 }
 
 const NANOS_PER_EIGHTH: u64 = 125_000;
-/// Longest delay that can be asked for.
-const DELAY_MS_MAX: u16 = 500;
 /// What is kept of a payload of comfort noise: its level, and ten coefficients are the most anybody sends.
 const COMFORT_NOISE_BYTES_MAX: usize = 24;
 const FRAME_EIGHTHS: u16 = 10 * 8;

@@ -8,6 +8,7 @@ use ringbridge_wire::seq::{RtpTimestamp, SeqNumber};
 use super::store::{Kind, SLOTS_MAX, SLOTS_MIN, Slot};
 use super::{Playout, State, low_bits};
 use crate::event::DropReason;
+use crate::limits::AHEAD_MS_MAX;
 use crate::time::Instant;
 
 impl Playout {
@@ -202,7 +203,7 @@ const SHRINK_PACKETS: u16 = 64;
 /// A talkspurt waits for so long at least, however late it came: what it is compared with may be another timeline.
 const PRIME_EIGHTHS: u16 = 20 * 8;
 /// What a sender may be ahead of time.
-const WINDOW_EIGHTHS: u32 = 10_000 * 8;
+const WINDOW_EIGHTHS: u32 = AHEAD_MS_MAX as u32 * 8;
 /// A talkspurt that begins so much too early is on another timeline,
 const SHIFT_EARLY_EIGHTHS: u16 = 100 * 8;
 /// or so much too late, if it says itself that it is one.
