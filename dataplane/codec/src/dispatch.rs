@@ -12,7 +12,7 @@
 use core::fmt;
 use std::sync::LazyLock;
 
-use crate::{dtmf, g711, limit, mix, resample, stretch, tone};
+use crate::{agc, dtmf, g711, limit, mix, resample, stretch, tone};
 
 /// The instruction set whose kernels are in use, for the log.
 pub fn instruction_set() -> &'static str {
@@ -124,6 +124,7 @@ kernels! {
     fn subtract_narrow_if_fits(sum: &[i32], own: &[i16], out: &mut [i16]) -> bool = limit::loops::subtract_narrow_if_fits;
     fn peak_sum(sum: &[i32]) -> u32 = limit::loops::peak_sum;
     fn scale(sum: &[i32], gain: f32, step: f32, out: &mut [i16]) = limit::loops::scale;
+    fn ramp(samples: &mut [i16], gain: f32, step: f32) = agc::loops::ramp;
     fn sines(sines: &[tone::Sine; 2], gain: f32, out: &mut [i16]) = tone::loops::sines;
     fn correlate_dtmf(samples: &[i16; 40], out: &mut [f32; 16]) = dtmf::loops::correlate_dtmf;
     fn interpolate(filter: &resample::Filter, samples: &[i16], out: &mut [i16]) = resample::loops::interpolate;

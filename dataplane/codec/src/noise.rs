@@ -142,7 +142,6 @@ impl NoiseGenerator {
             let loudness = rms * gain * 3.0_f32.sqrt();
             for out in out {
                 self.random = self.random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                #[expect(clippy::cast_possible_truncation, reason = "16 bits are left")]
                 let white = f32::from((self.random.cast_signed() >> 16) as i16) / 32768.0;
                 let predicted: f32 = taps.iter().zip(&self.made).map(|(tap, made)| tap * made).sum();
                 let sample = (loudness * white - predicted).clamp(-LOUDEST, LOUDEST);

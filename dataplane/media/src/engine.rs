@@ -358,7 +358,7 @@ impl Engine {
             let Some(connection) = self.connections[member as usize].as_mut() else { continue };
             fall_silent(connection, conference.id, &mut self.out);
             if let Some(media) = &mut connection.media {
-                media.jitter.reset();
+                media.playout.reset();
             }
             finish_packet(connection, member, &mut self.out);
         }
@@ -394,7 +394,7 @@ impl Engine {
             (false, Some(_)) => {
                 connection.solo_due = None;
                 if let Some(media) = connection.media.as_mut().filter(|_| !in_conference) {
-                    media.jitter.reset();
+                    media.playout.reset();
                 }
             }
             (true, Some(_)) | (false, None) => {}
@@ -476,6 +476,9 @@ impl Engine {
             return None;
         }
         let heard = connection.hear(due, &mut self.scratch, &mut self.out);
+        if connection.media.as_ref().is_some_and(|media| media.failed) {
+            self.out.broken.push(slot);
+        }
         let frame = connection.media.as_ref().map(|media| media.samples());
         connection.participant.talk.look(frame.filter(|_| heard));
         connection.said(&self.scratch.narrow)
@@ -571,7 +574,8 @@ impl Engine {
             }
         }
         media.rate = rate;
-        media.jitter.set_codec(spec.rx_codec);
+        media.playout.set_codec(spec.rx_codec);
+        media.playout.set_delay(spec.delay);
     }
 
     /// Ends connections whose codec has failed.

@@ -30,6 +30,7 @@ use ringbridge_codec::{CodecError, CodecKind};
 use ringbridge_wire::seq::{RtpTimestamp, SeqNumber};
 
 use crate::event::DropReason;
+use crate::limits::{AHEAD_MS_MAX, DELAY_MS_MAX};
 use crate::time::Instant;
 use estimator::Estimator;
 use source::Source;
@@ -47,9 +48,11 @@ mod tests;
 
 /// Bounds of the delay in milliseconds. A fixed delay has both equal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct DelaySpec {
-    pub(crate) min_ms: u16,
-    pub(crate) max_ms: u16,
+pub struct DelaySpec {
+    /// At least so long.
+    pub min_ms: u16,
+    /// At most so long, up to [`DELAY_MS_MAX`](crate::limits::DELAY_MS_MAX).
+    pub max_ms: u16,
 }
 
 impl Default for DelaySpec {
@@ -60,31 +63,32 @@ impl Default for DelaySpec {
 
 /// How long what is heard has waited, and what that took.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Delay {
+pub struct Delay {
     /// What the delay ought to be.
-    pub(crate) target_ms: u32,
+    pub target_ms: u32,
     /// What it is: from when a sample could have come at the earliest to when it is played.
-    pub(crate) current_ms: u32,
-    pub(crate) counters: Counters,
+    pub current_ms: u32,
+    /// What has happened.
+    pub counters: Counters,
 }
 
 /// What has happened since the buffer was made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Counters {
+pub struct Counters {
     /// Packets that came after they were due.
-    pub(crate) late: u64,
+    pub late: u64,
     /// Packets that were accepted and never played: left out to shorten the delay, or of a timeline that was given up.
-    pub(crate) discarded: u64,
+    pub discarded: u64,
     /// Samples put in to lengthen the delay.
-    pub(crate) stretched_samples: u64,
+    pub stretched_samples: u64,
     /// Samples left out to shorten it.
-    pub(crate) compressed_samples: u64,
+    pub compressed_samples: u64,
     /// Samples made up, for what was lost and for what was late.
-    pub(crate) concealed_samples: u64,
+    pub concealed_samples: u64,
     /// Talkspurts that began.
-    pub(crate) talkspurts: u64,
+    pub talkspurts: u64,
     /// Timelines given up for another.
-    pub(crate) restarts: u64,
+    pub restarts: u64,
 }
 
 /// What [`Playout::pull`] found.
@@ -244,6 +248,18 @@ impl Playout {
         let max_ms = spec.max_ms.min(DELAY_MS_MAX);
         self.spec = DelaySpec { min_ms: spec.min_ms.min(max_ms), max_ms };
         self.set_target();
+    }
+
+    /// Makes it as good as new for another connection.
+    pub(crate) fn recycle(&mut self) {
+        self.reset();
+        self.cold.counters = Counters::default();
+        self.set_delay(DelaySpec::default());
+    }
+
+    /// What it decodes.
+    pub(crate) const fn codec(&self) -> CodecKind {
+        self.source.kind()
     }
 
     /// Whether there is nothing to play: every frame is silence until a packet comes.
@@ -1058,8 +1074,6 @@ const RESYNC_PACKETS: u8 = 3;
 const RESYNC_TIME: Duration = Duration::from_millis(20);
 /// Frames without a sample after which the talkspurt is over.
 const IDLE_FRAMES: u8 = 10;
-/// Longest delay that can be asked for.
-const DELAY_MS_MAX: u16 = 500;
 /// Slots up to which the ring grows for what was heard: packets of 2.5 ms.
 const HISTORY_SLOTS_MAX: u16 = 32;
 /// A ring that is larger than it needs to be is halved once in so many packets.
@@ -1075,7 +1089,7 @@ const PRIME_EIGHTHS: u16 = 20 * 8;
 /// The target is the quantile and so much more.
 const MARGIN_EIGHTHS: u16 = 10 * 8;
 /// What a sender may be ahead of time.
-const WINDOW_EIGHTHS: u32 = 10_000 * 8;
+const WINDOW_EIGHTHS: u32 = AHEAD_MS_MAX as u32 * 8;
 /// A talkspurt that begins so much too early is on another timeline,
 const SHIFT_EARLY_EIGHTHS: u16 = 100 * 8;
 /// or so much too late, if it says itself that it is one.

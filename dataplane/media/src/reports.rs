@@ -8,12 +8,13 @@ use core::time::Duration;
 
 use ringbridge_wire::rtcp::{CompoundWriter, NtpTimestamp, ReportBlock, RtcpPacket, RtcpWriteError, SenderInfo};
 use ringbridge_wire::seq::Ssrc;
-use ringbridge_wire::xr::{Delay, EXTENDED_REPORT, ExtendedReport, UNAVAILABLE, VoipMetrics, XrBlock, XrContents};
+use ringbridge_wire::xr::{self, EXTENDED_REPORT, ExtendedReport, UNAVAILABLE, VoipMetrics, XrBlock, XrContents};
 
 use crate::bursts::{GAP_MIN, LossPattern};
 use crate::command::CodecKind;
 use crate::e_model::{Impairment, Path, mos, r_factor};
-use crate::limits::{FRAME_MS, JITTER_DELAY, JITTER_SAMPLES, SAMPLES_PER_MS};
+use crate::limits::{DELAY_MS_MAX, FRAME_MS};
+use crate::playout::Delay;
 use crate::receiver::Receiver;
 use crate::rng::SplitMix64;
 use crate::time::Instant;
@@ -69,8 +70,10 @@ pub struct Quality {
     /// From here to the endpoint and back, in milliseconds, if it answers our sender reports, or our reference times
     /// (RFC 3611 section 4.4) while we only receive.
     pub round_trip_ms: Option<f64>,
-    /// From arrival to play-out here, in milliseconds; 0 in a relay.
+    /// From when a sample could have come at the earliest to when it is played out here, in milliseconds; 0 in a relay.
     pub playout_delay_ms: f64,
+    /// The jitter buffer, where there is one.
+    pub delay: Option<Delay>,
     /// R factor of ITU-T G.107, 0 to 100; `None` until something came.
     pub r_factor: Option<f64>,
     /// Mean opinion score for listening, 1 to 4.5: without delay.
@@ -229,7 +232,7 @@ impl Reports {
             None => writer.receiver_report(Ssrc(ours.ssrc), blocks)?,
         }
         writer.cname(Ssrc(ours.ssrc), ours.cname)?;
-        let answer = self.reference_time.map(|(ssrc, last_rr, at)| Delay {
+        let answer = self.reference_time.map(|(ssrc, last_rr, at)| xr::Delay {
             ssrc: Ssrc(ssrc),
             last_rr,
             delay_since_last_rr: units_of_65536(now.saturating_since(at)),
@@ -352,12 +355,18 @@ impl Reports {
         self.left == Some(ssrc)
     }
 
-    /// How well the endpoint is heard. `plays`: its audio is played out here, not just passed on.
-    pub(crate) fn quality(&self, receiver: &Receiver, codec: CodecKind, ptime_ms: u32, plays: bool) -> Quality {
+    /// How well the endpoint is heard. `delay`: its audio is played out here after so long, not just passed on.
+    pub(crate) fn quality(
+        &self,
+        receiver: &Receiver,
+        codec: CodecKind,
+        ptime_ms: u32,
+        delay: Option<Delay>,
+    ) -> Quality {
         let pattern = receiver.pattern();
-        let playout_delay_ms = if plays { PLAYOUT_DELAY_MS } else { 0.0 };
+        let playout_delay_ms = delay.map_or(0.0, |delay| f64::from(delay.current_ms) + f64::from(FRAME_MS) / 2.0);
         let heard = receiver.ssrc();
-        let impairment = Impairment::of(codec, plays);
+        let impairment = Impairment::of(codec, delay.is_some());
         let rate = |delay_ms| {
             let loss_percent = pattern.loss_percent + pattern.discard_percent;
             r_factor(&Path { delay_ms, loss_percent, burst_ratio: pattern.burst_ratio }, impairment)
@@ -370,6 +379,7 @@ impl Reports {
             pattern,
             round_trip_ms,
             playout_delay_ms,
+            delay,
             r_factor: r,
             mos_lq: heard.map(|_| mos(rate(0.0))),
             mos_cq: r.map(mos),
@@ -409,9 +419,9 @@ fn metrics(ssrc: u32, quality: &Quality, ptime_ms: u32) -> VoipMetrics {
         mos_lq: score(quality.mos_lq),
         mos_cq: score(quality.mos_cq),
         receiver_configuration: RECEIVER_CONFIGURATION,
-        jitter_buffer_nominal_ms: JITTER_DELAY.as_millis() as u16,
-        jitter_buffer_maximum_ms: JITTER_BUFFER_MS,
-        jitter_buffer_absolute_maximum_ms: JITTER_BUFFER_MS,
+        jitter_buffer_nominal_ms: quality.delay.map_or(0, |delay| ms(f64::from(delay.current_ms))),
+        jitter_buffer_maximum_ms: quality.delay.map_or(0, |delay| ms(f64::from(delay.target_ms))),
+        jitter_buffer_absolute_maximum_ms: DELAY_MS_MAX,
     }
 }
 
@@ -437,13 +447,8 @@ const UDP_IP_HEADER_BYTES: usize = 28;
 const SIZE_AT_FIRST: f64 = 160.0;
 /// Longest round trip that is believed, in units of 1/65 536 s: one minute.
 const ROUND_TRIP_MAX: u32 = 60 << 16;
-/// From arrival to play-out: the fill of the buffer, and half a frame until the frame is due.
-const PLAYOUT_DELAY_MS: f64 = JITTER_DELAY.as_millis() as f64 + FRAME_MS as f64 / 2.0;
-/// Standard concealment (11), a buffer that does not adapt (10), no rate of adaptation.
-const RECEIVER_CONFIGURATION: u8 = 0b1110_0000;
-/// What the jitter buffer holds.
-#[expect(clippy::cast_possible_truncation, reason = "512")]
-const JITTER_BUFFER_MS: u16 = (JITTER_SAMPLES as u32 / SAMPLES_PER_MS) as u16;
+/// Standard concealment (11), a buffer that adapts (11), no rate of adaptation.
+const RECEIVER_CONFIGURATION: u8 = 0b1111_0000;
 
 #[cfg(test)]
 #[expect(clippy::cast_possible_truncation, reason = "small numbers of our own")]
@@ -455,6 +460,19 @@ mod tests {
 
     const OWN: u32 = 7;
     const THEIRS: u32 = 9;
+    const DELAY: Delay = Delay {
+        target_ms: 20,
+        current_ms: 20,
+        counters: crate::playout::Counters {
+            late: 0,
+            discarded: 0,
+            stretched_samples: 0,
+            compressed_samples: 0,
+            concealed_samples: 0,
+            talkspurts: 1,
+            restarts: 0,
+        },
+    };
     const KNOWN: Known = Known { own: Some(OWN), reporter: Some(OWN), heard: Some(THEIRS), clock_rate_hz: 8000 };
 
     fn hear(receiver: &mut Receiver, sequence: u16) {
@@ -526,7 +544,7 @@ mod tests {
     fn a_report_says_what_was_lost_since_the_last() {
         let (mut receiver, mut reports) = (Receiver::new(), Reports::new());
         let mut report = |receiver: &Receiver| {
-            let quality = reports.quality(receiver, CodecKind::Pcmu, 20, true);
+            let quality = reports.quality(receiver, CodecKind::Pcmu, 20, Some(DELAY));
             let ours = Ours { ssrc: OWN, sent: None, ntp: NtpTimestamp(0), cname: b"us", ptime_ms: 20 };
             let mut out = [0; 256];
             let len = reports.write(Instant::from_millis(1), &ours, receiver, &quality, &mut out).unwrap();
@@ -574,7 +592,7 @@ mod tests {
         let held = 9 * 65_536 + 32_768;
         let packet = compound(|writer| writer.receiver_report(Ssrc(THEIRS), &[about_ours(sent, held)]).unwrap());
         take(&mut reports, Instant::from_millis(1), ntp, &packet);
-        let quality = reports.quality(&Receiver::new(), CodecKind::Pcmu, 20, true);
+        let quality = reports.quality(&Receiver::new(), CodecKind::Pcmu, 20, Some(DELAY));
         assert_eq!(quality.round_trip_ms, Some(500.0));
         let told = quality.told.unwrap();
         assert_eq!((told.loss_percent, told.cumulative_lost, told.jitter_ms), (25.0, 5, 10.0));
@@ -593,7 +611,7 @@ mod tests {
                 writer.receiver_report(Ssrc(THEIRS), &[other]).unwrap();
             }),
         );
-        assert_eq!(reports.quality(&Receiver::new(), CodecKind::Pcmu, 20, true).round_trip_ms, Some(500.0));
+        assert_eq!(reports.quality(&Receiver::new(), CodecKind::Pcmu, 20, Some(DELAY)).round_trip_ms, Some(500.0));
     }
 
     /// The first two packets are a report and a name.
@@ -609,7 +627,7 @@ mod tests {
         let ntp = NtpTimestamp(0xe000_1000_8000_0000);
         let (mut receiver, mut reports) = (Receiver::new(), Reports::new());
         hear(&mut receiver, 0);
-        let quality = reports.quality(&receiver, CodecKind::Pcmu, 20, true);
+        let quality = reports.quality(&receiver, CodecKind::Pcmu, 20, Some(DELAY));
         let ours = Ours { ssrc: OWN, sent: None, ntp, cname: b"us", ptime_ms: 20 };
         let mut out = [0; 256];
         let len = reports.write(Instant::from_millis(1), &ours, &receiver, &quality, &mut out).unwrap();
@@ -618,10 +636,10 @@ mod tests {
         assert_eq!(time, ntp);
         // Answered 2 s later; of those the endpoint held it for 1.75 s. What is said to others is not for us.
         let later = NtpTimestamp(ntp.0 + (2 << 32));
-        let delay = |ssrc, last_rr, delay_since_last_rr| Delay { ssrc: Ssrc(ssrc), last_rr, delay_since_last_rr };
+        let delay = |ssrc, last_rr, delay_since_last_rr| xr::Delay { ssrc: Ssrc(ssrc), last_rr, delay_since_last_rr };
         let held = 65_536 * 7 / 4;
         let rows = [delay(8, time.middle(), 0), delay(OWN, time.middle(), held)];
-        let answer = |rows: &[Delay]| {
+        let answer = |rows: &[xr::Delay]| {
             compound(|writer| {
                 let extended = XrContents { delays: rows, ..XrContents::default() };
                 writer.extended_report(Ssrc(THEIRS), &extended).unwrap();
@@ -638,7 +656,11 @@ mod tests {
             let packet = answer(rows);
             let packets = parse_compound(&packet).unwrap();
             reports.take(Instant::from_millis(2000), later, packets, packet.len(), &known);
-            assert_eq!(reports.quality(&receiver, CodecKind::Pcmu, 20, true).round_trip_ms, expected, "{rows:?}");
+            assert_eq!(
+                reports.quality(&receiver, CodecKind::Pcmu, 20, Some(DELAY)).round_trip_ms,
+                expected,
+                "{rows:?}"
+            );
         }
         // Who sends has its sender reports for that.
         let info = SenderInfo { ntp, rtp_timestamp: RtpTimestamp(0), packet_count: 1, octet_count: 160 };
@@ -660,7 +682,7 @@ mod tests {
         take(&mut reports, Instant::from_millis(500), NtpTimestamp(0), &time(5, 1 << 32));
         take(&mut reports, Instant::from_millis(1000), NtpTimestamp(0), &time(6, 0x0000_0102_0304_0000));
         let receiver = Receiver::new();
-        let quality = reports.quality(&receiver, CodecKind::Pcmu, 20, true);
+        let quality = reports.quality(&receiver, CodecKind::Pcmu, 20, Some(DELAY));
         let ours = Ours { ssrc: OWN, sent: None, ntp: NtpTimestamp(0), cname: b"us", ptime_ms: 20 };
         // Without room for the answer it waits for the next report.
         let mut short = [0; 24];
@@ -669,7 +691,7 @@ mod tests {
         let len = reports.write(Instant::from_millis(3500), &ours, &receiver, &quality, &mut out).unwrap();
         let Some((OWN, blocks)) = extended(&out[..len]) else { panic!("an extended report") };
         let [XrBlock::Delays(delays)] = blocks[..] else { panic!("{blocks:?}") };
-        let answer = Delay { ssrc: Ssrc(6), last_rr: 0x0102_0304, delay_since_last_rr: 5 * 65_536 / 2 };
+        let answer = xr::Delay { ssrc: Ssrc(6), last_rr: 0x0102_0304, delay_since_last_rr: 5 * 65_536 / 2 };
         assert_eq!(delays.rows().collect::<Vec<_>>(), [answer]);
         let len = reports.write(Instant::from_millis(4500), &ours, &receiver, &quality, &mut out).unwrap();
         assert!(extended(&out[..len]).is_none());
@@ -699,7 +721,7 @@ mod tests {
         };
         let packet = compound(|writer| writer.sender_report(Ssrc(THEIRS), &info, &[]).unwrap());
         take(&mut reports, Instant::from_millis(1000), NtpTimestamp(0), &packet);
-        let quality = reports.quality(&receiver, CodecKind::Pcmu, 20, true);
+        let quality = reports.quality(&receiver, CodecKind::Pcmu, 20, Some(DELAY));
         let ours = Ours { ssrc: OWN, sent: Some(info), ntp: info.ntp, cname: b"us", ptime_ms: 20 };
         let mut out = [0; 256];
         let len = reports.write(Instant::from_millis(3500), &ours, &receiver, &quality, &mut out).unwrap();
@@ -717,7 +739,7 @@ mod tests {
         hear(&mut receiver, 0);
         reports.begin(Instant::ZERO, &mut rng);
         let Due::Send(due) = reports.expire(Instant::from_millis(10_000), 2, &mut rng) else { panic!("long due") };
-        let quality = reports.quality(&receiver, CodecKind::Pcmu, 20, true);
+        let quality = reports.quality(&receiver, CodecKind::Pcmu, 20, Some(DELAY));
         let metrics = VoipMetrics { ssrc: Ssrc(OWN), r_factor: 80, mos_cq: 40, ..metrics(OWN, &quality, 20) };
         let packet = compound(|writer| {
             writer.receiver_report(Ssrc(THEIRS), &[about_ours(0, 0)]).unwrap();
@@ -727,7 +749,7 @@ mod tests {
         });
         let sooner = take(&mut reports, Instant::from_millis(10_001), NtpTimestamp(0), &packet).unwrap();
         assert!(sooner < due && reports.due == Some(sooner));
-        let quality = reports.quality(&receiver, CodecKind::Pcmu, 20, true);
+        let quality = reports.quality(&receiver, CodecKind::Pcmu, 20, Some(DELAY));
         assert_eq!(quality.told.map(|told| (told.r_factor, told.mos_cq)), Some((Some(80), Some(4.0))));
         assert!(quality.bye);
         // Somebody else's BYE, and another of the same, change nothing.

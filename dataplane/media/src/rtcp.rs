@@ -58,7 +58,7 @@ impl Engine {
 
     /// A report may be due.
     pub(crate) fn check_report(&mut self, due: Instant, slot: u32) {
-        let passes_on = self.relayed_to(slot).is_some();
+        let passes_on = self.passes_rtcp_to(slot).is_some();
         let Some(connection) = self.connections[slot as usize].as_mut() else { return };
         if connection.reports.due != Some(due) {
             return;

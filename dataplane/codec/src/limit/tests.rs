@@ -166,7 +166,7 @@ proptest! {
         let len = sums.len();
         let own: Vec<i16> = sums.iter().map(|sum| (sum >> 16) as i16 / 2).collect();
         let sums: Vec<i32> = sums.iter().map(|sum| sum / 2).collect();
-        let mut first: Option<(Vec<i16>, Vec<i16>, bool, bool, u32)> = None;
+        let mut first = None;
         for kernels in dispatch::supported() {
             let (mut narrowed, mut scaled) = (vec![0; len], vec![0; len]);
             let fits = kernels.narrow_if_fits(&sums, &mut narrowed);

@@ -1,4 +1,4 @@
-#![expect(clippy::cast_precision_loss, reason = "samples of our own")]
+#![expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "samples of our own")]
 
 use proptest::prelude::*;
 
