@@ -656,7 +656,11 @@ mod tests {
             let packet = answer(rows);
             let packets = parse_compound(&packet).unwrap();
             reports.take(Instant::from_millis(2000), later, packets, packet.len(), &known);
-            assert_eq!(reports.quality(&receiver, CodecKind::Pcmu, 20, Some(DELAY)).round_trip_ms, expected, "{rows:?}");
+            assert_eq!(
+                reports.quality(&receiver, CodecKind::Pcmu, 20, Some(DELAY)).round_trip_ms,
+                expected,
+                "{rows:?}"
+            );
         }
         // Who sends has its sender reports for that.
         let info = SenderInfo { ntp, rtp_timestamp: RtpTimestamp(0), packet_count: 1, octet_count: 160 };

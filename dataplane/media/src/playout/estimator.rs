@@ -48,6 +48,8 @@ struct Run {
 
 impl Estimator {
     pub(super) const fn new(scale: i64) -> Self {
+        let mut histogram = [0; BUCKETS];
+        histogram[0] = PRIOR;
         Self {
             present: NONE,
             past: NONE,
@@ -59,11 +61,11 @@ impl Estimator {
             run: Run { since: 0, least: 0, most: 0, packets: 0 },
             scale,
             weight: WEIGHT_MIN,
-            total: 0,
+            total: PRIOR,
             wait: 0,
             quantile: 0,
             reach: u16::MAX,
-            histogram: [0; BUCKETS],
+            histogram,
         }
     }
 
@@ -169,7 +171,8 @@ impl Estimator {
         if late > 0 {
             // What seemed late was not.
             self.histogram = [0; BUCKETS];
-            (self.weight, self.total, self.quantile, self.wait) = (WEIGHT_MIN, 0, 0, 0);
+            self.histogram[0] = PRIOR;
+            (self.weight, self.total, self.quantile, self.wait) = (WEIGHT_MIN, PRIOR, 0, 0);
         }
     }
 
@@ -240,6 +243,8 @@ const FORGET_SHIFT: u32 = 9;
 const WEIGHT_MIN: u16 = 32 << 8;
 /// Packets that may be late, in a thousand: by the E-model (G.107) the loss that saves is worth the delay it costs.
 const LATE_PER_MILLE: u32 = 20;
+/// At the beginning it is as if so much had come in time: one packet that is late tells nothing yet.
+const PRIOR: u16 = 60 * (WEIGHT_MIN >> 8);
 /// The quantile is looked for once in so many packets, and at once when it may have grown.
 const QUANTILE_PACKETS: u8 = 16;
 
