@@ -82,6 +82,9 @@ impl Playout {
         if slot.kind == Kind::Audio {
             let late = self.estimator.observe(ticks, slot.position);
             self.set_target();
+            if self.estimator.is_ahead() && !self.is_long(ticks) {
+                self.estimator.catch_up();
+            }
             if begins {
                 let wait = (self.target - late).max(self.target.min(self.ticks_of(PRIME_EIGHTHS)));
                 self.state = State::Waiting { until: ticks + wait };

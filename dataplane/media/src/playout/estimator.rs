@@ -23,6 +23,8 @@ pub(super) struct Estimator {
     /// When a packet came last that was neither far too early nor far too late.
     near: i64,
     run: Run,
+    /// Whether the anchor was last moved because the sender is ahead of where he began.
+    is_ahead: bool,
     /// Units of the RTP timestamp in an eighth of a millisecond.
     scale: i64,
     /// The weight of the next packet, 8 bits of it a fraction.
@@ -59,6 +61,7 @@ impl Estimator {
             before: (0, 0),
             near: 0,
             run: Run { since: 0, least: 0, most: 0, packets: 0 },
+            is_ahead: false,
             scale,
             weight: WEIGHT_MIN,
             total: PRIOR,
@@ -90,10 +93,22 @@ impl Estimator {
         now - self.near <= LIVE * self.scale
     }
 
+    /// Whether the sender is ahead of where he began, so that the delay seems long: he may have sent what he had at once,
+    /// as well as it may have been held up.
+    pub(super) const fn is_ahead(&self) -> bool {
+        self.is_ahead
+    }
+
+    /// The delay is what it ought to be, wherever the sender began.
+    pub(super) const fn catch_up(&mut self) {
+        self.is_ahead = false;
+    }
+
     /// Another timeline begins, or the sender has moved on his own: what packets are compared with is of no use any more.
     pub(super) const fn restart(&mut self) {
         (self.present, self.past, self.anchor, self.reference) = (NONE, NONE, NONE, NONE);
         self.run.packets = 0;
+        self.is_ahead = false;
     }
 
     /// A packet came; how late, in units of the RTP timestamp.
@@ -125,7 +140,8 @@ impl Estimator {
             self.follow(now, offset, late);
         } else {
             self.run.packets = 0;
-            if !is_ahead {
+            // One that comes faster than it is played may be of a burst that only begins here.
+            if !is_fast {
                 self.near = now;
             }
         }
@@ -168,6 +184,7 @@ impl Estimator {
             return;
         }
         self.set_anchor(now, least);
+        self.is_ahead = late < 0;
         if late > 0 {
             // What seemed late was not.
             self.histogram = [0; BUCKETS];

@@ -134,3 +134,66 @@ fn a_stream_is_small() {
     let cold = size_of::<super::super::Cold>() + bench.playout.cold.tape.bytes();
     assert!(hot <= 1200 && cold <= 5400, "{hot} and {cold} bytes");
 }
+
+/// A voice that is made faster than it is spoken: so much at once at the beginning, then a packet each 20 ms.
+fn lead(bench: &mut Bench, lead_ms: u64, ms: u64) -> Vec<i16> {
+    let mut heard = Vec::new();
+    let mut sent = 0;
+    for now in (0..ms).step_by(10) {
+        while sent * 20 <= now + lead_ms {
+            bench.push(now, sent as u16, 160 * sent as u32, 160).unwrap();
+            sent += 1;
+        }
+        heard.extend(bench.pull(now).0);
+    }
+    heard
+}
+
+#[test]
+fn what_is_sent_ahead_loses_pauses_and_no_words() {
+    for (lead_ms, shortened) in [(80, true), (300, true), (800, true), (1500, false), (5000, false)] {
+        let mut bench = Bench::new();
+        bench.voice = speech;
+        let heard = lead(&mut bench, lead_ms, 10_000);
+        let Counters { compressed_samples, discarded, concealed_samples, .. } = bench.playout.delay().counters;
+        assert_eq!((compressed_samples > 0, discarded, concealed_samples), (shortened, 0, 0), "{lead_ms} ms ahead");
+        let loud = heard.chunks_exact(FRAME).filter(|frame| frame.iter().any(|sample| sample.abs() > 3000)).count();
+        // Eight of ten frames, and more if there are fewer pauses.
+        assert!(loud >= 798, "{lead_ms} ms ahead: {loud} frames of the voice");
+        // A voice without a pause loses nothing.
+        let mut bench = Bench::new();
+        bench.voice = song;
+        lead(&mut bench, lead_ms, 10_000);
+        let off = if lead_ms == 80 { 80 * 8 } else { 0 };
+        assert!(bench.playout.delay().counters.compressed_samples <= off, "{lead_ms} ms ahead");
+    }
+}
+
+/// An assistant sends each thing it says at once, with timestamps that go on from the last as if there were no pause.
+#[test]
+fn utterances_that_come_at_once_are_heard_whole() {
+    for pause_ms in [30, 60, 90, 150, 250, 600, 1_500, 4_000] {
+        for said_ms in [400u64, 1_000, 3_000] {
+            let mut bench = Bench::new();
+            bench.voice = value;
+            let (mut sent, mut heard, mut frames) = (0u64, Vec::new(), Vec::new());
+            let turn = said_ms + pause_ms;
+            for ms in (0..10 * turn).step_by(10) {
+                if ms % turn == 0 {
+                    for _ in 0..said_ms / 20 {
+                        bench.push(ms, sent as u16, 160 * sent as u32, 160).unwrap();
+                        sent += 1;
+                    }
+                }
+                let (frame, pulled) = bench.pull(ms);
+                heard.extend(frame);
+                frames.push(pulled);
+            }
+            let counters = bench.playout.delay().counters;
+            let Counters { compressed_samples, discarded, late, stretched_samples, .. } = counters;
+            assert_eq!((compressed_samples, discarded, late), (0, 0, 0), "{said_ms} and {pause_ms} ms");
+            let whole = frames.iter().filter(|pulled| pulled.heard).count() as u64;
+            assert_eq!(whole, said_ms + stretched_samples / 80, "{said_ms} and {pause_ms} ms");
+        }
+    }
+}
