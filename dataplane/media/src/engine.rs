@@ -34,14 +34,16 @@ const CATCH_UP_MAX: Duration = Duration::from_millis(500);
 #[expect(clippy::cast_possible_truncation, reason = "below 2^24")]
 const CONNECTION_SLOTS: u32 = CONNECTIONS_MAX as u32;
 /// Deadlines that wait at once, apart from those that no longer count: three of each connection (one that is reserved
-/// has no clock of its own), one of each conference.
-const DEADLINES: usize = 3 * CONNECTIONS_MAX + CONFERENCES_MAX;
+/// has no clock of its own), one of each conference, two more of one in parts.
+const DEADLINES: usize = 3 * CONNECTIONS_MAX + 3 * CONFERENCES_MAX;
 
 /// Whose deadline it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum TimerKey {
     /// The next frame of a conference.
     Conference(u32),
+    /// What a part of a conference waits for is late, or it has to be heard of.
+    Part(u32),
     /// The next frame of a connection that has a clock of its own.
     Solo(u32),
     /// Whether a connection has been silent for too long.
@@ -66,14 +68,16 @@ pub struct Engine {
     pub(crate) conferences: Vec<Option<Conference>>,
     /// Where the connections live here that were created on another shard.
     pub(crate) adopted: BTreeMap<ConnectionId, u32>,
+    /// Where the conferences live here that were opened on another shard.
+    pub(crate) adopted_rooms: BTreeMap<ConferenceId, u32>,
     pub(crate) wheel: Wheel<TimerKey>,
     pub(crate) out: Outputs,
     /// Media of connections that are gone, to be used again.
     #[expect(clippy::vec_box, reason = "a connection takes the box as it is")]
     pub(crate) media_pool: Vec<Box<Media>>,
     pub(crate) phase_next: u32,
-    tones: Box<Tones>,
-    scratch: Box<Scratch>,
+    pub(crate) tones: Box<Tones>,
+    pub(crate) scratch: Box<Scratch>,
     fired: Vec<(Instant, TimerKey)>,
 }
 
@@ -104,6 +108,7 @@ impl Engine {
             connections: (0..CONNECTIONS_MAX).map(|_| None).collect(),
             conferences: (0..CONFERENCES_MAX).map(|_| None).collect(),
             adopted: BTreeMap::new(),
+            adopted_rooms: BTreeMap::new(),
             wheel: Wheel::new(now, DEADLINES),
             out: Outputs::new(),
             media_pool: Vec::new(),
@@ -135,6 +140,7 @@ impl Engine {
     pub fn handle_command(&mut self, now: Instant, request: Request) {
         self.now = now;
         let Request { token, received, command } = request;
+        self.settle_rooms(&command);
         let result = self.execute(received, command);
         self.out.push_event(Event::Answer { token, result });
     }
@@ -148,6 +154,7 @@ impl Engine {
         for (due, key) in fired.drain(..) {
             match key {
                 TimerKey::Conference(slot) => self.tick_conference(due, slot),
+                TimerKey::Part(slot) => self.check_part(due, slot),
                 TimerKey::Solo(slot) => self.tick_solo(due, slot),
                 TimerKey::Silence(slot) => self.check_silence(due, slot),
                 TimerKey::Reservation(slot) => self.check_reservation(due, slot),
@@ -338,12 +345,21 @@ impl Engine {
         let Some(conference) = self.conferences[slot as usize].as_mut() else { return };
         let wants = conference.wants_to_run(&self.connections);
         if wants == conference.running {
+            if conference.part.is_some() {
+                self.tell_change(slot);
+            }
+            return;
+        }
+        if conference.is_waiting() {
+            // It comes back here.
+            self.deliver_part(slot);
             return;
         }
         conference.running = wants;
         if wants {
             conference.skip_to(self.now);
             self.wheel.arm(conference.next_due(), TimerKey::Conference(slot));
+            self.tell_change(slot);
             return;
         }
         for &member in &conference.participants {
@@ -354,6 +370,7 @@ impl Engine {
             }
             finish_packet(connection, member, &mut self.out);
         }
+        self.tell_change(slot);
     }
 
     /// Starts or stops a connection's own clock, as it has operations outside a conference, or digits to listen for, or
@@ -411,6 +428,10 @@ impl Engine {
         }
         let late = self.now.saturating_since(due);
         self.out.totals.ticks_late += u64::from(late > FRAME);
+        if conference.is_waiting() || (conference.part.is_some() && late <= CATCH_UP_MAX) {
+            self.tick_part(slot);
+            return;
+        }
         if late > CATCH_UP_MAX {
             conference.skip_to(self.now);
         } else {

@@ -33,6 +33,14 @@ impl Engine {
             Command::StartRelay { a, b } => self.start_relay(received, a, b),
             Command::StopRelay { a } => self.stop_relay(received, a),
             Command::CreateConference { id, spec } => self.create_conference(id, spec),
+            Command::CreatePart { id, slot, spec, parts } => self.create_part(id, slot, spec, &parts),
+            Command::DropPart { conference, shard } => {
+                let room = self.find_conference(conference)?;
+                self.drop_part(room, shard);
+                Ok(Answer::Done)
+            }
+            Command::CedeRole { conference, role } => self.cede_role(received, conference, role),
+            Command::VacateConference { id } => self.vacate_conference(received, id),
             Command::PromoteConference { id } => self.promote_conference(id),
             Command::JoinConference { conference, connection, participant } => {
                 self.join(received, conference, connection, participant)
@@ -163,9 +171,7 @@ impl Engine {
     }
 
     fn find_conference(&self, id: ConferenceId) -> Result<u32, CommandError> {
-        let here = id.shard() == self.shard
-            && self.conferences.get(id.slot()).and_then(Option::as_ref).is_some_and(|room| room.id == id);
-        if here { Ok(id.slot_number()) } else { Err(CommandError::UnknownConference(id)) }
+        self.room_of(id).ok_or(CommandError::UnknownConference(id))
     }
 
     fn find_participant(&self, conference: ConferenceId, connection: ConnectionId) -> Result<(u32, u32), CommandError> {
@@ -178,7 +184,7 @@ impl Engine {
         }
     }
 
-    fn link_of(&self, slot: u32) -> Option<Link> {
+    pub(crate) fn link_of(&self, slot: u32) -> Option<Link> {
         self.connections[slot as usize].as_ref().map(|connection| connection.link)
     }
 

@@ -27,6 +27,7 @@ mod listen;
 mod op;
 mod outlet;
 mod outputs;
+pub mod parts;
 pub mod port;
 mod receiver;
 pub mod reports;

@@ -133,6 +133,10 @@ impl Engine {
         let Some(place) = self.conferences[room as usize].as_mut() else {
             return Err(CommandError::UnknownConference(conference));
         };
+        if place.part.as_ref().is_some_and(|part| !part.is_home) {
+            // They run at home.
+            return Err(CommandError::Unsupported);
+        }
         begin(
             &mut place.operations,
             id,
@@ -269,7 +273,7 @@ impl Engine {
                 (&mut media.operations, digits)
             }
             Target::Conference(id) => {
-                let Some(room) = self.conferences.get_mut(id.slot()).and_then(Option::as_mut) else {
+                let Some(room) = self.room_of(id).and_then(|room| self.conferences[room as usize].as_mut()) else {
                     return Vec::new();
                 };
                 (&mut room.operations, &mut none)

@@ -19,6 +19,7 @@ mod drops;
 mod hairpin;
 mod moving;
 mod operations;
+mod parts;
 mod relay;
 mod reports;
 mod reservation;
