@@ -65,7 +65,7 @@ impl Heard {
 pub(super) struct Phone {
     pub(super) id: ConnectionId,
     pub(super) engine: usize,
-    codec: CodecKind,
+    pub(super) codec: CodecKind,
     encoder: Encoder,
     ptime_ms: u64,
     offset_ms: u64,
