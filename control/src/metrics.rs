@@ -124,6 +124,7 @@ impl Collector for Figures {
         self.counter(encoder, "packets_in", "RTP and RTCP packets received.", |shard| shard.packets_in)?;
         self.counter(encoder, "packets_out", "RTP and RTCP packets sent.", |shard| shard.packets_out)?;
         self.counter(encoder, "ticks_late", "Media steps mixed too late.", |shard| shard.ticks_late)?;
+        self.counter(encoder, "encodes", "Payloads encoded.", |shard| shard.encodes)?;
         self.counter(encoder, "shard_events_dropped", "Events a shard dropped.", |shard| shard.events_dropped)?;
         self.counter(encoder, "io_syscalls", "System calls of the packet I/O.", |shard| shard.io.syscalls)?;
         self.counter(encoder, "io_rearms", "Receives armed again.", |shard| shard.io.rearms)?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 
 use ringbridge_media::command::{
     CodecKind, Command, ConnectionChange, ConnectionSpec, DigitSource, Direction, EncoderSettings,
@@ -9,7 +10,8 @@ use ringbridge_media::command::{
 use ringbridge_media::digits::Digits;
 use ringbridge_media::event::Answer;
 use ringbridge_media::id::ConnectionId;
-use ringbridge_media::limits::{DIGITS_MAX, PAYLOAD_TYPES_MAX, RELAY_PTIME_MS_MAX};
+use ringbridge_media::limits::{DELAY_MS_MAX, DIGITS_MAX, PAYLOAD_TYPES_MAX, RELAY_PTIME_MS_MAX};
+use ringbridge_media::playout::DelaySpec;
 use ringbridge_shard::sockets::SocketOptions;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
@@ -47,6 +49,8 @@ struct Create {
     digits: Option<DigitSourceName>,
     rtcp_mux: Option<bool>,
     rtcp_reports: Option<bool>,
+    jitter_buffer: Option<JitterBuffer>,
+    encoder: Option<EncoderChange>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -68,7 +72,45 @@ struct Modify {
     label: Option<String>,
     reserve_ms: Option<u32>,
     digits: Option<DigitSourceName>,
+    jitter_buffer: Option<JitterBuffer>,
+    encoder: Option<EncoderChange>,
 }
+
+/// Bounds of the delay of what arrives.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JitterBuffer {
+    min_ms: u16,
+    max_ms: u16,
+}
+
+impl JitterBuffer {
+    fn checked(self) -> Result<DelaySpec, RpcError> {
+        let max_ms = in_range("jitter_buffer.max_ms", self.max_ms, 10..=DELAY_MS_MAX)?;
+        let min_ms = in_range("jitter_buffer.min_ms", self.min_ms, 0..=max_ms)?;
+        Ok(DelaySpec { min_ms, max_ms })
+    }
+}
+
+/// How the encoder is to encode; what is left out has its default.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EncoderChange {
+    bitrate: Option<u32>,
+    fec: Option<bool>,
+    dtx: Option<bool>,
+}
+
+impl EncoderChange {
+    fn checked(self) -> Result<EncoderSettings, RpcError> {
+        let defaults = EncoderSettings::default();
+        let bitrate = in_range("encoder.bitrate", self.bitrate.unwrap_or(defaults.bitrate), BITRATES)?;
+        Ok(EncoderSettings { bitrate, fec: self.fec.unwrap_or(defaults.fec), dtx: self.dtx.unwrap_or(defaults.dtx) })
+    }
+}
+
+/// Bits per second of Opus (RFC 7587 section 3.1.1).
+const BITRATES: RangeInclusive<u32> = 6_000..=510_000;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -146,7 +188,10 @@ impl Negotiated {
         self.tx_codec = named("tx_codec", tx_codec)?.or(both).unwrap_or(self.tx_codec);
         if let Some(names) = names {
             self.names = names.iter().map(|(number, name)| payload_type(number, name)).collect::<Result<_, _>>()?;
-            let named = self.names.iter().find(|(_, name)| encoding(name).eq_ignore_ascii_case(TELEPHONE_EVENT));
+            // One for each clock rate (RFC 4733 section 7.1.1): that of the codec, if it is among them.
+            let clock = self.rx_codec.clock_rate_hz();
+            let events = || self.names.iter().filter(|(_, name)| encoding(name).eq_ignore_ascii_case(TELEPHONE_EVENT));
+            let named = events().find(|(_, name)| clock_of(name) == Some(clock)).or_else(|| events().next());
             if let Some((number, _)) = named {
                 self.telephone_event_payload_type = *number;
             }
@@ -190,6 +235,13 @@ impl Negotiated {
     /// Payload type of what is sent.
     pub fn tx_payload_type(&self) -> u8 {
         self.number_of(self.tx_codec)
+    }
+
+    /// Payload type of comfort noise at the clock rate of what is decoded, if the client named one.
+    pub fn comfort_noise_payload_type(&self) -> Option<u8> {
+        let clock = self.rx_codec.clock_rate_hz();
+        let is_noise = |name: &str| encoding(name).eq_ignore_ascii_case(COMFORT_NOISE) && clock_of(name) == Some(clock);
+        self.names.iter().find(|(_, name)| is_noise(name)).map(|(number, _)| *number)
     }
 
     /// Further payload types, as a shard wants them.
@@ -242,6 +294,8 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
     let remote_rtcp = endpoint("remote_rtcp", given.remote_rtcp, ip, sends_only)?;
     let reserve_ms = reservation(given.reserve_ms, remote)?;
     let digit_source = given.digits.map_or_else(DigitSource::default, DigitSource::from);
+    let delay = given.jitter_buffer.map(JitterBuffer::checked).transpose()?.unwrap_or_default();
+    let encoder = given.encoder.map(EncoderChange::checked).transpose()?.unwrap_or_default();
     let hinted = given.conference_id.as_deref().map(conference_id).transpose()?;
     let hinted = hinted.map(|id| call.conference(id, |entry| entry.id.shard())).transpose()?;
     let shard = match (given.shard, hinted) {
@@ -262,8 +316,10 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
         rx_payload_type: negotiated.rx_payload_type(),
         tx_codec: negotiated.tx_codec,
         tx_payload_type: negotiated.tx_payload_type(),
-        encoder: EncoderSettings::default(),
+        encoder,
         telephone_event_payload_type: negotiated.telephone_event_payload_type,
+        comfort_noise_payload_type: negotiated.comfort_noise_payload_type(),
+        delay,
         payload_types: negotiated.payload_types(),
         ptime_ms,
         direction: given.direction.map_or_else(Direction::default, Direction::from),
@@ -334,8 +390,10 @@ pub(super) async fn modify(call: &Call, given: Value) -> Result<Value, RpcError>
         remote_rtcp,
         rx_codec: renegotiated.then(|| (negotiated.rx_codec, negotiated.rx_payload_type())),
         tx_codec: renegotiated.then(|| (negotiated.tx_codec, negotiated.tx_payload_type())),
-        encoder: None,
+        encoder: given.encoder.map(EncoderChange::checked).transpose()?,
         telephone_event_payload_type: renegotiated.then_some(negotiated.telephone_event_payload_type),
+        comfort_noise_payload_type: renegotiated.then(|| negotiated.comfort_noise_payload_type()),
+        delay: given.jitter_buffer.map(JitterBuffer::checked).transpose()?,
         payload_types: renegotiated.then(|| negotiated.payload_types()),
         ptime_ms,
         direction: given.direction.map(Direction::from),
@@ -491,6 +549,11 @@ fn encoding(name: &str) -> &str {
     name.split_once('/').map_or(name, |(encoding, _)| encoding)
 }
 
+/// The clock rate in it.
+fn clock_of(name: &str) -> Option<u32> {
+    name.split('/').nth(1)?.parse().ok()
+}
+
 /// Checks an address media is to be sent to.
 fn endpoint(
     param: &str,
@@ -569,6 +632,8 @@ impl From<DigitSourceName> for DigitSource {
 }
 
 const TELEPHONE_EVENT: &str = "telephone-event";
+/// The encoding name of RFC 3389.
+const COMFORT_NOISE: &str = "CN";
 /// Bytes of an encoding name.
 const ENCODING_BYTES_MAX: usize = 32;
 /// A day.

@@ -86,6 +86,7 @@ fn shard_stats(snapshot: &ShardSnapshot) -> Value {
         "packets_out": snapshot.packets_out,
         "drops": drops,
         "ticks_late": snapshot.ticks_late,
+        "encodes": snapshot.encodes,
         "events_dropped": snapshot.events_dropped,
         "residence_us": percentiles(&snapshot.residence_us),
         "command_us": percentiles(&snapshot.command_us),

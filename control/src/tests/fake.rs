@@ -352,7 +352,7 @@ impl State {
                 let events = self.release(id, EndReason::Deleted);
                 Ok((Answer::Deleted { connections: vec![id], effect: effect(EffectClock::Connection, &[id]) }, events))
             }
-            Command::StartRelay { a, b } => {
+            Command::StartRelay { a, b, transcode: _ } => {
                 for id in [a, b] {
                     if self.connection(shard, id)?.state != ConnectionState::Idle {
                         return Err(CommandError::AlreadyJoined(id));
@@ -665,6 +665,7 @@ impl State {
             id,
             participants: participants.collect(),
             operations: Vec::new(),
+            rate: self.conferences[&id].spec.rate,
             hairpin: self.conferences[&id].spec.hairpin,
             media_time_ms: 5.0,
         }
@@ -685,6 +686,7 @@ impl State {
             packets_out: 12,
             drops: DropCounters::default(),
             ticks_late: 0,
+            encodes: 0,
             events_dropped: 0,
             cpu_ns: 1000,
             io: IoCounters::default(),

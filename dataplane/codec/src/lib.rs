@@ -20,12 +20,17 @@
 //! | `gsm`, [`g729`] | behind [`codec`] too; the latter by a library that is found at run time |
 //! | [`mod@g726`] | decodes G.726 at 16 kbit/s |
 //! | [`mod@stretch`] | another speed at the same pitch |
+//! | [`limit`] | brings sums back to 16 bits without cutting them off |
+//! | [`vad`], [`agc`], [`denoise`] | tell voice from background, bring it to one level, take noise away |
+//! | [`noise`] | comfort noise (RFC 3389) |
 //! | [`resample`] | from one rate to another |
 //! | [`mod@conceal`] | fills holes (class of ITU-T G.711 appendix I) |
 
 pub mod adpcm;
+pub mod agc;
 pub mod codec;
 pub mod conceal;
+pub mod denoise;
 mod dispatch;
 pub mod dtmf;
 pub mod format;
@@ -35,14 +40,18 @@ pub mod g726;
 pub mod g729;
 mod gsm;
 pub mod kind;
+pub mod limit;
 pub mod mix;
+pub mod noise;
 mod opus;
 pub mod resample;
 pub mod stretch;
 pub mod tone;
+pub mod vad;
 
 pub use codec::{CodecError, Decoder, Encoder, EncoderSettings};
 pub use dispatch::instruction_set;
 pub use format::PayloadFormat;
 pub use kind::{CodecKind, Rate};
+pub use limit::Limiter;
 pub use resample::Resampler;

@@ -9,6 +9,7 @@ use crate::digits::{DigitSet, Digits};
 use crate::id::{ConferenceId, ConnectionId, OperationId, ShardId};
 use crate::limits::{PARTICIPANTS_MAX, PAYLOAD_TYPES_MAX};
 use crate::parts::Parts;
+use crate::playout::DelaySpec;
 use crate::samples::{Playlist, RecordQueue};
 use crate::time::Instant;
 
@@ -65,6 +66,9 @@ pub enum Command {
         a: ConnectionId,
         /// The called.
         b: ConnectionId,
+        /// Whether packets are decoded, and encoded again, where the sides differ in codec or packet time. Where they
+        /// don't, and without it, packets pass untouched.
+        transcode: bool,
     },
     /// Undo a relay, named by either of its connections.
     StopRelay {
@@ -350,6 +354,10 @@ pub struct ConnectionSpec {
     pub encoder: EncoderSettings,
     /// Payload type of telephone-events (RFC 4733).
     pub telephone_event_payload_type: u8,
+    /// Payload type of comfort noise (RFC 3389), both ways: silence is then not sent but described.
+    pub comfort_noise_payload_type: Option<u8>,
+    /// How long what arrives may wait to be played.
+    pub delay: DelaySpec,
     /// Further payload types that the endpoint may send; relayed, never decoded.
     pub payload_types: [Option<u8>; PAYLOAD_TYPES_MAX],
     /// Packet time in milliseconds, both ways: `1 ..= RELAY_PTIME_MS_MAX`; a multiple of 10 up to 60 to be mixed.
@@ -385,6 +393,8 @@ impl Default for ConnectionSpec {
             tx_payload_type: CodecKind::Pcmu.payload_type(),
             encoder: EncoderSettings::default(),
             telephone_event_payload_type: 101,
+            comfort_noise_payload_type: None,
+            delay: DelaySpec::default(),
             payload_types: [None; PAYLOAD_TYPES_MAX],
             ptime_ms: 20,
             direction: Direction::SendRecv,
@@ -412,6 +422,10 @@ pub struct ConnectionChange {
     pub encoder: Option<EncoderSettings>,
     /// A new payload type of telephone-events.
     pub telephone_event_payload_type: Option<u8>,
+    /// A new payload type of comfort noise; `Some(None)`: none.
+    pub comfort_noise_payload_type: Option<Option<u8>>,
+    /// New bounds of the delay.
+    pub delay: Option<DelaySpec>,
     /// New further payload types.
     pub payload_types: Option<[Option<u8>; PAYLOAD_TYPES_MAX]>,
     /// A new packet time.

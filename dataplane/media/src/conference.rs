@@ -15,6 +15,7 @@
 use core::time::Duration;
 
 use ringbridge_codec::kind::FRAME_SAMPLES_MAX;
+use ringbridge_codec::limit::Limiter;
 use ringbridge_codec::resample::Resampler;
 use ringbridge_codec::{Rate, mix};
 
@@ -94,6 +95,8 @@ pub(crate) struct Conference {
     pub(crate) wide: Option<Box<WideRoom>>,
     /// What it takes if this is one part of several.
     pub(crate) part: Option<Box<Part>>,
+    /// Of the whole mix.
+    limiter: Limiter,
 }
 
 /// What a conference has whose mix is not at 8 kHz, or some of whose members are sent more than G.711.
@@ -172,6 +175,7 @@ impl Conference {
             rate: spec.rate,
             wide: (spec.rate != Rate::Narrow).then(|| WideRoom::new(spec.rate)),
             part: None,
+            limiter: Limiter::new(),
         }
     }
 
@@ -298,6 +302,9 @@ impl Conference {
         for &slot in &self.participants {
             if let Some(connection) = connections.get_mut(slot as usize).and_then(Option::as_mut) {
                 coached |= collect(connection, due, self.id, scratch, out);
+                if connection.media.as_ref().is_some_and(|media| media.failed) {
+                    out.broken.push(slot);
+                }
             }
         }
         coached
@@ -325,9 +332,11 @@ impl Conference {
     ) {
         let rate = self.rate;
         let samples = rate.frame_samples();
+        // Sounds that cancel each other are no less silent.
+        let silent = scratch.sum[..samples].iter().all(|&sample| sample == 0);
         let Scratch { sum, mix, frame, coach, narrow, .. } = scratch;
         if let Some(wide) = self.wide.as_deref_mut() {
-            mix::narrow(&sum[..samples], &mut mix[..samples]);
+            self.limiter.process(&sum[..samples], &mut mix[..samples]);
             wide.history.push(&mix[..samples]);
             for shared in &mut wide.outlets {
                 shared.feed(&mix[..samples], position_of(index, shared.format()));
@@ -342,8 +351,11 @@ impl Conference {
             tones: (!self.hairpin).then_some(tones),
             frame: &mut frame[..samples],
             narrow,
-            mix: &mix[..samples],
+            silent,
+            limited: self.wide.is_some(),
+            mix: &mut mix[..samples],
             shared: [None; 2],
+            limiter: &mut self.limiter,
             wide: self.wide.as_deref_mut(),
         };
         for &slot in &self.participants {
@@ -447,8 +459,8 @@ fn collect(
     if !listened_to {
         if let Some(media) = &mut connection.media {
             // What is left of the last recording.
-            if media.jitter.next_timestamp().is_some() {
-                media.jitter.reset();
+            if media.playout.next_timestamp().is_some() {
+                media.playout.reset();
             }
         }
         return false;
@@ -520,10 +532,15 @@ struct Delivery<'a> {
     /// What the present listener alone hears.
     frame: &'a mut [i16],
     narrow: &'a mut Narrow,
-    /// The whole mix, if the conference is more than G.711 at 8 kHz.
-    mix: &'a [i16],
+    /// Whether nothing is in the mix.
+    silent: bool,
+    /// The whole mix, once it is [limited](Self::limited).
+    mix: &'a mut [i16],
+    limited: bool,
     /// The whole mix in G.711, if it is at 8 kHz.
     shared: [Option<[u8; FRAME_SAMPLES]>; 2],
+    /// Of the whole mix.
+    limiter: &'a mut Limiter,
     wide: Option<&'a mut WideRoom>,
 }
 
@@ -534,6 +551,16 @@ impl<'a> Delivery<'a> {
         let Connection { spec, media: Some(media), .. } = connection else { return };
         // A prompt goes on even if it is unheard: it has to end.
         if !spec.direction.sends() {
+            return;
+        }
+        let is_silent = match content {
+            Content::Shared => self.silent,
+            Content::Silence => true,
+            Content::Own => false,
+        };
+        if let Some(payload_type) = spec.comfort_noise_payload_type
+            && out.send_noise(media, slot, self.due, is_silent, payload_type, spec)
+        {
             return;
         }
         if media.wide.is_some() {
@@ -669,12 +696,14 @@ impl<'a> Delivery<'a> {
 
     /// The whole mix in G.711, encoded once.
     fn shared(&mut self, law: Law, out: &mut Outputs) -> &[u8; FRAME_SAMPLES] {
-        let sum = self.sum;
-        self.shared[law as usize].get_or_insert_with(|| {
-            let mut frame = [0; FRAME_SAMPLES];
+        let Self { sum, mix, shared, limiter, limited, .. } = self;
+        shared[law as usize].get_or_insert_with(|| {
             let mut payload = [0; FRAME_SAMPLES];
-            mix::narrow(sum, &mut frame);
-            encode(law, &frame, &mut payload);
+            if !*limited {
+                limiter.process(sum, mix);
+                *limited = true;
+            }
+            encode(law, mix, &mut payload);
             out.totals.encodes += 1;
             payload
         })
@@ -685,11 +714,11 @@ impl<'a> Delivery<'a> {
 const HOLD_FRAMES: u32 = PRIVATE_HOLD_MS / FRAME_MS;
 
 /// Writes what is left of `sum` without the listener's own share.
-fn narrow_for(media: &Media, sum: &[i32], frame: &mut [i16]) {
+fn narrow_for(media: &mut Media, sum: &[i32], frame: &mut [i16]) {
     if media.in_mix {
-        mix::subtract_narrow(sum, media.samples(), frame);
+        media.limiter.process_less(sum, &media.frame[..frame.len()], frame);
     } else {
-        mix::narrow(sum, frame);
+        media.limiter.process(sum, frame);
     }
 }
 
@@ -702,14 +731,15 @@ pub(crate) fn pull(
     counters: &mut ConnectionCounters,
 ) -> bool {
     let samples = media.rate.frame_samples();
-    let rx_samples = media.jitter.frame_samples();
+    let rx_samples = media.playout.codec().rate().frame_samples();
     let resampled = media.wide.as_mut().filter(|_| rx_samples != samples);
     let pulled = match resampled {
-        None => media.jitter.pull(due, &mut media.frame[..samples]),
+        None => media.playout.pull(due, &mut media.frame[..samples]),
         Some(wide) => {
-            let pulled = media.jitter.pull(due, &mut raw[..rx_samples]);
+            let pulled = media.playout.pull(due, &mut raw[..rx_samples]);
             // The resampler still holds the end of what sounded.
-            wide.quiet = if pulled.heard || pulled.concealed { 0 } else { wide.quiet.saturating_add(1) };
+            wide.quiet =
+                if pulled.heard || pulled.concealed || pulled.noise { 0 } else { wide.quiet.saturating_add(1) };
             if wide.quiet <= 2 {
                 wide.inward.process(&raw[..rx_samples], &mut media.frame[..samples]);
             } else {
@@ -720,6 +750,7 @@ pub(crate) fn pull(
     };
     counters.concealed_samples += u64::from(pulled.missing);
     media.concealed = pulled.concealed;
-    media.gap = !pulled.heard && !pulled.concealed;
+    media.gap = !pulled.heard && !pulled.concealed && !pulled.noise;
+    media.failed |= pulled.failed;
     pulled.heard
 }

@@ -4,6 +4,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use ringbridge_codec::kind::FRAME_SAMPLES_MAX;
+use ringbridge_codec::limit::Limiter;
 use ringbridge_codec::{Rate, mix};
 use ringbridge_wire::seq::{RtpTimestamp, SeqNumber};
 
@@ -13,7 +14,6 @@ use crate::command::{CodecKind, ConnectionSpec, OperationKind, ParticipantChange
 use crate::digits::DigitBuffer;
 use crate::event::{ConnectionCounters, ConnectionState, ConnectionStatus, StreamStamp};
 use crate::id::{ConnectionId, OperationId};
-use crate::jitter_buffer::JitterBuffer;
 use crate::latch::Latch;
 use crate::limits::{
     CONNECTION_OPERATIONS_MAX, FRAME_MS, FRAME_SAMPLES, PTIME_MS_MAX, RELAY_PTIME_MS_MAX, TARIFF_PERIOD,
@@ -21,6 +21,7 @@ use crate::limits::{
 use crate::listen::InBand;
 use crate::op::{Operation, Said};
 use crate::outlet::Wide;
+use crate::playout::Playout;
 use crate::port::Port;
 use crate::receiver::Receiver;
 use crate::reports::{Quality, Reports};
@@ -80,7 +81,7 @@ pub(crate) type Narrow = [i16; FRAME_SAMPLES];
 /// What a connection needs once its media is more than relayed.
 #[derive(Debug)]
 pub(crate) struct Media {
-    pub(crate) jitter: JitterBuffer,
+    pub(crate) playout: Playout,
     pub(crate) sender: Sender,
     /// We send a stream of our own, and from the first time on always.
     pub(crate) owns_stream: bool,
@@ -96,6 +97,14 @@ pub(crate) struct Media {
     pub(crate) gap: bool,
     /// Something of `frame` was made up: it is missing, or a frame was put in to keep step.
     pub(crate) concealed: bool,
+    /// The decoder has failed.
+    pub(crate) failed: bool,
+    /// Of what it alone hears.
+    pub(crate) limiter: Limiter,
+    /// Frames of silence in a row that were, or would have been, sent.
+    pub(crate) silent_frames: u32,
+    /// The present silence has been described by comfort noise.
+    pub(crate) describes_silence: bool,
     /// Whether `frame` is in the mix.
     pub(crate) in_mix: bool,
     /// Finds digits in what it says, if they may come that way.
@@ -105,7 +114,7 @@ pub(crate) struct Media {
 impl Media {
     pub(crate) fn new(rng: &mut SplitMix64) -> Box<Self> {
         Box::new(Self {
-            jitter: JitterBuffer::new(),
+            playout: Playout::new(CodecKind::Pcmu),
             sender: Sender::new(rng),
             owns_stream: false,
             relay_map: None,
@@ -115,6 +124,10 @@ impl Media {
             frame: [0; FRAME_SAMPLES_MAX],
             gap: true,
             concealed: false,
+            failed: false,
+            limiter: Limiter::new(),
+            silent_frames: 0,
+            describes_silence: false,
             in_mix: false,
             in_band: None,
         })
@@ -122,13 +135,16 @@ impl Media {
 
     /// Makes it as good as new for another connection.
     pub(crate) fn recycle(&mut self, rng: &mut SplitMix64) {
-        self.jitter.reset();
+        self.playout.recycle();
         self.sender = Sender::new(rng);
         self.owns_stream = false;
         self.relay_map = None;
         self.in_mix = false;
         self.in_band = None;
         self.wide = None;
+        self.failed = false;
+        (self.silent_frames, self.describes_silence) = (0, false);
+        self.limiter = Limiter::new();
     }
 
     /// What it says in the present frame.
@@ -271,6 +287,8 @@ pub(crate) struct Connection {
     /// The RTP socket is connected to the learned source.
     pub(crate) connected: bool,
     pub(crate) link: Link,
+    /// What its relay brings may be decoded, and encoded again, if the sides differ.
+    pub(crate) may_transcode: bool,
     /// What its relay brings is decoded, and encoded again for the other side.
     pub(crate) transcodes: bool,
     pub(crate) taped: Taped,
@@ -320,6 +338,7 @@ impl Connection {
             rtcp_learned: None,
             connected: false,
             link: Link::None,
+            may_transcode: false,
             transcodes: false,
             taped: Taped::Not,
             participant: Participant::party(),
@@ -366,7 +385,8 @@ impl Connection {
     /// How well it is heard.
     pub(crate) fn quality(&self) -> Quality {
         let plays = matches!(self.link, Link::Conference(_)) || self.solo_due.is_some();
-        self.reports.quality(&self.receiver, self.spec.rx_codec, self.spec.ptime_ms, plays)
+        let delay = self.media.as_ref().filter(|_| plays).map(|media| media.playout.delay());
+        self.reports.quality(&self.receiver, self.spec.rx_codec, self.spec.ptime_ms, delay)
     }
 
     /// Who there is to report to: us, and the endpoint if it sends and has not said BYE.
@@ -413,6 +433,11 @@ impl Connection {
     /// Whether what it sends and is sent is G.711.
     pub(crate) const fn is_g711(spec: &ConnectionSpec) -> bool {
         law_of(spec.rx_codec).is_some() && law_of(spec.tx_codec).is_some()
+    }
+
+    /// Whether packets of this type are audio that is decoded here.
+    pub(crate) fn is_audio(&self, payload_type: u8) -> bool {
+        payload_type == self.spec.rx_payload_type || Some(payload_type) == self.spec.comfort_noise_payload_type
     }
 
     /// Rate of the timestamps it sends us, in Hz.
@@ -480,7 +505,7 @@ impl Connection {
     /// The first sample of its incoming stream that is not yet used.
     pub(crate) fn stamp_in(&self) -> Option<StreamStamp> {
         let (ssrc, expected, sequence) = self.receiver.expected()?;
-        let playout = self.media.as_ref().and_then(|media| media.jitter.next_timestamp());
+        let playout = self.media.as_ref().and_then(|media| media.playout.next_timestamp());
         Some(StreamStamp {
             connection: self.id,
             ssrc,

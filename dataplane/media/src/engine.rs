@@ -33,9 +33,9 @@ const CATCH_UP_MAX: Duration = Duration::from_millis(500);
 
 #[expect(clippy::cast_possible_truncation, reason = "below 2^24")]
 const CONNECTION_SLOTS: u32 = CONNECTIONS_MAX as u32;
-/// Deadlines that wait at once, apart from those that no longer count: three of each connection (one that is reserved
-/// has no clock of its own), one of each conference, two more of one in parts.
-const DEADLINES: usize = 3 * CONNECTIONS_MAX + 3 * CONFERENCES_MAX;
+/// Deadlines of each connection that wait at once, apart from those that no longer count (one that is reserved has no
+/// clock of its own); each conference has one, and two more if it is mixed in parts.
+const DEADLINES_EACH: usize = 3;
 
 /// Whose deadline it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,6 +97,13 @@ impl Engine {
     ///
     /// Tables are sized here (see [`crate::limits`]); about 25 MiB.
     pub fn new(shard: ShardId, seed: u64, now: Instant) -> Self {
+        Self::with_slots(shard, seed, now, CONNECTIONS_MAX, CONFERENCES_MAX)
+    }
+
+    /// An engine with fewer slots than [`crate::limits`] allows, for who makes engines by the thousand: tests.
+    pub fn with_slots(shard: ShardId, seed: u64, now: Instant, connections: usize, conferences: usize) -> Self {
+        let (connections, conferences) = (connections.min(CONNECTIONS_MAX), conferences.min(CONFERENCES_MAX));
+        let deadlines = DEADLINES_EACH * (connections + conferences);
         let mut rng = SplitMix64::new(seed);
         let cname = draw_cname(&mut rng);
         Self {
@@ -105,17 +112,17 @@ impl Engine {
             rng,
             wall_at_epoch: NtpTimestamp(0),
             cname,
-            connections: (0..CONNECTIONS_MAX).map(|_| None).collect(),
-            conferences: (0..CONFERENCES_MAX).map(|_| None).collect(),
+            connections: (0..connections).map(|_| None).collect(),
+            conferences: (0..conferences).map(|_| None).collect(),
             adopted: BTreeMap::new(),
             adopted_rooms: BTreeMap::new(),
-            wheel: Wheel::new(now, DEADLINES),
+            wheel: Wheel::new(now, deadlines),
             out: Outputs::new(),
             media_pool: Vec::new(),
             phase_next: 0,
             tones: Tones::new(),
             scratch: Scratch::new(),
-            fired: Vec::with_capacity(DEADLINES),
+            fired: Vec::with_capacity(deadlines),
         }
     }
 
@@ -328,7 +335,8 @@ impl Engine {
 
     /// The first slot in use among the `look` slots from `from`, wrapping at the end of the table.
     pub fn slot_in_use(&self, from: u32, look: u32) -> Option<u32> {
-        (from..from + look).map(|slot| slot % CONNECTION_SLOTS).find(|&slot| self.connections[slot as usize].is_some())
+        let in_use = |slot: &u32| self.connections.get(*slot as usize).is_some_and(Option::is_some);
+        (from..from + look).map(|slot| slot % CONNECTION_SLOTS).find(in_use)
     }
 
     /// Where a connection lives on this shard, if it does.
@@ -366,7 +374,7 @@ impl Engine {
             let Some(connection) = self.connections[member as usize].as_mut() else { continue };
             fall_silent(connection, conference.id, &mut self.out);
             if let Some(media) = &mut connection.media {
-                media.jitter.reset();
+                media.playout.reset();
             }
             finish_packet(connection, member, &mut self.out);
         }
@@ -403,7 +411,7 @@ impl Engine {
             (false, Some(_)) => {
                 connection.solo_due = None;
                 if let Some(media) = connection.media.as_mut().filter(|_| !in_conference) {
-                    media.jitter.reset();
+                    media.playout.reset();
                 }
             }
             (true, Some(_)) | (false, None) => {}
@@ -489,6 +497,9 @@ impl Engine {
             return None;
         }
         let heard = connection.hear(due, &mut self.scratch, &mut self.out);
+        if connection.media.as_ref().is_some_and(|media| media.failed) {
+            self.out.broken.push(slot);
+        }
         let frame = connection.media.as_ref().map(|media| media.samples());
         connection.participant.talk.look(frame.filter(|_| heard));
         connection.said(&self.scratch.narrow)
@@ -584,7 +595,8 @@ impl Engine {
             }
         }
         media.rate = rate;
-        media.jitter.set_codec(spec.rx_codec);
+        media.playout.set_codec(spec.rx_codec);
+        media.playout.set_delay(spec.delay);
     }
 
     /// Ends connections whose codec has failed.

@@ -2,7 +2,7 @@
 
 use core::net::SocketAddr;
 
-use crate::command::{CodecKind, Direction, OperationKind, Role, Target};
+use crate::command::{CodecKind, Direction, OperationKind, Rate, Role, Target};
 use crate::digits::Digits;
 use crate::id::{ConferenceId, ConnectionId, OperationId};
 use crate::reports::Quality;
@@ -401,6 +401,8 @@ pub struct ConferenceStatus {
     pub participants: Vec<ParticipantStatus>,
     /// Operations running on it.
     pub operations: Vec<OperationId>,
+    /// Rate of its mix.
+    pub rate: Rate,
     /// Two parties patched to each other; not promoted yet.
     pub hairpin: bool,
     /// Media time since it was created, milliseconds.

@@ -30,7 +30,7 @@ impl Engine {
             Command::InspectConnection { id } => self.inspect_connection(id),
             Command::ListConnections { from, limit } => Ok(self.list_connections(from, limit)),
             Command::DeleteConnection { id } => self.delete_connection(received, id),
-            Command::StartRelay { a, b } => self.start_relay(received, a, b),
+            Command::StartRelay { a, b, transcode } => self.start_relay(received, a, b, transcode),
             Command::StopRelay { a } => self.stop_relay(received, a),
             Command::CreateConference { id, spec } => self.create_conference(id, spec),
             Command::CreatePart { id, slot, spec, parts } => self.create_part(id, slot, spec, &parts),
@@ -233,6 +233,7 @@ impl Engine {
             id: conference.id,
             participants: participants.collect(),
             operations: conference.operations.iter().flatten().map(|operation| operation.id()).collect(),
+            rate: conference.rate,
             hairpin: conference.hairpin,
             media_time_ms: self.now.millis_since(conference.epoch),
         }

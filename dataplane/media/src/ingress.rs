@@ -1,6 +1,5 @@
 //! What happens to a datagram: checked, learned from, counted, then relayed in place, decoded, or dropped by name.
 
-use ringbridge_codec::{CodecKind, g711};
 use ringbridge_wire::demux::{self, Kind};
 use ringbridge_wire::rtcp;
 use ringbridge_wire::rtp::{self, RtpPacket};
@@ -74,7 +73,7 @@ impl Engine {
             connection.reports.restart();
             (connection.event_begun, connection.event_ended) = (None, None);
             if let Some(media) = &mut connection.media {
-                media.jitter.reset();
+                media.playout.reset();
             }
         }
         let clock_rate_hz = connection.clock_rate_hz();
@@ -111,19 +110,17 @@ impl Engine {
                 return Ok(Disposition::Consumed);
             }
         } else if wants_samples(connection, &self.conferences) {
-            let decoded = decode(now, connection, &packet);
-            if matches!(decoded, Err(DropReason::Late | DropReason::Early)) {
+            let kept = keep(now, connection, &packet);
+            if matches!(kept, Err(DropReason::Late | DropReason::Early)) {
                 connection.receiver.discard();
             }
             // In a conference the samples are all there is; a relayed packet goes on even if it can't be recorded.
             if matches!(connection.link, Link::Conference(_)) {
-                decoded?;
+                kept?;
             }
         }
         match connection.link {
-            Link::Relay(_) if connection.transcodes && payload_type == connection.spec.rx_payload_type => {
-                Ok(Disposition::Consumed)
-            }
+            Link::Relay(_) if connection.transcodes && connection.is_audio(payload_type) => Ok(Disposition::Consumed),
             Link::Relay(peer) => self.relay_rtp(now, slot, peer, datagram),
             Link::Conference(room) => {
                 let conference = self.conferences[room as usize].as_ref();
@@ -163,6 +160,11 @@ impl Engine {
             }
             Link::None => None,
         }
+    }
+
+    /// Where its RTCP goes on to: it says nothing of a stream that is encoded again.
+    pub(crate) fn passes_rtcp_to(&self, slot: u32) -> Option<u32> {
+        self.relayed_to(slot).filter(|_| self.connections[slot as usize].as_ref().is_some_and(|side| !side.transcodes))
     }
 
     fn relay_rtp(&mut self, now: Instant, from: u32, to: u32, datagram: &mut [u8]) -> Result<Disposition, DropReason> {
@@ -211,8 +213,7 @@ impl Engine {
         }
         connection.counters.rtcp_in += 1;
         self.out.totals.packets_in += 1;
-        let relayed_to = if connection.transcodes { None } else { self.relayed_to(meta.port.slot) };
-        let Some(to) = relayed_to else { return self.take_reports(meta.port.slot, datagram) };
+        let Some(to) = self.passes_rtcp_to(meta.port.slot) else { return self.take_reports(meta.port.slot, datagram) };
         let Some(peer) = self.connections[to as usize].as_mut() else { return Ok(Disposition::Consumed) };
         let (port, target) = peer.rtcp_way(to).ok_or(DropReason::NoTarget)?;
         peer.counters.rtcp_out += 1;
@@ -233,19 +234,18 @@ fn wants_samples(connection: &Connection, conferences: &[Option<crate::conferenc
     }
 }
 
-fn decode(now: Instant, connection: &mut Connection, packet: &RtpPacket<'_>) -> Result<(), DropReason> {
+/// Keeps a packet until it is played.
+fn keep(now: Instant, connection: &mut Connection, packet: &RtpPacket<'_>) -> Result<(), DropReason> {
     let Connection { spec, media: Some(media), .. } = connection else { return Ok(()) };
-    if packet.payload_type() != spec.rx_payload_type {
-        return Err(DropReason::PayloadType);
+    let (payload, payload_type) = (packet.payload(), packet.payload_type());
+    let (sequence, timestamp) = (packet.sequence_number(), packet.timestamp());
+    if payload_type == spec.rx_payload_type {
+        media.playout.push(now, sequence, timestamp, packet.marker(), payload)
+    } else if Some(payload_type) == spec.comfort_noise_payload_type {
+        media.playout.push_noise(now, sequence, timestamp, payload)
+    } else {
+        Err(DropReason::PayloadType)
     }
-    let payload = packet.payload();
-    media.jitter.push(now, packet.timestamp(), payload.len(), |offset, samples| {
-        if spec.rx_codec == CodecKind::Pcma {
-            g711::decode_alaw(&payload[offset..offset + samples.len()], samples);
-        } else {
-            g711::decode_ulaw(&payload[offset..offset + samples.len()], samples);
-        }
-    })
 }
 
 /// Takes a digit at the first packet of its event, whichever that is, and reports it at the first with the end bit (RFC

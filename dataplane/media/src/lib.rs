@@ -20,7 +20,6 @@ pub mod event;
 mod execute;
 pub mod id;
 mod ingress;
-mod jitter_buffer;
 mod latch;
 pub mod limits;
 mod listen;
@@ -28,6 +27,8 @@ mod op;
 mod outlet;
 mod outputs;
 pub mod parts;
+#[allow(dead_code, reason = "takes the place of the fixed jitter buffer")]
+pub mod playout;
 pub mod port;
 mod receiver;
 pub mod reports;

@@ -102,10 +102,15 @@ pub const LEARNING_WINDOW: Duration = Duration::from_millis(500);
 /// How long a pinned SSRC has to be silent before its source may start another.
 pub const SSRC_HANDOVER_SILENCE: Duration = Duration::from_millis(200);
 
-/// Samples a jitter buffer holds: half a second.
-pub const JITTER_SAMPLES: usize = 4096;
-/// How long the first packet of a talkspurt waits for its followers.
-pub const JITTER_DELAY: Duration = Duration::from_millis(20);
+/// Longest delay that can be asked of a jitter buffer, in milliseconds.
+pub const DELAY_MS_MAX: u16 = 500;
+/// How far ahead of time a sender may send what is mixed, recorded or transcoded, in milliseconds: what is further ahead
+/// is dropped as `early`.
+pub const AHEAD_MS_MAX: u16 = 10_000;
+/// Frames of silence after which an endpoint that takes comfort noise is sent no more of it but a description.
+pub const COMFORT_NOISE_AFTER_MS: u32 = 200;
+/// Level of the comfort noise that stands for digital silence, in dBov.
+pub const COMFORT_NOISE_DBOV: i8 = -75;
 
 /// Commands taken in one turn of a shard.
 pub const COMMANDS_PER_TURN_MAX: usize = 64;
@@ -127,7 +132,6 @@ pub const REPORTING_MAX: Duration = Duration::from_secs(60);
 /// reporting intervals).
 pub const COLLISION_PERIOD: Duration = Duration::from_secs(50);
 
-const _: () = assert!(JITTER_SAMPLES.is_power_of_two());
 const _: () = assert!(SAMPLE_RATE_HZ.is_multiple_of(1000 / FRAME_MS));
 const _: () = assert!(NOTICE_TONE_MS.is_multiple_of(FRAME_MS) && TARIFF_PERIOD.as_millis() <= 60_000);
 const _: () =

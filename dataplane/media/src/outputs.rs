@@ -3,13 +3,18 @@
 use core::net::SocketAddr;
 use std::collections::VecDeque;
 
+use ringbridge_codec::noise::ComfortNoise;
 use ringbridge_wire::rtcp::CompoundWriter;
 use ringbridge_wire::seq::Ssrc;
 
 use crate::command::{ConnectionSpec, Target};
 use crate::connection::Media;
 use crate::event::{Condition, DropCounters, DropReason, Event};
-use crate::limits::{CONNECTIONS_MAX, EVENTS_WAITING_MAX, FAREWELLS_WAITING_MAX};
+use crate::limits::{
+    COMFORT_NOISE_AFTER_MS, COMFORT_NOISE_DBOV, CONNECTIONS_MAX, EVENTS_WAITING_MAX, FAREWELLS_WAITING_MAX, FRAME_MS,
+};
+
+const COMFORT_NOISE_AFTER_FRAMES: u32 = COMFORT_NOISE_AFTER_MS / FRAME_MS;
 use crate::op::Operation;
 use crate::parts::Exchange;
 use crate::port::{Port, PortAction, Transmit};
@@ -128,6 +133,37 @@ impl Outputs {
         media.owns_stream = true;
         media.relay_map = None;
         self.push_frame(&mut media.sender, slot, due, bytes, spec);
+    }
+
+    /// Takes note of a frame that is silent or not, for an endpoint that takes comfort noise (RFC 3389). `true`: silence
+    /// has lasted long enough to be described, once, and is then not sent.
+    pub(crate) fn send_noise(
+        &mut self,
+        media: &mut Media,
+        slot: u32,
+        due: Instant,
+        is_silent: bool,
+        payload_type: u8,
+        spec: &ConnectionSpec,
+    ) -> bool {
+        if !is_silent {
+            (media.silent_frames, media.describes_silence) = (0, false);
+            return false;
+        }
+        media.silent_frames = media.silent_frames.saturating_add(1);
+        // What was begun is sent as it is.
+        if media.silent_frames <= COMFORT_NOISE_AFTER_FRAMES || media.sender.frames_before(due) > 0 {
+            return false;
+        }
+        if !core::mem::replace(&mut media.describes_silence, true) {
+            let mut payload = [0; 1];
+            let len = ComfortNoise::white(COMFORT_NOISE_DBOV).write(&mut payload).unwrap_or(0);
+            media.sender.set_clock_rate(spec.tx_codec.clock_rate_hz());
+            if media.sender.push(due, &payload[..len], payload_type, FRAME_MS) {
+                self.ready.push_back(slot);
+            }
+        }
+        true
     }
 
     /// Appends a frame, with the bytes that are known with it, and notes the packet if that completes one.

@@ -509,6 +509,7 @@ impl<P: PacketIo> Shard<P> {
             packets_out: totals.packets_out,
             drops: totals.drops,
             ticks_late: totals.ticks_late,
+            encodes: totals.encodes,
             events_dropped: totals.events_dropped + self.events_dropped,
             cpu_ns: u64::try_from(cpu.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(cpu.tv_nsec).unwrap_or(0),
             io: self.io.counters(),

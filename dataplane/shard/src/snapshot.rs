@@ -27,6 +27,8 @@ pub struct ShardSnapshot {
     pub drops: DropCounters,
     /// Media steps mixed more than one step (10 ms) after they were due.
     pub ticks_late: u64,
+    /// Payloads encoded.
+    pub encodes: u64,
     /// Talk, level and digit events dropped because nobody read them.
     pub events_dropped: u64,
     /// CPU time of the shard's thread, nanoseconds.

@@ -10,7 +10,7 @@
 //! | [`rtp`] | RTP header | RFC 3550 s.5 |
 //! | [`extension`] | elements of a header extension | RFC 8285 |
 //! | [`rtcp`] | compound SR, RR, SDES, BYE | RFC 3550 s.6, RFC 5506 |
-//! | [`xr`] | VoIP metrics of an extended report | RFC 3611 s.4.7 |
+//! | [`xr`] | extended reports: reference times, their answers, VoIP metrics | RFC 3611 s.4 |
 //! | [`demux`] | RTP, RTCP, STUN or DTLS by first bytes | RFC 5761 s.4, RFC 7983 |
 //! | [`telephone_event`] | DTMF payload | RFC 4733 s.2.3 |
 //! | [`audio_level`] | client-to-mixer and mixer-to-client levels | RFC 6464, RFC 6465 |

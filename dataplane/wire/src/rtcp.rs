@@ -15,6 +15,7 @@ mod writer;
 
 use core::fmt;
 
+pub(crate) use writer::put;
 pub use writer::{CompoundWriter, RtcpWriteError};
 
 use crate::seq::{RtpTimestamp, Ssrc};

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ringbridge_media::command::{CodecKind, Rate};
 use ringbridge_media::command::Role;
+use ringbridge_media::command::{CodecKind, Rate};
 use ringbridge_media::event::{Answer, ConferenceStatus, Effect, EndReason};
 use ringbridge_media::id::{ConferenceId, ConnectionId, OperationId};
 use ringbridge_media::time::Instant;

@@ -425,7 +425,8 @@ impl World {
             }
             17 => {
                 let (a, b) = (self.any_connection(), self.any_connection());
-                self.command(Command::StartRelay { a, b });
+                let transcode = self.dice.one_in(2);
+                self.command(Command::StartRelay { a, b, transcode });
             }
             18 if self.dice.one_in(2) => {
                 let a = self.any_connection();

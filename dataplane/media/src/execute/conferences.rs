@@ -124,7 +124,7 @@ impl Engine {
                 media.in_mix = false;
                 // A recording goes on with what has arrived.
                 if !media.needs_audio() && !member.listens {
-                    media.jitter.reset();
+                    media.playout.reset();
                 }
             }
         }
@@ -326,7 +326,7 @@ impl Engine {
         if let Some(media) = &mut connection.media {
             media.in_mix = false;
             if !media.needs_audio() && !connection.listens {
-                media.jitter.reset();
+                media.playout.reset();
             }
             if !media.is_played_to() {
                 media.sender.discard_partial();

@@ -44,6 +44,8 @@ impl Engine {
         spec.encoder = change.encoder.unwrap_or(spec.encoder);
         spec.telephone_event_payload_type =
             change.telephone_event_payload_type.unwrap_or(spec.telephone_event_payload_type);
+        spec.comfort_noise_payload_type = change.comfort_noise_payload_type.unwrap_or(spec.comfort_noise_payload_type);
+        spec.delay = change.delay.unwrap_or(spec.delay);
         spec.payload_types = change.payload_types.unwrap_or(spec.payload_types);
         spec.ptime_ms = change.ptime_ms.unwrap_or(spec.ptime_ms);
         spec.direction = change.direction.unwrap_or(spec.direction);
@@ -180,7 +182,13 @@ impl Engine {
 
     // Relays
 
-    pub(super) fn start_relay(&mut self, received: Instant, a: ConnectionId, b: ConnectionId) -> Outcome {
+    pub(super) fn start_relay(
+        &mut self,
+        received: Instant,
+        a: ConnectionId,
+        b: ConnectionId,
+        transcode: bool,
+    ) -> Outcome {
         let (slot_a, slot_b) = (self.find(a)?, self.find(b)?);
         if slot_a == slot_b {
             return Err(CommandError::AlreadyJoined(a));
@@ -193,6 +201,7 @@ impl Engine {
         for (slot, peer) in [(slot_a, slot_b), (slot_b, slot_a)] {
             if let Some(connection) = self.connections[slot as usize].as_mut() {
                 connection.link = Link::Relay(peer);
+                connection.may_transcode = transcode;
             }
         }
         self.review_transcoding(slot_a, slot_b);
@@ -215,7 +224,7 @@ impl Engine {
         else {
             return;
         };
-        let transcodes = Connection::must_transcode(&side_a.spec, &side_b.spec);
+        let transcodes = side_a.may_transcode && Connection::must_transcode(&side_a.spec, &side_b.spec);
         let was = side_a.transcodes;
         if !transcodes && !was {
             return;
@@ -231,7 +240,7 @@ impl Engine {
                     && let Some(media) = &mut connection.media
                 {
                     // What an earlier operation has left behind was said long ago.
-                    media.jitter.reset();
+                    media.playout.reset();
                 }
             }
         }

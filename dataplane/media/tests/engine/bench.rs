@@ -328,7 +328,7 @@ impl Bench {
     }
 
     pub(crate) fn relay(&mut self, a: ConnectionId, b: ConnectionId) -> Effect {
-        self.effect(Command::StartRelay { a, b })
+        self.effect(Command::StartRelay { a, b, transcode: false })
     }
 
     pub(crate) fn modify(&mut self, id: ConnectionId, change: ConnectionChange) -> Result<Answer, CommandError> {

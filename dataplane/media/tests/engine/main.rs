@@ -17,6 +17,7 @@ mod detect;
 mod digits;
 mod drops;
 mod hairpin;
+mod hostile_audio;
 mod moving;
 mod operations;
 mod parts;

@@ -7,7 +7,7 @@ use super::{
     SENDER_REPORT, SOURCE_DESCRIPTION, SenderInfo, VERSION,
 };
 use crate::seq::Ssrc;
-use crate::xr::{EXTENDED_REPORT, VOIP_METRICS_BYTES, VoipMetrics};
+use crate::xr::{EXTENDED_REPORT, XrContents};
 
 /// Writes packets one behind the other into the caller's memory. A packet that fails to be written leaves what stands
 /// before it untouched.
@@ -96,14 +96,14 @@ impl<'a> CompoundWriter<'a> {
         Ok(())
     }
 
-    /// Appends an extended report of `ssrc` that holds one block of VoIP metrics: 44 bytes.
+    /// Appends an extended report of `ssrc`: 8 bytes and the blocks.
     ///
     /// # Errors
     ///
-    /// No room.
-    pub fn voip_metrics(&mut self, ssrc: Ssrc, metrics: &VoipMetrics) -> Result<(), RtcpWriteError> {
-        let body = self.append(EXTENDED_REPORT, 0, 4 + VOIP_METRICS_BYTES)?;
-        put(put(body, &ssrc.0.to_be_bytes()), &metrics.to_bytes());
+    /// No room, or more delays than the length of a packet can tell.
+    pub fn extended_report(&mut self, ssrc: Ssrc, contents: &XrContents<'_>) -> Result<(), RtcpWriteError> {
+        let body = self.append(EXTENDED_REPORT, 0, 4 + contents.len())?;
+        contents.emit(put(body, &ssrc.0.to_be_bytes()));
         Ok(())
     }
 
@@ -122,7 +122,7 @@ impl<'a> CompoundWriter<'a> {
     /// Writes the header of a packet with `body_len` bytes of body, a multiple of 4, and returns the body.
     fn append(&mut self, packet_type: u8, count: usize, body_len: usize) -> Result<&mut [u8], RtcpWriteError> {
         let count = u8::try_from(count).ok().filter(|count| *count <= COUNT_MASK).ok_or(RtcpWriteError::TooMany)?;
-        // With at most 31 blocks or 255 bytes of text the length in words is far below 2¹⁶.
+        // With at most 31 blocks or 255 bytes of text the length in words is far below 2¹⁶; extended reports may be longer.
         let words = u16::try_from(body_len / 4).map_err(|_| RtcpWriteError::TooMany)?;
         let end = self.len + HEADER_BYTES + body_len;
         let packet = self.out.get_mut(self.len..end).ok_or(RtcpWriteError::NoRoom)?;
@@ -137,7 +137,7 @@ impl<'a> CompoundWriter<'a> {
 pub enum RtcpWriteError {
     /// The caller's memory is too short.
     NoRoom,
-    /// More report blocks or sources than the five-bit count can tell.
+    /// More report blocks or sources than the five-bit count can tell, or delays than the length can.
     TooMany,
     /// The canonical name is longer than [`CNAME_BYTES_MAX`].
     CnameTooLong,
@@ -147,7 +147,7 @@ impl fmt::Display for RtcpWriteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NoRoom => "no room for the RTCP packet",
-            Self::TooMany => "more than 31 report blocks or sources",
+            Self::TooMany => "more report blocks, sources or delays than a packet holds",
             Self::CnameTooLong => "canonical name is longer than 255 bytes",
         })
     }
@@ -156,7 +156,7 @@ impl fmt::Display for RtcpWriteError {
 impl core::error::Error for RtcpWriteError {}
 
 /// Copies `bytes` to the start of `out`, which is long enough by construction, and returns what follows them.
-fn put<'a>(out: &'a mut [u8], bytes: &[u8]) -> &'a mut [u8] {
+pub(crate) fn put<'a>(out: &'a mut [u8], bytes: &[u8]) -> &'a mut [u8] {
     let (start, rest) = out.split_at_mut(bytes.len());
     start.copy_from_slice(bytes);
     rest

@@ -1,0 +1,120 @@
+//! How long it waits, and how it comes to another delay.
+
+use std::sync::LazyLock;
+
+use super::super::Counters;
+use super::*;
+
+/// A period of a voice: two harmonics.
+static PERIOD: LazyLock<[i16; 64]> = LazyLock::new(|| {
+    std::array::from_fn(|n| {
+        let phase = n as f64 / 64.0 * std::f64::consts::TAU;
+        (6000.0 * phase.sin() + 2500.0 * (2.0 * phase + 1.0).sin()) as i16
+    })
+});
+
+/// A voice with a pause every second.
+fn speech(timestamp: u32) -> i16 {
+    let sample = PERIOD[timestamp as usize % 64];
+    if timestamp % 8000 < 6400 { sample } else { sample / 512 }
+}
+
+/// A voice without a pause.
+fn song(timestamp: u32) -> i16 {
+    PERIOD[timestamp as usize % 64]
+}
+
+/// Plays `ms` of a stream whose packet `n` is `late(n)` late; the delay after each frame.
+fn play(bench: &mut Bench, ms: u64, mut late_us: impl FnMut(u64) -> Option<u64>) -> Vec<u32> {
+    let mut arrivals: Vec<(u64, u64)> = (0..ms / 20).filter_map(|n| Some((20_000 * n + late_us(n)?, n))).collect();
+    arrivals.sort_unstable();
+    let mut arrivals = arrivals.into_iter().peekable();
+    let mut delays = Vec::new();
+    for at in (0..ms * 1000).step_by(10_000) {
+        while let Some((when, n)) = arrivals.next_if(|(when, _)| *when <= at) {
+            let now = Instant::from_nanos(when * 1000);
+            let _ = bench.push_at(now, n as u16, 160 * n as u32, 160, n == 0);
+        }
+        if arrivals.peek().is_none() {
+            break;
+        }
+        bench.pull_at(Instant::from_nanos(at * 1000));
+        delays.push(bench.playout.delay().current_ms);
+    }
+    delays
+}
+
+#[test]
+fn clocks_that_differ_cost_a_frame_now_and_then_and_no_packet() {
+    for voice in [speech, song] {
+        for ppm in [-500i64, -200, 200, 500] {
+            let mut bench = Bench::new();
+            bench.voice = voice;
+            // Two hours.
+            let delays = play(&mut bench, 7_200_000, |n| (20 * n as i64 * ppm / 1000 + 4_000_000).try_into().ok());
+            let Counters {
+                late, discarded, talkspurts, stretched_samples, compressed_samples, concealed_samples, ..
+            } = bench.playout.delay().counters;
+            assert_eq!((late, discarded, talkspurts, concealed_samples), (0, 0, 1, 0), "{ppm} ppm");
+            let (least, most) = (delays[600..].iter().min().unwrap(), delays.iter().max().unwrap());
+            assert!(*least >= 18 && *most <= 70, "{ppm} ppm: {least} to {most} ms");
+            let moved = (stretched_samples + compressed_samples) as i64;
+            let drift = 7200 * 8000 * ppm.abs() / 1_000_000;
+            assert!((moved - drift).abs() < 800, "{ppm} ppm: {moved} samples for {drift}");
+        }
+    }
+}
+
+/// The steepest step of what is heard is that of the voice, or not much more.
+fn steepest(samples: &[i16]) -> i32 {
+    samples.windows(2).map(|pair| (i32::from(pair[1]) - i32::from(pair[0])).abs()).max().unwrap_or(0)
+}
+
+#[test]
+fn another_delay_is_come_to_without_a_click() {
+    for (voice, seconds, wanted) in [(speech as fn(u32) -> i16, 8, 0.78), (song, 12, 0.99)] {
+        let mut bench = Bench::new();
+        bench.voice = voice;
+        let of_voice = steepest(&(0..8000).map(voice).collect::<Vec<_>>());
+        let mut heard = Vec::new();
+        for ms in (0..3 * seconds * 1000).step_by(10) {
+            if ms % 20 == 0 {
+                bench.push(ms, (ms / 20) as u16, 8 * ms as u32, 160).unwrap();
+            }
+            if ms == seconds * 1000 {
+                bench.playout.set_delay(DelaySpec { min_ms: 120, max_ms: 200 });
+            }
+            if ms == 2 * seconds * 1000 {
+                let delay = bench.playout.delay();
+                assert!(delay.target_ms == 120 && (118..=140).contains(&delay.current_ms), "{delay:?}");
+                bench.playout.set_delay(DelaySpec::default());
+            }
+            let (frame, pulled) = bench.pull(ms);
+            assert_eq!(pulled.heard, ms >= 20, "{ms} ms");
+            heard.extend(frame);
+        }
+        let delay = bench.playout.delay();
+        // In a song it need not be exact.
+        assert!(delay.target_ms == 20 && (20..=60).contains(&delay.current_ms), "{delay:?}");
+        assert_eq!((delay.counters.late, delay.counters.concealed_samples), (0, 0));
+        let steepest = steepest(&heard[400..]);
+        assert!(steepest < 2 * of_voice, "{steepest}, and the voice {of_voice}");
+        let loud = heard.chunks_exact(80).skip(2).filter(|frame| frame.iter().any(|sample| sample.abs() > 3000));
+        let share = loud.count() as f64 / heard.len() as f64 * 80.0;
+        assert!(share > wanted, "what is put into a voice sounds: {share}");
+    }
+}
+
+/// After a stall all that waited is played, and the delay goes back to what it was.
+#[test]
+fn the_delay_after_a_stall_is_brought_down() {
+    let mut bench = Bench::new();
+    bench.voice = speech;
+    let delays = play(&mut bench, 20_000, |n| Some(if (100..115).contains(&n) { (115 - n) * 20_000 } else { 0 }));
+    let most = delays.iter().max().unwrap();
+    assert!((300..330).contains(most), "{most}");
+    let counters = bench.playout.delay().counters;
+    assert_eq!((counters.late, counters.discarded, counters.talkspurts), (0, 0, 2), "{counters:?}");
+    let last = delays.last().unwrap();
+    assert!((20..=60).contains(last), "{last}");
+}
