@@ -366,6 +366,9 @@ impl Engine {
         conference.running = wants;
         if wants {
             conference.skip_to(self.now);
+            if let Some(part) = &mut conference.part {
+                part.since = conference.frame;
+            }
             self.wheel.arm(conference.next_due(), TimerKey::Conference(slot));
             self.tell_change(slot);
             return;

@@ -112,17 +112,10 @@ struct State {
     participants: u32,
     /// Operations on the conference run there.
     operates: bool,
-    /// The next frame it mixes; none: it is at rest.
-    next: Option<u64>,
+    /// The first frame it mixed since it was at rest; none: it is at rest.
+    since: Option<u64>,
     /// The tone that sounds, and its first frame.
     notice: Option<(Notice, u64)>,
-}
-
-impl State {
-    /// Whether it differs from what others know by counting on.
-    fn is_news_after(self, told: Self) -> bool {
-        Self { next: None, ..self } != Self { next: None, ..told } || self.next.is_some() != told.next.is_some()
-    }
 }
 
 /// What a part needs besides what a conference has.
@@ -133,6 +126,8 @@ pub(crate) struct Part {
     pub(crate) is_home: bool,
     others: Vec<Other>,
     serial: u64,
+    /// The first frame since it was at rest.
+    pub(crate) since: u64,
     /// What the others were told last.
     told: State,
     /// When they are told next, if this part is at rest.
@@ -173,13 +168,13 @@ struct Other {
 
 impl Other {
     const fn new(shard: ShardId) -> Self {
-        let state = State { participants: 0, operates: false, next: None, notice: None };
+        let state = State { participants: 0, operates: false, since: None, notice: None };
         Self { shard, serial: 0, state, misses: 0, sums: [const { None }; PARTIAL_FRAMES_AHEAD] }
     }
 
     /// Whether a sum of that frame is to be expected from it.
     fn mixes(&self, frame: u64) -> bool {
-        self.state.next.is_some_and(|next| next <= frame) || self.has(frame)
+        self.state.since.is_some_and(|since| since <= frame) || self.has(frame)
     }
 
     fn has(&self, frame: u64) -> bool {
@@ -193,7 +188,7 @@ impl Other {
 
     /// Whether it has a use for the sums of others.
     const fn listens(&self) -> bool {
-        self.state.participants > 0 || self.state.operates || self.state.next.is_some()
+        self.state.participants > 0 || self.state.operates || self.state.since.is_some()
     }
 }
 
@@ -249,6 +244,7 @@ impl Part {
             is_home: here == home,
             others,
             serial: 0,
+            since: 0,
             told: State::default(),
             reminder: None,
             pending: None,
@@ -298,7 +294,7 @@ impl Part {
         out: &mut Outputs,
     ) {
         self.serial += 1;
-        if frame.is_none() || !state.is_news_after(self.told) {
+        if frame.is_none() {
             // Sums don't go to all.
             self.told = state;
         }
@@ -391,11 +387,11 @@ impl Conference {
         self.part.as_ref().is_some_and(|part| part.is_waiting())
     }
 
-    fn state(&self) -> State {
+    fn state(&self, part: &Part) -> State {
         State {
             participants: u32::try_from(self.participants.len()).unwrap_or(u32::MAX),
             operates: self.operations.iter().any(Option::is_some),
-            next: self.running.then_some(self.frame),
+            since: self.running.then_some(part.since),
             notice: self.notice,
         }
     }
@@ -427,7 +423,8 @@ impl Conference {
             }
         }
         part.pending = Some(Pending { index, due, until: due + PARTIAL_PATIENCE });
-        part.tell((self.id, self.rate), self.state(), Some(index), scratch, out);
+        let state = self.state(part);
+        part.tell((self.id, self.rate), state, Some(index), scratch, out);
     }
 
     /// Delivers the frame that was collected, with what is here of the other parts.
@@ -476,7 +473,7 @@ impl Conference {
         };
         let mut changed = false;
         if partial.serial > other.serial {
-            changed = partial.state.is_news_after(other.state);
+            changed = partial.state != other.state;
             other.serial = partial.serial;
             other.state = partial.state;
             let sounds_at = |first: u64| first.abs_diff(present) <= (TONE_FRAMES + PARTIAL_FRAMES_AHEAD) as u64;
@@ -635,7 +632,7 @@ impl Engine {
     /// Tells the other parts what has changed in this one.
     pub(crate) fn tell_change(&mut self, slot: u32) {
         let Some(conference) = self.conferences[slot as usize].as_ref() else { return };
-        let news = |part: &Part| conference.state().is_news_after(part.told);
+        let news = |part: &Part| conference.state(part) != part.told;
         if conference.part.as_deref().is_some_and(news) {
             self.tell_state(slot);
         }
@@ -644,13 +641,13 @@ impl Engine {
     #[cold]
     fn tell_state(&mut self, slot: u32) {
         let Some(conference) = self.conferences[slot as usize].as_mut() else { return };
-        let state = conference.state();
         let about = (conference.id, conference.rate);
         let everybody = conference.participants_everywhere();
+        let Some(state) = conference.part.as_deref().map(|part| conference.state(part)) else { return };
         let Some(part) = conference.part.as_deref_mut() else { return };
         part.tell(about, state, None, &self.scratch, &mut self.out);
         // The sums of one that mixes tell it every frame.
-        if state.next.is_none() && everybody > 0 && part.reminder.is_none() {
+        if state.since.is_none() && everybody > 0 && part.reminder.is_none() {
             let due = (self.now + PART_REMINDER).ceil_to_millis();
             part.reminder = Some(due);
             self.wheel.arm(due, TimerKey::Part(slot));

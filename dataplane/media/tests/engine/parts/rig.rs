@@ -121,9 +121,11 @@ pub(super) struct Rig {
     pub(super) road: Road,
     pub(super) dice: Dice,
     flying: Vec<(Instant, Box<Partial>)>,
-    /// What was told of recordings.
+    /// Where recordings go.
     pub(super) queues: Vec<Arc<RecordQueue>>,
     operations: u32,
+    /// What was told of joins, changes and leaves: the media time and the streams.
+    pub(super) told: Vec<(f64, Vec<StreamStamp>)>,
     /// Partial sums that were delivered.
     pub(super) exchanged: u64,
 }
@@ -143,6 +145,7 @@ impl Rig {
             flying: Vec::new(),
             queues: Vec::new(),
             operations: 0,
+            told: Vec::new(),
             exchanged: 0,
         };
         let spec = ConferenceSpec { rate, tones, ..ConferenceSpec::default() };
@@ -199,6 +202,7 @@ impl Rig {
     pub(super) fn join(&mut self, index: usize, participant: ParticipantSpec) -> Result<Answer, CommandError> {
         let (engine, connection) = (self.phones[index].engine, self.phones[index].id);
         let answer = self.call(engine, Command::JoinConference { conference: ROOM, connection, participant });
+        self.note(&answer);
         if answer.is_ok() {
             self.cede(engine, participant.role);
         }
@@ -208,6 +212,7 @@ impl Rig {
     pub(super) fn set(&mut self, index: usize, change: ParticipantChange) -> Result<Answer, CommandError> {
         let (engine, connection) = (self.phones[index].engine, self.phones[index].id);
         let answer = self.call(engine, Command::SetParticipant { conference: ROOM, connection, change });
+        self.note(&answer);
         if let (Ok(_), Some(role)) = (&answer, change.role) {
             self.cede(engine, role);
         }
@@ -216,7 +221,15 @@ impl Rig {
 
     pub(super) fn leave(&mut self, index: usize) -> Result<Answer, CommandError> {
         let (engine, connection) = (self.phones[index].engine, self.phones[index].id);
-        self.call(engine, Command::LeaveConference { conference: ROOM, connection })
+        let answer = self.call(engine, Command::LeaveConference { conference: ROOM, connection });
+        self.note(&answer);
+        answer
+    }
+
+    fn note(&mut self, answer: &Result<Answer, CommandError>) {
+        if let Ok(Answer::Effect(effect)) = answer {
+            self.told.push((effect.media_time_ms, effect.streams.clone()));
+        }
     }
 
     fn cede(&mut self, engine: usize, role: Role) {
@@ -332,11 +345,12 @@ impl Rig {
         }
     }
 
-    /// A stamp as counted from the first packet of its stream.
-    pub(super) fn relative(&self, stamp: &StreamStamp) -> Option<(u32, Option<u16>)> {
+    /// Whose stamp it is, and what it says as counted from the first packet of its stream; none if that was never sent.
+    pub(super) fn relative(&self, stamp: &StreamStamp) -> Option<(u32, bool, u32, Option<u16>)> {
         let phone = &self.phones[stamp.connection.slot()];
-        let (sequence, timestamp) = phone.first?;
-        Some((stamp.rtp_timestamp.wrapping_sub(timestamp), stamp.sequence.map(|own| own.wrapping_sub(sequence))))
+        let (sequence, timestamp) = if stamp.outgoing { phone.first? } else { (0, 0) };
+        let sequence = stamp.sequence.map(|own| own.wrapping_sub(sequence));
+        Some((phone.id.slot_number(), stamp.outgoing, stamp.rtp_timestamp.wrapping_sub(timestamp), sequence))
     }
 
     pub(super) fn totals(&self) -> (u64, u64) {
