@@ -242,20 +242,16 @@ fn one_packet_from_another_day_is_dropped_and_nothing_else_is() {
 #[test]
 fn sequence_numbers_wrap_and_jump() {
     let mut scene = Scene::new();
-    scene.bench.phones[0].sequence = 65_530;
-    scene.is_heard("before the wrap");
-    let lost = scene.bench.status(scene.hostile).cumulative_lost;
-    for _ in 0..3 {
-        scene.bench.phones[0].sequence = 65_530;
-        scene.bench.run(400);
-    }
-    scene.is_heard("behind wraps");
-    for jump in [1 << 15, 40_000, 1, 65_535, 3_000] {
+    assert!(scene.bench.phones[0].sequence < 1_000, "it has wrapped by now");
+    assert_eq!(scene.bench.status(scene.hostile).cumulative_lost, 0);
+    for jump in [1_u16 << 15, 40_000, 1, 65_535, 3_000, 65_500, 65_400] {
         scene.bench.phones[0].sequence = scene.bench.phones[0].sequence.wrapping_add(jump);
+        // A step back within what the jitter buffer holds takes as long as the numbers need to come to new ones.
+        scene.bench.run(4_000);
         scene.is_heard("behind a jump of its sequence numbers");
     }
-    let after = scene.bench.status(scene.hostile).cumulative_lost;
-    assert!((lost - 200_000..lost + 400_000).contains(&after), "{lost} to {after}, and no more than the jumps");
+    let lost = scene.bench.status(scene.hostile).cumulative_lost;
+    assert!((-100_000..300_000).contains(&lost), "no more than the jumps: {lost}");
 }
 
 #[test]
@@ -281,14 +277,16 @@ fn payloads_of_no_length_are_not_played() {
 }
 
 #[test]
-fn payloads_of_200_ms_are_not_waited_for() {
+fn payloads_of_200_ms_are_not_played() {
     let mut scene = Scene::new();
+    let before = scene.bench.drops(DropReason::PayloadSize);
     for _ in 0..5 {
         let header = scene.header();
         let phone = &mut scene.bench.phones[0];
         phone.sequence = phone.sequence.wrapping_add(1);
         scene.send(&rtp(header.ssrc.0, header.sequence_number.0, header.timestamp.0, 0, &[0x80; 1_600]));
     }
+    scene.dropped(DropReason::PayloadSize, before, 5);
     scene.is_heard("behind payloads of 200 ms");
 }
 
