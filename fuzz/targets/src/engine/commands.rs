@@ -14,13 +14,29 @@ use ringbridge_media::id::{ConferenceId, ConnectionId, OperationId};
 use ringbridge_media::port::Port;
 use ringbridge_media::samples::{Chunk, Playlist, Prompt, PromptStream, RecordQueue};
 
+use ringbridge_media::limits::DELAY_MS_MAX;
+use ringbridge_media::playout::DelaySpec;
+use ringbridge_wire::rtp::COMFORT_NOISE;
+
 use super::datagrams::Phone;
 use super::{CONFERENCES, ENGINE_SLOTS, GUEST_SLOTS, SHARD, SLOTS, World};
 use crate::script::Script;
 
-/// Those that can be mixed come up more often.
-const CODECS: [CodecKind; 6] =
-    [CodecKind::Pcmu, CodecKind::Pcmu, CodecKind::Pcma, CodecKind::Pcma, CodecKind::G723, CodecKind::G729];
+/// Those that cost least come up more often.
+const CODECS: [CodecKind; 12] = [
+    CodecKind::Pcmu,
+    CodecKind::Pcmu,
+    CodecKind::Pcma,
+    CodecKind::Pcma,
+    CodecKind::G723,
+    CodecKind::G729,
+    CodecKind::L16(Rate::Narrow),
+    CodecKind::L16(Rate::Wide),
+    CodecKind::L16(Rate::Full),
+    CodecKind::G722,
+    CodecKind::Gsm,
+    CodecKind::Opus,
+];
 const PTIMES_MS: [u32; 10] = [20, 20, 20, 10, 30, 40, 60, 1, 25, 200];
 const DIRECTIONS: [Direction; 5] =
     [Direction::SendRecv, Direction::SendRecv, Direction::SendOnly, Direction::RecvOnly, Direction::Inactive];
@@ -60,6 +76,9 @@ impl World {
             handover: flags & 128 != 0,
             digit_source: script.pick(&[DigitSource::Events, DigitSource::Auto]),
             reserve_ms: if script.below(6) == 1 { Some(timeout(script)) } else { None },
+            comfort_noise_payload_type: script.option(|script| script.pick(&[COMFORT_NOISE, 118])),
+            delay: script.option(delay).unwrap_or_default(),
+            ..ConnectionSpec::default()
         };
         self.connections.push(id);
         self.slots.insert(slot, id);
@@ -82,7 +101,7 @@ impl World {
             participants_max: script.pick(&[8, 8, 8, 2, 1, 0]),
             hairpin: script.below(3) == 1,
             tones: script.flag(),
-            rate: script.pick(&[Rate::Narrow, Rate::Narrow]),
+            rate: script.pick(&Rate::ALL),
         };
         self.conferences.push(id);
         if self.command(Command::CreateConference { id, spec }) {
@@ -115,7 +134,10 @@ impl World {
             4 => Command::DeleteConference { id: self.any_conference(script), keep_connections: script.flag() },
             5 => Command::PromoteConference { id: self.any_conference(script) },
             6 | 7 => self.participant_change(script),
-            8 | 9 => Command::StartRelay { a: self.any_connection(script), b: self.any_connection(script) },
+            8 | 9 => {
+                let (a, b) = (self.any_connection(script), self.any_connection(script));
+                Command::StartRelay { a, b, transcode: script.flag() }
+            }
             10 => Command::StopRelay { a: self.any_connection(script) },
             11 | 12 => {
                 let operation = script.option(|script| self.any_operation(script));
@@ -159,6 +181,14 @@ impl World {
             rtp_timeout_ms: script.option(|script| script.option(timeout)),
             digit_source: script.option(|script| script.pick(&[DigitSource::Events, DigitSource::Auto])),
             reserve_ms: if script.below(8) == 1 { Some(timeout(script)) } else { None },
+            comfort_noise_payload_type: script
+                .option(|script| script.option(|script| script.pick(&[COMFORT_NOISE, 118]))),
+            delay: script.option(delay),
+            encoder: script.option(|script| EncoderSettings {
+                bitrate: script.pick(&[32_000, 8_000, 64_000]),
+                fec: script.flag(),
+                dtx: script.flag(),
+            }),
             ..ConnectionChange::default()
         };
         Command::ModifyConnection { id, change: Box::new(change) }
@@ -296,6 +326,11 @@ fn codec(script: &mut Script<'_>) -> (CodecKind, u8) {
 /// Not so long that its deadline could not be waited for at the end.
 fn timeout(script: &mut Script<'_>) -> u32 {
     1 + script.millis() % 60_000
+}
+
+fn delay(script: &mut Script<'_>) -> DelaySpec {
+    let (a, b) = (script.word() % (DELAY_MS_MAX + 1), script.word() % (DELAY_MS_MAX + 1));
+    DelaySpec { min_ms: a.min(b), max_ms: a.max(b) }
 }
 
 fn adjustment(script: &mut Script<'_>) -> PlayAdjust {
