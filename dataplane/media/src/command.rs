@@ -207,6 +207,41 @@ impl Command {
             | Self::ListConferences { .. } => None,
         }
     }
+
+    /// The other connection it names, if it names two.
+    pub const fn peer(&self) -> Option<ConnectionId> {
+        if let Self::StartRelay { b, .. } = self { Some(*b) } else { None }
+    }
+
+    /// The conference that exists already and is named.
+    pub const fn conference(&self) -> Option<ConferenceId> {
+        match self {
+            Self::PromoteConference { id } | Self::DeleteConference { id, .. } | Self::InspectConference { id } => {
+                Some(*id)
+            }
+            Self::JoinConference { conference, .. }
+            | Self::SetParticipant { conference, .. }
+            | Self::LeaveConference { conference, .. } => Some(*conference),
+            Self::StartOperation { target, .. }
+            | Self::StopOperation { target, .. }
+            | Self::AdjustPlay { target, .. }
+            | Self::SendDigits { target, .. }
+            | Self::ListOperations { target } => match target {
+                Target::Conference(id) => Some(*id),
+                Target::Connection(_) => None,
+            },
+            Self::CreateConnection { .. }
+            | Self::ModifyConnection { .. }
+            | Self::InspectConnection { .. }
+            | Self::DeleteConnection { .. }
+            | Self::StartRelay { .. }
+            | Self::StopRelay { .. }
+            | Self::MuteRecording { .. }
+            | Self::ListConnections { .. }
+            | Self::CreateConference { .. }
+            | Self::ListConferences { .. } => None,
+        }
+    }
 }
 
 /// What an operation runs on.

@@ -163,9 +163,7 @@ impl Engine {
     }
 
     fn find_conference(&self, id: ConferenceId) -> Result<u32, CommandError> {
-        let here = id.shard() == self.shard
-            && self.conferences.get(id.slot()).and_then(Option::as_ref).is_some_and(|room| room.id == id);
-        if here { Ok(id.slot_number()) } else { Err(CommandError::UnknownConference(id)) }
+        self.room_of(id).ok_or(CommandError::UnknownConference(id))
     }
 
     fn find_participant(&self, conference: ConferenceId, connection: ConnectionId) -> Result<(u32, u32), CommandError> {
@@ -182,12 +180,12 @@ impl Engine {
         self.connections[slot as usize].as_ref().map(|connection| connection.link)
     }
 
-    fn epoch_of(&self, slot: u32) -> Instant {
+    pub(crate) fn epoch_of(&self, slot: u32) -> Instant {
         self.connections[slot as usize].as_ref().map_or(self.now, |connection| connection.created)
     }
 
     /// When the next frame to or from a connection is due, if a clock runs for it.
-    fn due_of(&self, slot: u32) -> Option<Instant> {
+    pub(crate) fn due_of(&self, slot: u32) -> Option<Instant> {
         let connection = self.connections[slot as usize].as_ref()?;
         match connection.link {
             Link::Conference(room) => {
@@ -242,7 +240,7 @@ struct Before {
     heard: bool,
 }
 
-fn effect(
+pub(crate) fn effect(
     clock: EffectClock,
     epoch: Instant,
     received: Instant,

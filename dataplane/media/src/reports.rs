@@ -14,7 +14,7 @@ use crate::bursts::{GAP_MIN, LossPattern};
 use crate::command::CodecKind;
 use crate::e_model::{Impairment, Path, mos, r_factor};
 use crate::limits::{DELAY_MS_MAX, FRAME_MS};
-use crate::playout::Delay;
+use crate::playout;
 use crate::receiver::Receiver;
 use crate::rng::SplitMix64;
 use crate::time::Instant;
@@ -73,7 +73,7 @@ pub struct Quality {
     /// From when a sample could have come at the earliest to when it is played out here, in milliseconds; 0 in a relay.
     pub playout_delay_ms: f64,
     /// The jitter buffer, where there is one.
-    pub delay: Option<Delay>,
+    pub delay: Option<playout::Delay>,
     /// R factor of ITU-T G.107, 0 to 100; `None` until something came.
     pub r_factor: Option<f64>,
     /// Mean opinion score for listening, 1 to 4.5: without delay.
@@ -361,7 +361,7 @@ impl Reports {
         receiver: &Receiver,
         codec: CodecKind,
         ptime_ms: u32,
-        delay: Option<Delay>,
+        delay: Option<playout::Delay>,
     ) -> Quality {
         let pattern = receiver.pattern();
         let playout_delay_ms = delay.map_or(0.0, |delay| f64::from(delay.current_ms) + f64::from(FRAME_MS) / 2.0);
@@ -460,10 +460,10 @@ mod tests {
 
     const OWN: u32 = 7;
     const THEIRS: u32 = 9;
-    const DELAY: Delay = Delay {
+    const DELAY: playout::Delay = playout::Delay {
         target_ms: 20,
         current_ms: 20,
-        counters: crate::playout::Counters {
+        counters: playout::Counters {
             late: 0,
             discarded: 0,
             stretched_samples: 0,

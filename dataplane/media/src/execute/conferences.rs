@@ -239,6 +239,7 @@ impl Engine {
     /// Ends a conference; its connections stay.
     fn close_conference(&mut self, room: u32, reason: EndReason) {
         let Some(mut conference) = self.conferences[room as usize].take() else { return };
+        self.adopted_rooms.remove(&conference.id);
         let due = conference.running.then(|| conference.next_due());
         for slot in core::mem::take(&mut conference.participants) {
             self.unlink(slot, conference.id, due);

@@ -269,7 +269,7 @@ impl Engine {
                 (&mut media.operations, digits)
             }
             Target::Conference(id) => {
-                let Some(room) = self.conferences.get_mut(id.slot()).and_then(Option::as_mut) else {
+                let Some(room) = self.room_of(id).and_then(|room| self.conferences[room as usize].as_mut()) else {
                     return Vec::new();
                 };
                 (&mut room.operations, &mut none)

@@ -32,6 +32,8 @@ pub(super) struct Estimator {
     wait: u8,
     /// The quantile in eighths of a millisecond.
     quantile: u16,
+    /// The longest delay there may be, in the same.
+    reach: u16,
     histogram: [u16; BUCKETS],
 }
 
@@ -60,8 +62,14 @@ impl Estimator {
             total: 0,
             wait: 0,
             quantile: 0,
+            reach: u16::MAX,
             histogram: [0; BUCKETS],
         }
+    }
+
+    /// Sets the longest delay there may be, in eighths of a millisecond.
+    pub(super) const fn set_reach(&mut self, eighths: u16) {
+        self.reach = eighths;
     }
 
     /// The offset of the fastest packets; `None` before the first.
@@ -168,7 +176,8 @@ impl Estimator {
     /// Puts a lateness into the histogram.
     fn count(&mut self, late: i64) {
         let eighths = late / self.scale;
-        let Some(bucket) = bucket_of(eighths) else { return };
+        // No delay that is allowed would have been long enough: nothing to be learned.
+        let Some(bucket) = bucket_of(eighths).filter(|_| eighths <= i64::from(self.reach)) else { return };
         let weight = self.weight >> 8;
         self.histogram[bucket] += weight;
         self.total += weight;
@@ -229,8 +238,8 @@ const COARSE_SHIFT: u32 = 7;
 const FORGET_SHIFT: u32 = 9;
 /// So small that 512 times twice as much is a `u16`.
 const WEIGHT_MIN: u16 = 32 << 8;
-/// Packets that may be late, in a thousand.
-const LATE_PER_MILLE: u32 = 30;
+/// Packets that may be late, in a thousand: by the E-model (G.107) the loss that saves is worth the delay it costs.
+const LATE_PER_MILLE: u32 = 20;
 /// The quantile is looked for once in so many packets, and at once when it may have grown.
 const QUANTILE_PACKETS: u8 = 16;
 

@@ -487,6 +487,11 @@ impl Bench {
         self.engine.totals().drops.count(reason)
     }
 
+    /// How many operations were begun.
+    pub(crate) const fn operations_begun(&self) -> usize {
+        self.next_operation as usize
+    }
+
     /// Condition and length of every operation that has ended so far.
     pub(crate) fn ended(&self) -> Vec<(OperationId, Condition, u64)> {
         let ended = self.events.iter().filter_map(|event| match event {

@@ -16,6 +16,7 @@ mod conference;
 mod detect;
 mod digits;
 mod drops;
+mod groups;
 mod hairpin;
 mod hostile_audio;
 mod moving;

@@ -14,7 +14,7 @@ static PERIOD: LazyLock<[i16; 64]> = LazyLock::new(|| {
 });
 
 /// A voice with a pause every second.
-fn speech(timestamp: u32) -> i16 {
+pub(super) fn speech(timestamp: u32) -> i16 {
     let sample = PERIOD[timestamp as usize % 64];
     if timestamp % 8000 < 6400 { sample } else { sample / 512 }
 }
@@ -117,4 +117,20 @@ fn the_delay_after_a_stall_is_brought_down() {
     assert_eq!((counters.late, counters.discarded, counters.talkspurts), (0, 0, 2), "{counters:?}");
     let last = delays.last().unwrap();
     assert!((20..=60).contains(last), "{last}");
+}
+
+/// What the mix of thousands of streams touches is what its time goes by.
+#[test]
+fn a_stream_is_small() {
+    let mut bench = Bench::new();
+    bench.playout = Playout::new(CodecKind::Pcmu);
+    for n in 0..1000u16 {
+        let now = Instant::from_millis(20 * u64::from(n));
+        bench.playout.push(now, SeqNumber(n), RtpTimestamp(160 * u32::from(n)), false, &[0x80; 160]).unwrap();
+        bench.pull_at(now);
+        bench.pull_at(Instant::from_millis(20 * u64::from(n) + 10));
+    }
+    let hot = size_of::<Playout>() + bench.playout.store.bytes();
+    let cold = size_of::<super::super::Cold>() + bench.playout.cold.tape.bytes();
+    assert!(hot <= 1200 && cold <= 5400, "{hot} and {cold} bytes");
 }

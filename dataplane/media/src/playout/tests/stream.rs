@@ -190,6 +190,31 @@ fn a_pause_of_the_sender_is_silence_and_nothing_is_missing() {
     }
 }
 
+/// While a digit is sent there is no audio, and its packets have numbers of the stream.
+#[test]
+fn a_digit_in_between_is_a_pause_and_not_a_loss() {
+    for told in [true, false] {
+        let mut bench = Bench::new();
+        let mut missing = 0;
+        for ms in (0..400).step_by(10) {
+            if ms % 20 == 0 {
+                let n = (ms / 20) as u16;
+                if !(5..8).contains(&n) {
+                    assert_eq!(bench.push(ms, n, 160 * u32::from(n), 160), Ok(()));
+                } else if told {
+                    bench.playout.note_other(SeqNumber(n));
+                }
+            }
+            let (frame, pulled) = bench.pull(ms);
+            if !(120..190).contains(&ms) && ms >= 20 {
+                assert_eq!((frame, pulled), (ramp(8 * ms as u32 - 160), HEARD), "{ms} ms");
+            }
+            missing += pulled.missing;
+        }
+        assert_eq!(missing, if told { 0 } else { 480 });
+    }
+}
+
 #[test]
 fn comfort_noise_lasts_until_the_next_packet() {
     let mut bench = Bench::new();
