@@ -11,11 +11,10 @@ use ringbridge_media::command::{
 };
 use ringbridge_media::digits::{DigitSet, Digits};
 use ringbridge_media::id::{ConferenceId, ConnectionId, OperationId};
-use ringbridge_media::port::Port;
-use ringbridge_media::samples::{Chunk, Playlist, Prompt, PromptStream, RecordQueue};
-
 use ringbridge_media::limits::DELAY_MS_MAX;
 use ringbridge_media::playout::DelaySpec;
+use ringbridge_media::port::Port;
+use ringbridge_media::samples::{Chunk, Playlist, Prompt, PromptStream, RecordQueue};
 use ringbridge_wire::rtp::COMFORT_NOISE;
 
 use super::datagrams::Phone;
@@ -260,28 +259,37 @@ impl World {
             self.drain();
             return;
         }
-        let Some(slot) = self.engine.movable_slot(id) else { return };
-        let Some(departure) = self.engine.depart(id) else { panic!("{id} can move, and does not") };
-        assert_eq!(departure.id(), id);
+        let target = Target::Connection(id);
+        let Some(group) = self.engine.group_of(target) else { return };
+        let Some(departure) = self.engine.depart(target) else { panic!("{id} can move, and does not") };
         self.drain();
-        self.slots.remove(&slot);
-        let connected = self.connected.remove(&Port::rtp(slot).index());
+        let mut connected = Vec::new();
+        for (_, slot) in &group {
+            self.slots.remove(slot);
+            connected.push(self.connected.remove(&Port::rtp(*slot).index()));
+        }
         if script.below(8) == 1 {
             self.engine.abandon(self.now, departure);
             self.drain();
             return;
         }
-        let to = (GUEST_SLOTS..).find(|slot| !self.slots.contains_key(slot)).unwrap_or(GUEST_SLOTS);
-        if to as usize >= ENGINE_SLOTS {
+        let free =
+            (GUEST_SLOTS..u32::try_from(ENGINE_SLOTS).unwrap_or(0)).filter(|slot| !self.slots.contains_key(slot));
+        let places: Vec<_> = free.take(group.len()).collect();
+        if places.len() < group.len() {
             self.engine.abandon(self.now, departure);
             self.drain();
             return;
         }
-        self.slots.insert(to, id);
-        assert!(self.engine.adopt(self.now, to, departure).is_ok(), "the slot is free");
+        for ((id, _), slot) in group.iter().zip(&places) {
+            self.slots.insert(*slot, *id);
+        }
+        assert!(self.engine.adopt(self.now, departure, &places, None).is_ok(), "the slots are free");
         self.drain();
-        let reconnected = self.connected.get(&Port::rtp(to).index()).copied();
-        assert_eq!(connected, reconnected, "a connected socket stays connected");
+        for (slot, connected) in places.iter().zip(connected) {
+            let reconnected = self.connected.get(&Port::rtp(*slot).index()).copied();
+            assert_eq!(connected, reconnected, "a connected socket stays connected");
+        }
     }
 
     fn any_connection(&self, script: &mut Script<'_>) -> ConnectionId {
