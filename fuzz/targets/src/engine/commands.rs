@@ -18,7 +18,7 @@ use ringbridge_media::samples::{Chunk, Playlist, Prompt, PromptStream, RecordQue
 use ringbridge_wire::rtp::COMFORT_NOISE;
 
 use super::datagrams::Phone;
-use super::{CONFERENCES, ENGINE_SLOTS, GUEST_SLOTS, SHARD, SLOTS, World};
+use super::{CONFERENCES, ENGINE_CONFERENCES, ENGINE_SLOTS, GUEST_SLOTS, SHARD, SLOTS, World};
 use crate::script::Script;
 
 /// Those that cost least come up more often.
@@ -52,6 +52,7 @@ impl World {
         let (tx_codec, tx_payload_type) =
             if script.below(4) == 0 { codec(script) } else { (rx_codec, rx_payload_type) };
         let flags = script.byte();
+        #[allow(clippy::needless_update, reason = "what is new needs no script at first")]
         let spec = ConnectionSpec {
             remote: (flags & 3 != 0).then_some(address),
             remote_rtcp: None,
@@ -92,8 +93,7 @@ impl World {
     }
 
     pub(super) fn create_conference(&mut self, script: &mut Script<'_>) {
-        let open = self.ledger.conferences();
-        let Some(slot) = (0..CONFERENCES).find(|slot| open.iter().all(|id| id.slot_number() != *slot)) else { return };
+        let Some(slot) = (0..CONFERENCES).find(|slot| !self.rooms.contains_key(slot)) else { return };
         self.generation += 1;
         let id = ConferenceId::new(SHARD, slot, self.generation);
         let spec = ConferenceSpec {
@@ -105,6 +105,7 @@ impl World {
         self.conferences.push(id);
         if self.command(Command::CreateConference { id, spec }) {
             self.ledger.conference_begins(id);
+            self.rooms.insert(slot, id);
         }
     }
 
@@ -250,33 +251,29 @@ impl World {
         queue
     }
 
-    /// Takes a connection away and, mostly, brings it back in another place.
+    /// Takes a connection, a relay or a conference away and, mostly, brings it back in another place.
     pub(super) fn relocate(&mut self, script: &mut Script<'_>) {
         self.catch_up();
-        let id = self.any_connection(script);
-        if script.below(8) == 1 {
+        let target = self.any_target(script);
+        if let (Target::Connection(id), 1) = (target, script.below(8)) {
             self.engine.fail_connection(self.now, id);
             self.drain();
             return;
         }
-        let target = Target::Connection(id);
         let Some(group) = self.engine.group_of(target) else { return };
-        let Some(departure) = self.engine.depart(target) else { panic!("{id} can move, and does not") };
+        let Some(departure) = self.engine.depart(target) else { panic!("{target:?} can move, and does not") };
         self.drain();
         let mut connected = Vec::new();
         for (_, slot) in &group {
             self.slots.remove(slot);
             connected.push(self.connected.remove(&Port::rtp(*slot).index()));
         }
-        if script.below(8) == 1 {
-            self.engine.abandon(self.now, departure);
-            self.drain();
-            return;
-        }
-        let free =
-            (GUEST_SLOTS..u32::try_from(ENGINE_SLOTS).unwrap_or(0)).filter(|slot| !self.slots.contains_key(slot));
-        let places: Vec<_> = free.take(group.len()).collect();
-        if places.len() < group.len() {
+        let conference = if let Target::Conference(id) = target { Some(id) } else { None };
+        self.rooms.retain(|_, id| Some(*id) != conference);
+        let free = |slot: &u32| !self.slots.contains_key(slot);
+        let places: Vec<_> = (GUEST_SLOTS..ENGINE_SLOTS).filter(free).take(group.len()).collect();
+        let room = (CONFERENCES..ENGINE_CONFERENCES).find(|slot| !self.rooms.contains_key(slot));
+        if script.below(8) == 1 || places.len() < group.len() || (conference.is_some() && room.is_none()) {
             self.engine.abandon(self.now, departure);
             self.drain();
             return;
@@ -284,7 +281,10 @@ impl World {
         for ((id, _), slot) in group.iter().zip(&places) {
             self.slots.insert(*slot, *id);
         }
-        assert!(self.engine.adopt(self.now, departure, &places, None).is_ok(), "the slots are free");
+        let room = room.zip(conference);
+        self.rooms.extend(room);
+        let adopted = self.engine.adopt(self.now, departure, &places, room.map(|(slot, _)| slot));
+        assert!(adopted.is_ok(), "the slots are free");
         self.drain();
         for (slot, connected) in places.iter().zip(connected) {
             let reconnected = self.connected.get(&Port::rtp(*slot).index()).copied();
