@@ -46,6 +46,7 @@ const TIMEOUTS_MAX: usize = 100_000;
 pub fn engine(bytes: &[u8]) {
     let mut script = Script::new(bytes);
     let mut world = World::new(&mut script);
+    world.set_scene(&mut script);
     for _ in 0..STEPS_MAX {
         if script.is_over() {
             break;
@@ -288,6 +289,9 @@ impl World {
             Event::Answer { token, result } => {
                 if let Ok(answer) = &result {
                     self.ledger.answered(answer);
+                }
+                if self.traces {
+                    eprintln!("{:?} {token} {result:?}", self.now);
                 }
                 self.answers.push((token, result.is_ok()));
             }

@@ -80,15 +80,100 @@ impl World {
             delay: script.option(delay).unwrap_or_default(),
             ..ConnectionSpec::default()
         };
+        self.connect(id, &spec, address);
+    }
+
+    /// Creates a connection with a phone.
+    fn connect(&mut self, id: ConnectionId, spec: &ConnectionSpec, address: SocketAddr) {
+        let slot = id.slot_number();
         self.connections.push(id);
         self.slots.insert(slot, id);
         self.ledger.connection_begins(id);
-        if self.command(Command::CreateConnection { id, spec: Box::new(spec) }) {
-            self.phones.insert(id, Phone::new(address, &spec, 0x100 + slot));
+        if self.command(Command::CreateConnection { id, spec: Box::new(*spec) }) {
+            self.phones.insert(id, Phone::new(address, spec, 0x100 + slot));
         } else {
             // It never was.
             self.slots.remove(&slot);
             self.ledger.connection_ended(id);
+        }
+    }
+
+    /// What is there when the script begins, so that it need not find its way to it.
+    pub(super) fn set_scene(&mut self, script: &mut Script<'_>) {
+        let scene = script.below(8);
+        let phones = match scene {
+            0 => return,
+            1..=3 | 6 => 2,
+            4 | 5 | 7.. => 3,
+        };
+        // One codec for all, or one for each.
+        let shared = script.option(codec);
+        let ids: Vec<_> = (0..phones)
+            .map(|slot| {
+                self.generation += 1;
+                let id = ConnectionId::new(SHARD, slot, self.generation);
+                let address = SocketAddr::from(([10, 0, 0, u8::try_from(slot).unwrap_or(0)], 4_000));
+                let (codec, payload_type) = shared.unwrap_or_else(|| codec(script));
+                let spec = ConnectionSpec {
+                    remote: Some(address),
+                    rx_codec: codec,
+                    rx_payload_type: payload_type,
+                    tx_codec: codec,
+                    tx_payload_type: payload_type,
+                    digit_source: script.pick(&[DigitSource::Events, DigitSource::Auto]),
+                    comfort_noise_payload_type: script.option(|_| COMFORT_NOISE),
+                    ..ConnectionSpec::default()
+                };
+                self.connect(id, &spec, address);
+                id
+            })
+            .collect();
+        if scene <= 2 {
+            self.command(Command::StartRelay { a: ids[0], b: ids[1], transcode: scene == 2 });
+            self.generation += 1;
+            let id = OperationId::new(SHARD, 0, self.generation);
+            let (queue, until) = (self.queue(script), StopConditions::default());
+            self.begin(
+                id,
+                Target::Connection(ids[0]),
+                OperationSpec::RecordCall { queue, caller: ids[0], called: ids[1], until },
+            );
+            return;
+        }
+        self.generation += 1;
+        let conference = ConferenceId::new(SHARD, 0, self.generation);
+        let spec = ConferenceSpec {
+            hairpin: scene == 3,
+            tones: script.flag(),
+            rate: script.pick(&Rate::ALL),
+            ..ConferenceSpec::default()
+        };
+        self.open(conference, spec);
+        let roles = match scene {
+            5 => [Role::Party, Role::Coach, Role::Pupil],
+            6 => [Role::Party, Role::Monitor, Role::Party],
+            _ => [Role::Party; 3],
+        };
+        for (connection, role) in ids.into_iter().zip(roles) {
+            let participant = ParticipantSpec { role, tariff_tone: scene == 7, ..ParticipantSpec::default() };
+            self.command(Command::JoinConference { conference, connection, participant });
+        }
+    }
+
+    fn open(&mut self, id: ConferenceId, spec: ConferenceSpec) {
+        self.conferences.push(id);
+        if self.command(Command::CreateConference { id, spec }) {
+            self.ledger.conference_begins(id);
+            self.rooms.insert(id.slot_number(), id);
+        }
+    }
+
+    fn begin(&mut self, id: OperationId, target: Target, operation: OperationSpec) {
+        self.ledger.operation_begins(id);
+        self.operations.push(id);
+        if !self.command(Command::StartOperation { id, target, operation: Box::new(operation) }) {
+            // It never was.
+            self.ledger.operation_ended(id);
         }
     }
 
@@ -102,11 +187,7 @@ impl World {
             tones: script.flag(),
             rate: script.pick(&Rate::ALL),
         };
-        self.conferences.push(id);
-        if self.command(Command::CreateConference { id, spec }) {
-            self.ledger.conference_begins(id);
-            self.rooms.insert(slot, id);
-        }
+        self.open(id, spec);
     }
 
     pub(super) fn join(&mut self, script: &mut Script<'_>) {
@@ -236,12 +317,7 @@ impl World {
             8 => OperationSpec::DetectSilence { until },
             _ => OperationSpec::DetectNonSilence { until },
         };
-        self.ledger.operation_begins(id);
-        self.operations.push(id);
-        if !self.command(Command::StartOperation { id, target, operation: Box::new(operation) }) {
-            // It never was.
-            self.ledger.operation_ended(id);
-        }
+        self.begin(id, target, operation);
     }
 
     fn queue(&mut self, script: &mut Script<'_>) -> Arc<RecordQueue> {
