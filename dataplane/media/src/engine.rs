@@ -291,7 +291,7 @@ impl Engine {
         let Some(connection) = self.connections[slot as usize].as_mut() else { return };
         let in_conference = matches!(connection.link, Link::Conference(_));
         let wants = (connection.runs_any() || connection.wants_digits() || connection.transcodes) && !in_conference;
-        if !in_conference && !connection.is_played_to() {
+        if !in_conference && !connection.is_played_to() && !connection.transcodes {
             finish_packet(connection, slot, &mut self.out);
         }
         match connection.taped {

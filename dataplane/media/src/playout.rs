@@ -33,7 +33,7 @@ use crate::time::Instant;
 use background::{Background, Noise};
 use estimator::Estimator;
 use source::Source;
-use store::{Kind, SLOTS_MAX, SLOTS_MIN, Slot, Store};
+use store::{FAR, Kind, Slot, Store};
 use tape::Tape;
 
 mod arrive;
@@ -138,6 +138,8 @@ pub(crate) struct Playout {
     next: SeqNumber,
     /// The newest of all.
     newest: SeqNumber,
+    /// By how much numbers are more than in the packets.
+    renumbered: u16,
     /// Samples in a unit of the RTP timestamp.
     density: u8,
     outside: u8,
@@ -181,6 +183,7 @@ impl Playout {
             origin: 0,
             next: SeqNumber(0),
             newest: SeqNumber(0),
+            renumbered: 0,
             density: density_of(codec),
             outside: 0,
             dry_frames: 0,
@@ -319,9 +322,9 @@ impl Playout {
     /// Notes that `sequence` is the number of a packet that holds no samples, such as a telephone-event: what lies between
     /// its neighbours is a pause and not a loss.
     pub(crate) fn note_other(&mut self, sequence: SeqNumber) {
+        let sequence = sequence.wrapping_add(self.renumbered);
         let distance = sequence.distance_from(self.next);
-        let far = i16::try_from(SLOTS_MAX - SLOTS_MIN).unwrap_or(i16::MAX);
-        if self.state == State::Idle || !(0..far).contains(&distance) || self.store.get(sequence).is_some() {
+        if self.state == State::Idle || !(0..FAR).contains(&distance) || self.store.get(sequence).is_some() {
             return;
         }
         self.insert(Slot { position: self.last, sequence, kind: Kind::Other, ..Slot::default() }, &[], false);

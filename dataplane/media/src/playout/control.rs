@@ -17,11 +17,20 @@ impl Playout {
         if off <= self.ticks_of(LONG_EIGHTHS) || !self.estimator.is_live(now) {
             return None;
         }
+        if self.estimator.is_ahead() {
+            // What he has sent ahead of time is worth being heard.
+            return Some(Correction::Shorter { far: false });
+        }
         let max = self.ticks_of(u16::saturating_mul(self.spec.max_ms, 8));
         if off + self.target > max + self.ticks_of(CUT_EIGHTHS) {
             return Some(Correction::Cut);
         }
         Some(Correction::Shorter { far: off > self.ticks_of(LONG_FAR_EIGHTHS) })
+    }
+
+    /// Whether the delay is longer than it ought to be.
+    pub(super) fn is_long(&self, now: i64) -> bool {
+        self.delay_ticks(now) > self.target + self.ticks_of(LONG_EIGHTHS)
     }
 
     /// Whether a frame may be put in before what is due.

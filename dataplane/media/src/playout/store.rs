@@ -10,8 +10,12 @@ use ringbridge_wire::seq::SeqNumber;
 pub(super) const SLOTS_MIN: u16 = 4;
 /// Slots of the largest burst.
 pub(super) const SLOTS_MAX: u16 = 512;
+/// Packets whose numbers are further apart than this don't belong together.
+pub(super) const FAR: i16 = 508;
 /// Payloads are given room in steps of this.
 const STRIDE_STEP: u16 = 32;
+
+const _: () = assert!((FAR as u16) <= SLOTS_MAX - SLOTS_MIN);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) enum Kind {

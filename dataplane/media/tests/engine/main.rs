@@ -29,3 +29,4 @@ mod stamps;
 mod taping;
 mod timers;
 mod tones;
+mod wideband;

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::SLOTS_MAX;
+use super::super::store::SLOTS_MAX;
 use super::*;
 
 #[derive(Clone, Debug)]

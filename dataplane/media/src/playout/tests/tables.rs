@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::{env, fs};
 
-use super::delay::speech;
+use super::delay::{speech, two_hours};
 use super::*;
 
 const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/playout/tests/jitter.md");
@@ -192,6 +192,17 @@ fn what_networks_cost() {
         .unwrap();
         assert!(ours.late_percent < 0.1, "{name}: {ours:?}");
         assert!(ours.concealed_percent <= fixed.concealed_percent + 0.3, "{name}: {ours:?} {fixed:?}");
+    }
+    table.push_str(
+        "\nTwo hours of a clock that differs, without jitter: nothing is late, made up or begun anew.\n\n\
+         | clock | least delay | most delay | stretched |\n| --- | --- | --- | --- |\n",
+    );
+    for ppm in [-500i64, -200, -50, 50, 200, 500] {
+        let (least, most, moved) = two_hours(speech, ppm);
+        let percent = moved as f64 * 100.0 / (7200.0 * 8000.0);
+        let pace = if ppm > 0 { "slow" } else { "fast" };
+        writeln!(table, "| {} ppm {pace} | {least} ms | {most} ms | {percent:.3} % |", ppm.abs()).unwrap();
+        assert!(least >= 18 && most <= 50, "{ppm} ppm: {least} to {most} ms");
     }
     if env::var_os("RINGBRIDGE_WRITE_TABLES").is_some() {
         fs::write(TABLE, &table).unwrap();
