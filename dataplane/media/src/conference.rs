@@ -25,6 +25,7 @@ use crate::connection::{Connection, Media, Narrow, Participant, law_of};
 use crate::digits::DigitBuffer;
 use crate::event::{CommandError, ConnectionCounters, Event};
 use crate::id::ConferenceId;
+use crate::levels::{ActiveSpeaker, Candidates, Contributors};
 use crate::limits::{CONFERENCE_OPERATIONS_MAX, FRAME_MS, FRAME_SAMPLES, PHASES, PRIVATE_HOLD_MS};
 use crate::op::{Operation, run_each};
 use crate::outlet::{Format, History, Outlet, SharedOutlet};
@@ -97,6 +98,13 @@ pub(crate) struct Conference {
     pub(crate) part: Option<Box<Part>>,
     /// Of the whole mix.
     limiter: Limiter,
+    /// So many of the loudest are mixed; `None`: all.
+    pub(crate) loudest: Option<u16>,
+    pub(crate) active_speaker: ActiveSpeaker,
+    /// Quiet frames that stop talk; `None`: talk is not told.
+    talk_stop_frames: Option<u16>,
+    /// Somebody is told who is in the mix.
+    pub(crate) names: bool,
 }
 
 /// What a conference has whose mix is not at 8 kHz, or some of whose members are sent more than G.711.
@@ -136,6 +144,9 @@ pub(crate) struct Scratch {
     /// A frame before it is resampled.
     pub(crate) raw: [i16; FRAME_SAMPLES_MAX],
     pub(crate) narrow: Narrow,
+    candidates: Candidates,
+    /// Who is in the mix.
+    contributors: Contributors,
 }
 
 impl Scratch {
@@ -147,6 +158,8 @@ impl Scratch {
             coach: [0; FRAME_SAMPLES_MAX],
             raw: [0; FRAME_SAMPLES_MAX],
             narrow: [0; FRAME_SAMPLES],
+            candidates: Candidates::default(),
+            contributors: Contributors::new(),
         })
     }
 }
@@ -176,6 +189,10 @@ impl Conference {
             wide: (spec.rate != Rate::Narrow).then(|| WideRoom::new(spec.rate)),
             part: None,
             limiter: Limiter::new(),
+            loudest: spec.loudest,
+            active_speaker: ActiveSpeaker::default(),
+            talk_stop_frames: spec.talk.told.then(|| u32::from(spec.talk.stop_ms) / FRAME_MS).map(frames_u16),
+            names: false,
         }
     }
 
@@ -251,6 +268,7 @@ impl Conference {
 
     /// Sees that there is what a member with this format needs besides.
     pub(crate) fn provide_for(&mut self, spec: &ConnectionSpec) -> Result<(), CommandError> {
+        self.names |= spec.mixer_level_extension.is_some();
         if self.rate == Rate::Narrow && law_of(spec.tx_codec).is_some() {
             return Ok(());
         }
@@ -265,6 +283,8 @@ impl Conference {
 
     /// Lets go of what no member needs any more.
     pub(crate) fn forget_formats(&mut self, connections: &[Option<Connection>]) {
+        let names = self.members(connections).any(|(_, member)| member.spec.mixer_level_extension.is_some());
+        self.names = names;
         let Some(mut wide) = self.wide.take() else { return };
         let in_use = |format| self.members(connections).any(|(_, member)| Format::of(&member.spec) == format);
         wide.outlets.retain(|shared| in_use(shared.format()));
@@ -291,23 +311,68 @@ impl Conference {
 
     /// Sums what the members say in a frame. Whether a coach says anything, which is kept for the pupil.
     pub(crate) fn collect(
-        &self,
+        &mut self,
         due: Instant,
         connections: &mut [Option<Connection>],
         scratch: &mut Scratch,
         out: &mut Outputs,
     ) -> bool {
-        scratch.sum[..self.rate.frame_samples()].fill(0);
+        let samples = self.rate.frame_samples();
+        scratch.sum[..samples].fill(0);
+        scratch.candidates.clear();
+        scratch.contributors.len = 0;
         let mut coached = false;
+        let room =
+            Collecting { id: self.id, due, talk_stop_frames: self.talk_stop_frames, sums: self.loudest.is_none() };
         for &slot in &self.participants {
-            if let Some(connection) = connections.get_mut(slot as usize).and_then(Option::as_mut) {
-                coached |= collect(connection, due, self.id, scratch, out);
-                if connection.media.as_ref().is_some_and(|media| media.failed) {
-                    out.broken.push(slot);
+            let Some(connection) = connections.get_mut(slot as usize).and_then(Option::as_mut) else { continue };
+            coached |= collect(connection, &room, scratch, out);
+            let Connection { id, participant, receiver, media: Some(media), .. } = connection else { continue };
+            if media.failed {
+                out.broken.push(slot);
+            }
+            if participant.talk.is_talking() && media.in_mix {
+                self.active_speaker.hear(*id, participant.talk.loudness());
+            }
+            if !media.in_mix {
+                participant.is_chosen = false;
+            } else if self.loudest.is_some() {
+                scratch.candidates.add(slot, participant.talk.loudness(), participant.is_chosen);
+            } else if self.names
+                && let Some(ssrc) = receiver.ssrc()
+            {
+                scratch.contributors.add(ssrc, participant.talk.level_dbov());
+            }
+        }
+        if let Some(loudest) = self.loudest {
+            self.sum_loudest(loudest, connections, scratch);
+        }
+        if let Some(connection) = self.active_speaker.decide()
+            && self.talk_stop_frames.is_some()
+        {
+            out.push_event(Event::ActiveSpeaker { conference: self.id, connection });
+        }
+        coached
+    }
+
+    /// Sums what the loudest say; the others are not in the mix.
+    fn sum_loudest(&self, loudest: u16, connections: &mut [Option<Connection>], scratch: &mut Scratch) {
+        let Scratch { sum, candidates, contributors, .. } = scratch;
+        let (chosen, others) = candidates.split(loudest);
+        let rows = chosen.iter().map(|&(_, slot)| (slot, true)).chain(others.iter().map(|&(_, slot)| (slot, false)));
+        for (slot, is_chosen) in rows {
+            let Some(connection) = connections.get_mut(slot as usize).and_then(Option::as_mut) else { continue };
+            let Connection { participant, receiver, media: Some(media), .. } = connection else { continue };
+            (participant.is_chosen, media.in_mix) = (is_chosen, is_chosen);
+            if is_chosen {
+                mix::accumulate(&mut sum[..self.rate.frame_samples()], media.samples());
+                if self.names
+                    && let Some(ssrc) = receiver.ssrc()
+                {
+                    contributors.add(ssrc, participant.talk.level_dbov());
                 }
             }
         }
-        coached
     }
 
     /// Adds the tone that sounds.
@@ -334,7 +399,7 @@ impl Conference {
         let samples = rate.frame_samples();
         // Sounds that cancel each other are no less silent.
         let silent = scratch.sum[..samples].iter().all(|&sample| sample == 0);
-        let Scratch { sum, mix, frame, coach, narrow, .. } = scratch;
+        let Scratch { sum, mix, frame, coach, narrow, contributors, .. } = scratch;
         if let Some(wide) = self.wide.as_deref_mut() {
             self.limiter.process(&sum[..samples], &mut mix[..samples]);
             wide.history.push(&mix[..samples]);
@@ -353,6 +418,7 @@ impl Conference {
             narrow,
             silent,
             limited: self.wide.is_some(),
+            contributors: self.names.then_some(&*contributors),
             mix: &mut mix[..samples],
             shared: [None; 2],
             limiter: &mut self.limiter,
@@ -439,21 +505,29 @@ impl Conference {
     }
 }
 
+fn frames_u16(frames: u32) -> u16 {
+    u16::try_from(frames.max(1)).unwrap_or(u16::MAX)
+}
+
 /// Which frame of a packet of that format a frame of the conference is.
 fn position_of(index: u64, format: Format) -> u32 {
     // Less than the frames of a packet.
     u32::try_from(index % u64::from(format.frames())).unwrap_or(0)
 }
 
+/// What is common to the shares of a frame.
+struct Collecting {
+    id: ConferenceId,
+    due: Instant,
+    talk_stop_frames: Option<u16>,
+    /// Whether a share is added to the sum at once; else the loudest are chosen first.
+    sums: bool,
+}
+
 /// Takes one participant's share of a frame: pulls it, records it, judges it, and adds it to the sum; that of the coach
 /// is kept for the pupil. Whether the coach says anything.
-fn collect(
-    connection: &mut Connection,
-    due: Instant,
-    conference: ConferenceId,
-    scratch: &mut Scratch,
-    out: &mut Outputs,
-) -> bool {
+fn collect(connection: &mut Connection, room: &Collecting, scratch: &mut Scratch, out: &mut Outputs) -> bool {
+    let due = room.due;
     let listened_to = connection.is_listened_to();
     let target = connection.target();
     if !listened_to {
@@ -468,12 +542,16 @@ fn collect(
     let heard = connection.hear(due, scratch, out);
     let keeps_tones_out = connection.wants_digits();
     let Connection { id, participant, digits, media: Some(media), .. } = connection else { return false };
+    let samples = media.rate.frame_samples();
+    if let Some(care) = media.care.as_mut().filter(|_| heard) {
+        care.take(&mut media.frame[..samples]);
+    }
     let frame = heard.then_some(media.samples());
     let change = if participant.role == Role::Monitor {
         participant.talk.measure(frame);
         None
     } else {
-        participant.talk.look(frame)
+        participant.talk.look(frame, room.talk_stop_frames.unwrap_or(u16::MAX))
     };
     if media.runs_any() {
         let loud = participant.talk.is_loud();
@@ -483,8 +561,8 @@ fn collect(
     if participant.role == Role::Monitor {
         return false;
     }
-    if let Some(change) = change {
-        let (conference, connection) = (conference, *id);
+    if let Some(change) = change.filter(|_| room.talk_stop_frames.is_some()) {
+        let (conference, connection) = (room.id, *id);
         out.push_event(match change {
             TalkChange::Started => Event::TalkStarted { conference, connection },
             TalkChange::Stopped => Event::TalkStopped { conference, connection },
@@ -497,8 +575,10 @@ fn collect(
     if !speaks {
         return false;
     }
-    let samples = media.rate.frame_samples();
     mix::apply_gain(&mut media.frame[..samples], participant.gain_q12);
+    if media.in_mix && !room.sums {
+        return false;
+    }
     if media.in_mix {
         mix::accumulate(&mut scratch.sum[..samples], &media.frame[..samples]);
         return false;
@@ -532,6 +612,8 @@ struct Delivery<'a> {
     /// What the present listener alone hears.
     frame: &'a mut [i16],
     narrow: &'a mut Narrow,
+    /// Who is in the mix, if anybody is told.
+    contributors: Option<&'a Contributors>,
     /// Whether nothing is in the mix.
     silent: bool,
     /// The whole mix, once it is [limited](Self::limited).
@@ -548,7 +630,11 @@ impl<'a> Delivery<'a> {
     /// Gives one listener his frame.
     fn deliver(&mut self, connection: &mut Connection, slot: u32, out: &mut Outputs) {
         let content = self.content(connection, out);
-        let Connection { spec, media: Some(media), .. } = connection else { return };
+        let Connection { spec, receiver, media: Some(media), .. } = connection else { return };
+        if let Some(id) = spec.mixer_level_extension {
+            let named = self.contributors.filter(|_| content != Content::Silence);
+            media.sender.name(id, named, receiver.ssrc());
+        }
         // A prompt goes on even if it is unheard: it has to end.
         if !spec.direction.sends() {
             return;
@@ -623,10 +709,12 @@ impl<'a> Delivery<'a> {
                 mix::accumulate(sum, samples);
             }
             narrow_for(media, sum, self.frame);
+            mix::apply_gain(self.frame, participant.output_gain_q12);
             return Content::Own;
         }
-        if media.in_mix {
+        if media.in_mix || participant.output_gain_q12 != mix::GAIN_Q12_UNITY {
             narrow_for(media, self.sum, self.frame);
+            mix::apply_gain(self.frame, participant.output_gain_q12);
             return Content::Own;
         }
         Content::Shared

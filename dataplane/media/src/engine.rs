@@ -11,7 +11,8 @@ use crate::conference::{Conference, Scratch};
 use crate::connection::{Connection, Link, Media, Taped, law_of};
 use crate::event::{DropReason, EndReason, Event};
 use crate::id::{ConferenceId, ConnectionId, ShardId};
-use crate::limits::{CONFERENCES_MAX, CONNECTIONS_MAX, FRAME_MS, FRAME_SAMPLES};
+use crate::levels::Care;
+use crate::limits::{CONFERENCES_MAX, CONNECTIONS_MAX, FRAME_MS, FRAME_SAMPLES, TALK_STOP_MS_DEFAULT};
 use crate::op::{Said, run_each};
 use crate::outlet::Wide;
 use crate::outputs::Outputs;
@@ -28,6 +29,8 @@ use core::time::Duration;
 use ringbridge_wire::rtcp::NtpTimestamp;
 
 const FRAME: Duration = Duration::from_millis(FRAME_MS as u64);
+/// Quiet frames after which nobody talks, outside a conference.
+const SOLO_STOP_FRAMES: u16 = TALK_STOP_MS_DEFAULT / FRAME_MS as u16;
 /// A clock that is further behind than this goes on from now instead of catching up frame by frame.
 const CATCH_UP_MAX: Duration = Duration::from_millis(500);
 
@@ -422,7 +425,7 @@ impl Engine {
             self.out.broken.push(slot);
         }
         let frame = connection.media.as_ref().map(|media| media.samples());
-        connection.participant.talk.look(frame.filter(|_| heard));
+        connection.participant.talk.look(frame.filter(|_| heard), SOLO_STOP_FRAMES);
         connection.said(&self.scratch.narrow)
     }
 
@@ -499,7 +502,7 @@ impl Engine {
             Link::Relay(_) | Link::None => Rate::Narrow,
         };
         let Some(connection) = self.connections[slot as usize].as_mut() else { return };
-        let Connection { spec, media: Some(media), .. } = connection else { return };
+        let Connection { spec, link, participant, media: Some(media), .. } = connection else { return };
         let fits = media.wide.as_ref().is_some_and(|wide| wide.fits(rate, spec));
         if rate == Rate::Narrow && Connection::is_g711(spec) {
             if media.wide.take().is_some() {
@@ -516,6 +519,10 @@ impl Engine {
             }
         }
         media.rate = rate;
+        let wants_care = matches!(link, Link::Conference(_));
+        if !media.care.as_ref().is_some_and(|care| wants_care && care.fits(rate, participant)) {
+            media.care = Care::new(rate, participant).filter(|_| wants_care);
+        }
         media.playout.set_codec(spec.rx_codec);
         media.playout.set_delay(spec.delay);
     }

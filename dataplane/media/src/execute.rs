@@ -224,6 +224,9 @@ impl Engine {
             muted: member.participant.muted,
             deaf: member.participant.deaf,
             gain_db: member.participant.gain_db,
+            output_gain_db: member.participant.output_gain_db,
+            agc: member.participant.agc,
+            noise_suppression: member.participant.noise_suppression,
             role: member.participant.role,
             tariff_tone: member.participant.tariff_tone,
             talking: member.participant.talk.is_talking(),
@@ -235,6 +238,8 @@ impl Engine {
             operations: conference.operations.iter().flatten().map(|operation| operation.id()).collect(),
             rate: conference.rate,
             hairpin: conference.hairpin,
+            active_speaker: conference.active_speaker.current(),
+            loudest: conference.loudest,
             media_time_ms: self.now.millis_since(conference.epoch),
         }
     }

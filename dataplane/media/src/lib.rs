@@ -21,6 +21,7 @@ mod execute;
 pub mod id;
 mod ingress;
 mod latch;
+mod levels;
 pub mod limits;
 mod listen;
 pub mod moving;

@@ -102,6 +102,19 @@ pub const LEARNING_WINDOW: Duration = Duration::from_millis(500);
 /// How long a pinned SSRC has to be silent before its source may start another.
 pub const SSRC_HANDOVER_SILENCE: Duration = Duration::from_millis(200);
 
+/// Silence that ends talk, in milliseconds.
+pub const TALK_STOP_MS: (u16, u16) = (50, 10_000);
+/// Longer than a pause for breath.
+pub const TALK_STOP_MS_DEFAULT: u16 = 500;
+/// By how much somebody has to be louder than one who is mixed to take his place among the loudest, in decibels.
+pub const LOUDEST_ADVANTAGE_DB: i16 = 6;
+/// How long somebody has to be the loudest to be the active speaker, in milliseconds.
+pub const ACTIVE_SPEAKER_MS: u32 = 300;
+/// What is said to be silent is decoded nevertheless once in so many milliseconds, to see whether it is.
+pub const LEVEL_CHECK_MS: u32 = 1_000;
+/// Sources that a packet of a mix names (RFC 3550 section 5.1: a count of four bits).
+pub const CONTRIBUTORS_MAX: usize = 15;
+
 /// Longest delay that can be asked of a jitter buffer, in milliseconds.
 pub const DELAY_MS_MAX: u16 = 500;
 /// How far ahead of time a sender may send what is mixed, recorded or transcoded, in milliseconds: what is further ahead

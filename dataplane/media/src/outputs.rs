@@ -37,6 +37,8 @@ pub struct Totals {
     /// Payloads encoded: of members with one of their own, and of formats that several listen to. G.711 counts a frame,
     /// others a packet.
     pub encodes: u64,
+    /// Frames that were not decoded as they were said to be silent.
+    pub decodes_saved: u64,
     /// Media frames that were mixed more than a frame after they were due.
     pub ticks_late: u64,
     /// Partial sums of other parts of a conference that a frame was mixed without.

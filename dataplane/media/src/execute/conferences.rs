@@ -173,6 +173,8 @@ impl Engine {
             return Err(CommandError::Busy);
         }
         member.participant = participant;
+        self.fit_media(slot);
+        let member = self.connections[slot as usize].as_mut().ok_or(CommandError::UnknownConnection(connection))?;
         let mut streams = Vec::new();
         if participant.role != Role::Monitor
             && (change.muted.is_some() || change.gain_db.is_some() || participant.role != was.role)
@@ -286,6 +288,9 @@ impl Engine {
         let id = conference.id;
         conference.participants.retain(|&member| member != slot);
         conference.cast.remove(slot);
+        if let Some(leaver) = self.connections[slot as usize].as_ref() {
+            conference.active_speaker.leave(leaver.id);
+        }
         conference.forget_formats(&self.connections);
         self.unlink(slot, id, due);
         if over {

@@ -19,6 +19,7 @@ mod drops;
 mod groups;
 mod hairpin;
 mod hostile_audio;
+mod levels;
 mod moving;
 mod operations;
 mod parts;

@@ -19,8 +19,16 @@ use ringbridge_media::time::Instant;
 use crate::bench::{amplitude, decode, play};
 use rig::{Dice, EPOCH, Fate, ROOM, Rig, START};
 
-const PARTY: ParticipantSpec =
-    ParticipantSpec { muted: false, deaf: false, gain_db: 0, role: Role::Party, tariff_tone: false };
+const PARTY: ParticipantSpec = ParticipantSpec {
+    muted: false,
+    deaf: false,
+    gain_db: 0,
+    output_gain_db: 0,
+    agc: false,
+    noise_suppression: false,
+    role: Role::Party,
+    tariff_tone: false,
+};
 
 /// A tone that is quiet enough for many to sound at once.
 fn beep(hz: u16, duration_ms: u32) -> OperationSpec {
@@ -69,7 +77,7 @@ fn live(rig: &mut Rig, seed: u64, codecs: &[CodecKind]) {
             2..=4 if !inside[index] => {
                 let role = dice.pick(&[Role::Party, Role::Party, Role::Monitor, Role::Coach, Role::Pupil]);
                 let muted = dice.chance(20) && role == Role::Party;
-                let spec = ParticipantSpec { role, muted, deaf: dice.chance(10), gain_db: 0, tariff_tone: false };
+                let spec = ParticipantSpec { role, muted, deaf: dice.chance(10), ..ParticipantSpec::default() };
                 assert!(rig.join(index, spec).is_ok());
                 inside[index] = true;
             }
@@ -80,6 +88,7 @@ fn live(rig: &mut Rig, seed: u64, codecs: &[CodecKind]) {
                     gain_db: dice.chance(30).then(|| dice.pick(&[-20, 0, 6])),
                     role: dice.chance(30).then(|| dice.pick(&[Role::Party, Role::Coach, Role::Pupil])),
                     tariff_tone: dice.chance(20).then(|| dice.chance(70)),
+                    ..ParticipantChange::default()
                 };
                 // Some of it is refused, here and there alike.
                 let _ = rig.set(index, change);
