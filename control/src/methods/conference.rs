@@ -2,10 +2,12 @@
 
 use std::rc::Rc;
 
-use ringbridge_media::command::{Command, ConferenceSpec, ParticipantChange, ParticipantSpec, Rate, Role};
+use ringbridge_media::command::{Command, ConferenceSpec, ParticipantChange, ParticipantSpec, Rate, Role, TalkSpec};
 use ringbridge_media::event::{Answer, CommandError, ConnectionState};
 use ringbridge_media::id::{ConferenceId, ConnectionId, ShardId};
-use ringbridge_media::limits::{GAIN_DB_MAX, GAIN_DB_MIN, PARTICIPANTS_MAX, SAMPLE_RATE_HZ};
+use ringbridge_media::limits::{
+    GAIN_DB_MAX, GAIN_DB_MIN, PARTICIPANTS_MAX, SAMPLE_RATE_HZ, TALK_STOP_MS, TALK_STOP_MS_DEFAULT,
+};
 use ringbridge_shard::mailbox::Lane;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -26,6 +28,9 @@ struct Create {
     shard: Option<u8>,
     hairpin: Option<bool>,
     tones: Option<bool>,
+    loudest: Option<u16>,
+    talk_events: Option<bool>,
+    talk_stop_ms: Option<u16>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -36,6 +41,9 @@ struct Take {
     muted: Option<bool>,
     deaf: Option<bool>,
     gain_db: Option<f64>,
+    output_gain_db: Option<f64>,
+    agc: Option<bool>,
+    noise_suppression: Option<bool>,
     role: Option<RoleName>,
     tariff_tone: Option<bool>,
 }
@@ -71,7 +79,8 @@ struct Delete {
 
 /// Opens a conference on the shard named, or the one with the most headroom.
 pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError> {
-    let Create { label, sample_rate_hz, max_participants, shard, hairpin, tones } = params(given)?;
+    let Create { label, sample_rate_hz, max_participants, shard, hairpin, tones, loudest, talk_events, talk_stop_ms } =
+        params(given)?;
     let label = in_length("label", label, LABEL_BYTES_MAX)?;
     let most = u32::try_from(PARTICIPANTS_MAX).unwrap_or(u32::MAX);
     let participants_max = in_range("max_participants", max_participants.unwrap_or(most), 1..=most)?;
@@ -80,6 +89,10 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
         RpcError::unsupported(&format!("a sample rate of {rate_hz} Hz (8000, 16000 and 48000 are supported)"))
             .with("param", "sample_rate_hz")
     })?;
+    let loudest = loudest.map(|loudest| in_range("loudest", loudest, 1..=LOUDEST_MAX)).transpose()?;
+    let stop_ms = talk_stop_ms.unwrap_or(TALK_STOP_MS_DEFAULT);
+    let stop_ms = in_range("talk_stop_ms", stop_ms, TALK_STOP_MS.0..=TALK_STOP_MS.1)?;
+    let talk = TalkSpec { told: talk_events.unwrap_or(true), stop_ms };
     let hairpin = hairpin.unwrap_or(false);
     let server = &call.server;
     let shard = match shard {
@@ -92,7 +105,7 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
         .borrow_mut()
         .add_conference(shard, label, participants_max, mix)
         .map_err(|full| RpcError::new(ErrorKind::LimitReached, full.to_string()).with("shard", shard.0))?;
-    let spec = ConferenceSpec { participants_max, hairpin, tones: tones.unwrap_or(false), rate };
+    let spec = ConferenceSpec { participants_max, hairpin, tones: tones.unwrap_or(false), rate, loudest, talk };
     let command = Command::CreateConference { id, spec };
     let concern = Concern::Conference(id);
     let sent = server.dispatch(Dispatch { shard, command, received: call.received, concern });
@@ -111,7 +124,10 @@ pub(super) async fn join(call: &Call, given: Value) -> Result<Value, RpcError> {
     let participant = ParticipantSpec {
         muted: given.muted.unwrap_or(false),
         deaf: given.deaf.unwrap_or(false),
-        gain_db: gain(given.gain_db.unwrap_or(0.0))?,
+        gain_db: gain("gain_db", given.gain_db.unwrap_or(0.0))?,
+        output_gain_db: gain("output_gain_db", given.output_gain_db.unwrap_or(0.0))?,
+        agc: given.agc.unwrap_or(false),
+        noise_suppression: given.noise_suppression.unwrap_or(false),
         role: given.role.map_or_else(Role::default, Role::from),
         tariff_tone: given.tariff_tone.unwrap_or(false),
     };
@@ -157,7 +173,10 @@ pub(super) async fn set(call: &Call, given: Value) -> Result<Value, RpcError> {
     let change = ParticipantChange {
         muted: given.muted,
         deaf: given.deaf,
-        gain_db: given.gain_db.map(gain).transpose()?,
+        gain_db: given.gain_db.map(|db| gain("gain_db", db)).transpose()?,
+        output_gain_db: given.output_gain_db.map(|db| gain("output_gain_db", db)).transpose()?,
+        agc: given.agc,
+        noise_suppression: given.noise_suppression,
         role: given.role.map(Role::from),
         tariff_tone: given.tariff_tone,
     };
@@ -211,9 +230,12 @@ impl From<RoleName> for Role {
     }
 }
 
+/// As many as may be mixed if only the loudest are.
+const LOUDEST_MAX: u16 = 1_000;
+
 /// Gain in whole decibels, the grain of the mix; a fraction is rounded.
-fn gain(gain_db: f64) -> Result<i16, RpcError> {
-    let gain_db = in_range("gain_db", gain_db, f64::from(GAIN_DB_MIN)..=f64::from(GAIN_DB_MAX))?;
+fn gain(param: &str, gain_db: f64) -> Result<i16, RpcError> {
+    let gain_db = in_range(param, gain_db, f64::from(GAIN_DB_MIN)..=f64::from(GAIN_DB_MAX))?;
     #[expect(clippy::cast_possible_truncation, reason = "in a range of i16")]
     Ok(gain_db.round() as i16)
 }

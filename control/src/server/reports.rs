@@ -172,6 +172,10 @@ impl Server {
                 EventKind::TalkStopped,
                 json!({"conference_id": conference.to_string(), "connection_id": connection.to_string()}),
             )),
+            Event::ActiveSpeaker { conference, connection } => outgoing.push(Outgoing::Event(
+                EventKind::SpeakerActive,
+                json!({"conference_id": conference.to_string(), "connection_id": connection.to_string()}),
+            )),
             Event::Digit { connection, digit, duration_ms } => outgoing.push(Outgoing::Event(
                 EventKind::Digit,
                 json!({

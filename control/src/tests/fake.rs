@@ -689,6 +689,9 @@ impl State {
             muted: spec.muted,
             deaf: spec.deaf,
             gain_db: spec.gain_db,
+            output_gain_db: spec.output_gain_db,
+            agc: spec.agc,
+            noise_suppression: spec.noise_suppression,
             role: spec.role,
             tariff_tone: spec.tariff_tone,
             talking: false,
@@ -699,6 +702,8 @@ impl State {
             participants: participants.collect(),
             operations: Vec::new(),
             rate: self.conferences[&id].spec.rate,
+            active_speaker: None,
+            loudest: self.conferences[&id].spec.loudest,
             hairpin: self.conferences[&id].spec.hairpin,
             media_time_ms: 5.0,
         }
