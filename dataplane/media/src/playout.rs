@@ -15,7 +15,8 @@
 //! ```
 //!
 //! The target is what nearly all packets of late would have come in time with. Where the delay is off, frames are put in
-//! or left out: in silence at once, in a voice whole periods and seldom. When nothing is there the playout point stands
+//! or left out: in silence at once, in a voice whole periods and seldom, and for a while not at all behind a packet that
+//! was late. When nothing is there the playout point stands
 //! still while something is made up; a late packet is then played all the same, and the delay has grown by what was made
 //! up. If instead a later packet tells that one was lost, what was made up stands for it, and the delay is what it was.
 //!
@@ -166,6 +167,8 @@ struct Cold {
     tape: Tape,
     counters: Counters,
     noise: Noise,
+    /// Until when the delay is not made shorter.
+    hold_until: i64,
     /// When the first packet outside the buffer came.
     outside_since: Instant,
 }
@@ -199,6 +202,7 @@ impl Playout {
                 tape: Tape::new(codec.rate()),
                 counters: Counters::default(),
                 noise: Noise::new(codec),
+                hold_until: 0,
                 outside_since: Instant::ZERO,
             }),
             estimator: Estimator::new(i64::from(codec.clock_rate_hz() / 8000)),
@@ -251,6 +255,7 @@ impl Playout {
         self.begun = false;
         self.background = Background::Silence;
         self.cold.noise.clear();
+        self.cold.hold_until = 0;
         self.set_target();
     }
 
