@@ -469,6 +469,10 @@ impl State {
                 self.conference(id)?;
                 quietly(Answer::Conference(Box::new(self.conference_status(id))))
             }
+            Command::CreatePart { .. }
+            | Command::DropPart { .. }
+            | Command::CedeRole { .. }
+            | Command::VacateConference { .. } => Err(CommandError::Unsupported),
             Command::ListConferences { from: _, limit: _ } => {
                 let here: Vec<_> =
                     self.conferences.iter().filter(|(_, room)| room.shard == shard).map(|(id, _)| *id).collect();

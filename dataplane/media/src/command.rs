@@ -6,8 +6,9 @@ use std::sync::Arc;
 pub use ringbridge_codec::{CodecKind, EncoderSettings, Rate};
 
 use crate::digits::{DigitSet, Digits};
-use crate::id::{ConferenceId, ConnectionId, OperationId};
+use crate::id::{ConferenceId, ConnectionId, OperationId, ShardId};
 use crate::limits::{PARTICIPANTS_MAX, PAYLOAD_TYPES_MAX};
+use crate::parts::Parts;
 use crate::playout::DelaySpec;
 use crate::samples::{Playlist, RecordQueue};
 use crate::time::Instant;
@@ -80,6 +81,38 @@ pub enum Command {
         id: ConferenceId,
         /// How it is to be.
         spec: ConferenceSpec,
+    },
+    /// Open one part of a conference that is mixed on several shards. All parts are opened with the same id, spec and
+    /// `parts`; the one on the id's own shard is its home, where operations on it run.
+    CreatePart {
+        /// The conference's id.
+        id: ConferenceId,
+        /// A free slot of this shard; at home that of the id.
+        slot: u32,
+        /// How the conference is to be. No hairpin.
+        spec: ConferenceSpec,
+        /// What all parts have in common.
+        parts: Box<Parts>,
+    },
+    /// One part of a conference is gone, with its shard: the others don't wait for it any more.
+    DropPart {
+        /// The conference.
+        conference: ConferenceId,
+        /// Where the part was.
+        shard: ShardId,
+    },
+    /// Whoever has a role in this part of a conference is a party from now on: somebody in another part has it.
+    CedeRole {
+        /// The conference.
+        conference: ConferenceId,
+        /// Coach or pupil.
+        role: Role,
+    },
+    /// End a conference of several parts, or one part of it, as the last party has left: whoever is still in it stays as
+    /// a connection.
+    VacateConference {
+        /// Which.
+        id: ConferenceId,
     },
     /// Make a mixed conference of a hairpin, for good. Changes nothing if it is one.
     PromoteConference {
@@ -201,6 +234,10 @@ impl Command {
             },
             Self::ListConnections { .. }
             | Self::CreateConference { .. }
+            | Self::CreatePart { .. }
+            | Self::DropPart { .. }
+            | Self::CedeRole { .. }
+            | Self::VacateConference { .. }
             | Self::PromoteConference { .. }
             | Self::DeleteConference { .. }
             | Self::InspectConference { .. }
@@ -219,7 +256,10 @@ impl Command {
             Self::PromoteConference { id } | Self::DeleteConference { id, .. } | Self::InspectConference { id } => {
                 Some(*id)
             }
+            Self::VacateConference { id } => Some(*id),
             Self::JoinConference { conference, .. }
+            | Self::DropPart { conference, .. }
+            | Self::CedeRole { conference, .. }
             | Self::SetParticipant { conference, .. }
             | Self::LeaveConference { conference, .. } => Some(*conference),
             Self::StartOperation { target, .. }
@@ -239,6 +279,7 @@ impl Command {
             | Self::MuteRecording { .. }
             | Self::ListConnections { .. }
             | Self::CreateConference { .. }
+            | Self::CreatePart { .. }
             | Self::ListConferences { .. } => None,
         }
     }

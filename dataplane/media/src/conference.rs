@@ -29,6 +29,7 @@ use crate::limits::{CONFERENCE_OPERATIONS_MAX, FRAME_MS, FRAME_SAMPLES, PHASES, 
 use crate::op::{Operation, run_each};
 use crate::outlet::{Format, History, Outlet, SharedOutlet};
 use crate::outputs::Outputs;
+use crate::parts::Part;
 use crate::sender::{Law, encode, silence};
 use crate::talk::{SILENCE_DBOV, TalkChange, is_loud};
 use crate::time::Instant;
@@ -70,7 +71,7 @@ pub(crate) struct Conference {
     /// Media time zero, a whole millisecond on the conference's phase.
     pub(crate) epoch: Instant,
     /// The next frame to be mixed; due at `epoch + frame * 10 ms`.
-    frame: u64,
+    pub(crate) frame: u64,
     /// Whether frames are mixed: empty and one-party rooms cost nothing.
     pub(crate) running: bool,
     /// Slots of the connections in it, in order of joining.
@@ -84,7 +85,7 @@ pub(crate) struct Conference {
     /// Whether joining and leaving is told by a tone.
     tones: bool,
     /// The tone that sounds, and its first frame.
-    notice: Option<(Notice, u64)>,
+    pub(crate) notice: Option<(Notice, u64)>,
     pub(crate) operations: [Option<Box<Operation>>; CONFERENCE_OPERATIONS_MAX],
     /// Volume and speed of what is played to it.
     pub(crate) adjustment: Adjustment,
@@ -92,6 +93,8 @@ pub(crate) struct Conference {
     pub(crate) rate: Rate,
     /// What it takes to serve more than G.711 at 8 kHz.
     pub(crate) wide: Option<Box<WideRoom>>,
+    /// What it takes if this is one part of several.
+    pub(crate) part: Option<Box<Part>>,
     /// Of the whole mix.
     limiter: Limiter,
 }
@@ -124,12 +127,12 @@ impl WideRoom {
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct Scratch {
-    sum: [i32; FRAME_SAMPLES_MAX],
+    pub(crate) sum: [i32; FRAME_SAMPLES_MAX],
     /// The whole mix.
     mix: [i16; FRAME_SAMPLES_MAX],
     /// What one listener hears.
     frame: [i16; FRAME_SAMPLES_MAX],
-    coach: [i16; FRAME_SAMPLES_MAX],
+    pub(crate) coach: [i16; FRAME_SAMPLES_MAX],
     /// A frame before it is resampled.
     pub(crate) raw: [i16; FRAME_SAMPLES_MAX],
     pub(crate) narrow: Narrow,
@@ -171,19 +174,30 @@ impl Conference {
             adjustment: Adjustment::default(),
             rate: spec.rate,
             wide: (spec.rate != Rate::Narrow).then(|| WideRoom::new(spec.rate)),
+            part: None,
             limiter: Limiter::new(),
         }
     }
 
     /// When the next frame is due.
     pub(crate) fn next_due(&self) -> Instant {
-        self.epoch + Duration::from_millis(self.frame * u64::from(FRAME_MS))
+        self.due_of(self.frame)
+    }
+
+    /// When a frame is due.
+    pub(crate) fn due_of(&self, frame: u64) -> Instant {
+        self.epoch + Duration::from_millis(frame.saturating_mul(u64::from(FRAME_MS)))
+    }
+
+    /// The frame after `now`.
+    pub(crate) fn frame_after(&self, now: Instant) -> u64 {
+        let passed = now.saturating_since(self.epoch).as_millis() / u128::from(FRAME_MS) + 1;
+        self.frame.max(u64::try_from(passed).unwrap_or(u64::MAX))
     }
 
     /// Puts the next frame after `now`: frames that nobody was there to hear are not made up for.
     pub(crate) fn skip_to(&mut self, now: Instant) {
-        let passed = now.saturating_since(self.epoch).as_millis() / u128::from(FRAME_MS) + 1;
-        self.frame = self.frame.max(u64::try_from(passed).unwrap_or(u64::MAX));
+        self.frame = self.frame_after(now);
         if let Some(wide) = &mut self.wide {
             wide.history.clear();
         }
@@ -193,6 +207,9 @@ impl Conference {
     pub(crate) fn wants_to_run(&self, connections: &[Option<Connection>]) -> bool {
         if self.passes_on {
             return false;
+        }
+        if let Some(part) = &self.part {
+            return self.part_wants_to_run(part, connections);
         }
         match self.participants.len() {
             0 => self.operations.iter().flatten().any(|operation| operation.ends_unheard()),
@@ -207,9 +224,10 @@ impl Conference {
     }
 
     /// Has a tone begin with the next frame, in place of one that sounds.
-    pub(crate) fn announce(&mut self, notice: Notice) {
-        if self.announces() && self.running {
-            self.notice = Some((notice, self.frame));
+    pub(crate) fn announce(&mut self, now: Instant, notice: Notice) {
+        if self.announces() && (self.running || self.runs_elsewhere()) {
+            let first = if self.running { self.frame } else { self.frame_after(now) };
+            self.notice = Some((notice, first));
         }
     }
 
@@ -263,10 +281,23 @@ impl Conference {
         scratch: &mut Scratch,
         out: &mut Outputs,
     ) {
-        let (due, index, rate) = (self.next_due(), self.frame, self.rate);
+        let (due, index) = (self.next_due(), self.frame);
         self.frame += 1;
-        let samples = rate.frame_samples();
-        scratch.sum[..samples].fill(0);
+        let coached = self.collect(due, connections, scratch, out);
+        self.add_notice(index, tones, scratch);
+        self.run_operations(scratch, out);
+        self.deliver((due, index), coached, connections, tones, scratch, out);
+    }
+
+    /// Sums what the members say in a frame. Whether a coach says anything, which is kept for the pupil.
+    pub(crate) fn collect(
+        &self,
+        due: Instant,
+        connections: &mut [Option<Connection>],
+        scratch: &mut Scratch,
+        out: &mut Outputs,
+    ) -> bool {
+        scratch.sum[..self.rate.frame_samples()].fill(0);
         let mut coached = false;
         for &slot in &self.participants {
             if let Some(connection) = connections.get_mut(slot as usize).and_then(Option::as_mut) {
@@ -276,13 +307,31 @@ impl Conference {
                 }
             }
         }
-        if let Some((notice, first)) = self.notice {
-            match tones.notice(rate, notice, index - first) {
-                Some(tone) => mix::accumulate(&mut scratch.sum[..samples], tone),
-                None => self.notice = None,
-            }
+        coached
+    }
+
+    /// Adds the tone that sounds.
+    pub(crate) fn add_notice(&mut self, index: u64, tones: &Tones, scratch: &mut Scratch) {
+        let Some((notice, first)) = self.notice else { return };
+        let Some(frame) = index.checked_sub(first) else { return };
+        match tones.notice(self.rate, notice, frame) {
+            Some(tone) => mix::accumulate(&mut scratch.sum[..self.rate.frame_samples()], tone),
+            None => self.notice = None,
         }
-        self.run_operations(scratch, out);
+    }
+
+    /// Gives every member his part of the sum.
+    pub(crate) fn deliver(
+        &mut self,
+        (due, index): (Instant, u64),
+        coached: bool,
+        connections: &mut [Option<Connection>],
+        tones: &Tones,
+        scratch: &mut Scratch,
+        out: &mut Outputs,
+    ) {
+        let rate = self.rate;
+        let samples = rate.frame_samples();
         // Sounds that cancel each other are no less silent.
         let silent = scratch.sum[..samples].iter().all(|&sample| sample == 0);
         let Scratch { sum, mix, frame, coach, narrow, .. } = scratch;
@@ -320,53 +369,73 @@ impl Conference {
         if self.operations.iter().all(Option::is_none) {
             return;
         }
-        let samples = self.rate.frame_samples();
-        let Scratch { sum, mix, frame, narrow, .. } = scratch;
-        let (sum, mix) = (&mut sum[..samples], &mut mix[..samples]);
-        let target = Target::Conference(self.id);
-        // Nobody gathers digits on a conference.
-        let mut buffer = DigitBuffer::default();
-        let mut loud = false;
-        if self.operations.iter().flatten().any(|operation| operation.needs_level()) {
-            // What the members say, without what is played to them.
-            mix::narrow(sum, mix);
-            loud = is_loud(mix);
-        }
+        // What the members say, without what is played to them.
+        let loud = self.is_loud(scratch);
         // Prompts first, so that recordings hold the full mix.
-        let wide = self.wide.as_deref_mut().filter(|_| self.rate != Rate::Narrow);
+        self.play(loud, scratch, out);
+        self.listen(loud, scratch, out);
+    }
+
+    /// Whether the sum is sound, if an operation asks.
+    pub(crate) fn is_loud(&self, scratch: &mut Scratch) -> bool {
+        if !self.operations.iter().flatten().any(|operation| operation.needs_level()) {
+            return false;
+        }
+        let samples = self.rate.frame_samples();
+        let Scratch { sum, mix, .. } = scratch;
+        mix::narrow(&sum[..samples], &mut mix[..samples]);
+        is_loud(&mix[..samples])
+    }
+
+    /// Runs the operations that are heard, and adds them to the sum. Whether there is anything to hear.
+    pub(crate) fn play(&mut self, loud: bool, scratch: &mut Scratch, out: &mut Outputs) -> bool {
+        let samples = self.rate.frame_samples();
+        let Scratch { sum, frame, narrow, .. } = scratch;
+        let sum = &mut sum[..samples];
+        let target = Target::Conference(self.id);
         let (mut played, mut prompts) = (false, [0i32; FRAME_SAMPLES]);
-        run_each(&mut self.operations, true, target, &mut buffer, out, |operation| {
+        // Nobody gathers digits on a conference.
+        run_each(&mut self.operations, true, target, &mut DigitBuffer::default(), out, |operation| {
             if operation.play(loud, narrow)? {
                 mix::accumulate(&mut prompts, narrow);
                 played = true;
             }
             Ok(())
         });
-        let listens = self.operations.iter().flatten().any(|operation| !operation.kind().is_heard());
-        match wide {
+        match self.wide.as_deref_mut().filter(|_| self.rate != Rate::Narrow) {
             None => {
                 for (sum, prompt) in sum.iter_mut().zip(&prompts) {
                     *sum += prompt;
                 }
-                if listens {
-                    mix::narrow(sum, narrow);
-                }
             }
+            Some(wide) if played => {
+                mix::narrow(&prompts, narrow);
+                wide.from_narrow.process(narrow, &mut frame[..samples]);
+                mix::accumulate(sum, &frame[..samples]);
+            }
+            Some(_) => {}
+        }
+        played
+    }
+
+    /// Runs the operations that listen to the sum.
+    pub(crate) fn listen(&mut self, loud: bool, scratch: &mut Scratch, out: &mut Outputs) {
+        if !self.operations.iter().flatten().any(|operation| !operation.kind().is_heard()) {
+            return;
+        }
+        let samples = self.rate.frame_samples();
+        let Scratch { sum, mix, narrow, .. } = scratch;
+        match self.wide.as_deref_mut().filter(|_| self.rate != Rate::Narrow) {
+            None => mix::narrow(&sum[..samples], narrow),
             Some(wide) => {
-                if played {
-                    mix::narrow(&prompts, narrow);
-                    wide.from_narrow.process(narrow, &mut frame[..samples]);
-                    mix::accumulate(sum, &frame[..samples]);
-                }
-                if listens {
-                    mix::narrow(sum, mix);
-                    wide.to_narrow.process(mix, narrow);
-                }
+                mix::narrow(&sum[..samples], &mut mix[..samples]);
+                wide.to_narrow.process(&mix[..samples], narrow);
             }
         }
-        if listens {
-            run_each(&mut self.operations, false, target, &mut buffer, out, |operation| operation.listen(loud, narrow));
-        }
+        let target = Target::Conference(self.id);
+        run_each(&mut self.operations, false, target, &mut DigitBuffer::default(), out, |operation| {
+            operation.listen(loud, narrow)
+        });
     }
 }
 

@@ -34,7 +34,7 @@ const CATCH_UP_MAX: Duration = Duration::from_millis(500);
 #[expect(clippy::cast_possible_truncation, reason = "below 2^24")]
 const CONNECTION_SLOTS: u32 = CONNECTIONS_MAX as u32;
 /// Deadlines of each connection that wait at once, apart from those that no longer count (one that is reserved has no
-/// clock of its own); each conference has one.
+/// clock of its own); each conference has one, and two more if it is mixed in parts.
 const DEADLINES_EACH: usize = 3;
 
 /// Whose deadline it is.
@@ -42,6 +42,8 @@ const DEADLINES_EACH: usize = 3;
 pub(crate) enum TimerKey {
     /// The next frame of a conference.
     Conference(u32),
+    /// What a part of a conference waits for is late, or it has to be heard of.
+    Part(u32),
     /// The next frame of a connection that has a clock of its own.
     Solo(u32),
     /// Whether a connection has been silent for too long.
@@ -66,7 +68,7 @@ pub struct Engine {
     pub(crate) conferences: Vec<Option<Conference>>,
     /// Where the connections live here that were created on another shard.
     pub(crate) adopted: BTreeMap<ConnectionId, u32>,
-    /// Where the conferences live here that were created on another shard.
+    /// Where the conferences live here that were opened on another shard.
     pub(crate) adopted_rooms: BTreeMap<ConferenceId, u32>,
     pub(crate) wheel: Wheel<TimerKey>,
     pub(crate) out: Outputs,
@@ -74,8 +76,8 @@ pub struct Engine {
     #[expect(clippy::vec_box, reason = "a connection takes the box as it is")]
     pub(crate) media_pool: Vec<Box<Media>>,
     pub(crate) phase_next: u32,
-    tones: Box<Tones>,
-    scratch: Box<Scratch>,
+    pub(crate) tones: Box<Tones>,
+    pub(crate) scratch: Box<Scratch>,
     fired: Vec<(Instant, TimerKey)>,
 }
 
@@ -90,7 +92,7 @@ impl Engine {
     /// An engine with fewer slots than [`crate::limits`] allows, for who makes engines by the thousand: tests.
     pub fn with_slots(shard: ShardId, seed: u64, now: Instant, connections: usize, conferences: usize) -> Self {
         let (connections, conferences) = (connections.min(CONNECTIONS_MAX), conferences.min(CONFERENCES_MAX));
-        let deadlines = DEADLINES_EACH * connections + conferences;
+        let deadlines = DEADLINES_EACH * (connections + conferences);
         let mut rng = SplitMix64::new(seed);
         let cname = draw_cname(&mut rng);
         Self {
@@ -134,6 +136,7 @@ impl Engine {
     pub fn handle_command(&mut self, now: Instant, request: Request) {
         self.now = now;
         let Request { token, received, command } = request;
+        self.settle_rooms(&command);
         let result = self.execute(received, command);
         self.out.push_event(Event::Answer { token, result });
     }
@@ -147,6 +150,7 @@ impl Engine {
         for (due, key) in fired.drain(..) {
             match key {
                 TimerKey::Conference(slot) => self.tick_conference(due, slot),
+                TimerKey::Part(slot) => self.check_part(due, slot),
                 TimerKey::Solo(slot) => self.tick_solo(due, slot),
                 TimerKey::Silence(slot) => self.check_silence(due, slot),
                 TimerKey::Reservation(slot) => self.check_reservation(due, slot),
@@ -267,12 +271,24 @@ impl Engine {
         let Some(conference) = self.conferences[slot as usize].as_mut() else { return };
         let wants = conference.wants_to_run(&self.connections);
         if wants == conference.running {
+            if conference.part.is_some() {
+                self.tell_change(slot);
+            }
+            return;
+        }
+        if conference.is_waiting() {
+            // It comes back here.
+            self.deliver_part(slot);
             return;
         }
         conference.running = wants;
         if wants {
             conference.skip_to(self.now);
+            if let Some(part) = &mut conference.part {
+                part.since = conference.frame;
+            }
             self.wheel.arm(conference.next_due(), TimerKey::Conference(slot));
+            self.tell_change(slot);
             return;
         }
         for &member in &conference.participants {
@@ -283,6 +299,7 @@ impl Engine {
             }
             finish_packet(connection, member, &mut self.out);
         }
+        self.tell_change(slot);
     }
 
     /// Starts or stops a connection's own clock, as it has operations outside a conference, or digits to listen for, or
@@ -340,6 +357,10 @@ impl Engine {
         }
         let late = self.now.saturating_since(due);
         self.out.totals.ticks_late += u64::from(late > FRAME);
+        if conference.is_waiting() || (conference.part.is_some() && late <= CATCH_UP_MAX) {
+            self.tick_part(slot);
+            return;
+        }
         if late > CATCH_UP_MAX {
             conference.skip_to(self.now);
         } else {

@@ -33,6 +33,14 @@ impl Engine {
             Command::StartRelay { a, b, transcode } => self.start_relay(received, a, b, transcode),
             Command::StopRelay { a } => self.stop_relay(received, a),
             Command::CreateConference { id, spec } => self.create_conference(id, spec),
+            Command::CreatePart { id, slot, spec, parts } => self.create_part(id, slot, spec, &parts),
+            Command::DropPart { conference, shard } => {
+                let room = self.find_conference(conference)?;
+                self.drop_part(room, shard);
+                Ok(Answer::Done)
+            }
+            Command::CedeRole { conference, role } => self.cede_role(received, conference, role),
+            Command::VacateConference { id } => self.vacate_conference(received, id),
             Command::PromoteConference { id } => self.promote_conference(id),
             Command::JoinConference { conference, connection, participant } => {
                 self.join(received, conference, connection, participant)
@@ -176,7 +184,7 @@ impl Engine {
         }
     }
 
-    fn link_of(&self, slot: u32) -> Option<Link> {
+    pub(crate) fn link_of(&self, slot: u32) -> Option<Link> {
         self.connections[slot as usize].as_ref().map(|connection| connection.link)
     }
 

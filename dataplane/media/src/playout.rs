@@ -265,6 +265,7 @@ impl Playout {
     /// Makes it as good as new for another connection.
     pub(crate) fn recycle(&mut self) {
         self.reset();
+        self.store.release();
         self.cold.counters = Counters::default();
         self.set_delay(DelaySpec::default());
     }

@@ -21,6 +21,7 @@ mod hairpin;
 mod hostile_audio;
 mod moving;
 mod operations;
+mod parts;
 mod relay;
 mod reports;
 mod reservation;
