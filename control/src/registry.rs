@@ -2,7 +2,9 @@
 //!
 //! The control plane allocates ids. Every shard has one table of slots for connections and one for conferences; a
 //! free slot waits at the end of a queue, and its generation is bumped with each use, also across a restart of the
-//! shard. A connection that has moved keeps its id and its home slot, and holds a guest slot on the shard it went to.
+//! shard. What has moved keeps its id and its home slot, and holds a guest slot on the shard it lives on.
+
+mod moves;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -22,6 +24,9 @@ use crate::methods::connection::Negotiated;
 use crate::ports::PortLease;
 use crate::quota::{Class, Denied, Quota, Units};
 
+use self::moves::PendingMove;
+pub use self::moves::{Begun, MoveRefused, Transit};
+
 /// Every id in use.
 #[derive(Debug)]
 pub struct Registry {
@@ -32,6 +37,9 @@ pub struct Registry {
     calls_of: u32,
     calls_started: u64,
     joins: u64,
+    /// Moves under way, by token.
+    moves: HashMap<u64, PendingMove>,
+    moves_begun: u64,
 }
 
 /// What the control plane knows of a connection.
@@ -41,8 +49,8 @@ pub struct ConnectionEntry {
     pub id: ConnectionId,
     /// Where it lives now.
     pub shard: ShardId,
-    /// Where it is going, while it is being moved; the gate opens when that is over.
-    pub moving: Option<(ShardId, Gate)>,
+    /// Where it is going, while it is being moved.
+    pub moving: Option<Transit>,
     /// Its ports.
     pub lease: PortLease,
     /// Given by the client.
@@ -72,7 +80,10 @@ pub struct ConnectionEntry {
     /// Opens when it has ended: its id is unknown then, and its ports are free.
     pub ended: Gate,
     live: bool,
-    guest_slots: Vec<(ShardId, u32)>,
+    /// The slot it lives in.
+    place: (ShardId, u32),
+    /// Shards it has moved away from.
+    visited: Vec<ShardId>,
 }
 
 /// What the control plane knows of a conference.
@@ -80,6 +91,10 @@ pub struct ConnectionEntry {
 pub struct ConferenceEntry {
     /// Its id.
     pub id: ConferenceId,
+    /// Where it lives now.
+    pub shard: ShardId,
+    /// Where it is going, while it is being moved.
+    pub moving: Option<Transit>,
     /// Given by the client.
     pub label: Option<String>,
     /// How many may join.
@@ -92,6 +107,10 @@ pub struct ConferenceEntry {
     mix: Option<Units>,
     members: Vec<Member>,
     live: bool,
+    /// The slot it lives in.
+    place: (ShardId, u32),
+    /// Shards it has moved away from.
+    visited: Vec<ShardId>,
 }
 
 /// A connection in a conference, or about to join.
@@ -173,8 +192,8 @@ pub struct Lost {
     pub connections: Vec<ConnectionEntry>,
     /// Conferences that lived there.
     pub conferences: Vec<ConferenceId>,
-    /// Other shards that may still hold one of the connections.
-    pub strays: Vec<(ShardId, ConnectionId)>,
+    /// Other shards that may still hold one of them.
+    pub strays: Vec<(ShardId, Target)>,
 }
 
 /// A table has no free slot.
@@ -212,6 +231,8 @@ impl Registry {
             calls_of: rand::random(),
             calls_started: 0,
             joins: 0,
+            moves: HashMap::new(),
+            moves_begun: 0,
         }
     }
 
@@ -249,7 +270,8 @@ impl Registry {
             conferences: Vec::new(),
             ended: Gate::default(),
             live: false,
-            guest_slots: Vec::new(),
+            place: (shard, slot),
+            visited: Vec::new(),
         };
         Ok(table.entries[slot as usize].insert(Box::new(entry)))
     }
@@ -267,14 +289,12 @@ impl Registry {
         self.any_connection(id)?;
         let home = id.shard();
         let entry = *self.shards[usize::from(home.0)].connections.release(id.slot())?;
-        for (shard, slot) in &entry.guest_slots {
-            self.shards[usize::from(shard.0)].connections.release(*slot as usize);
+        self.free_seat(id, entry.place);
+        if let Some(transit) = &entry.moving {
+            self.free_seat(id, transit.seat());
         }
         if entry.live {
             self.shards[usize::from(entry.shard.0)].connections_living -= 1;
-        }
-        if let Some((_, over)) = &entry.moving {
-            over.open();
         }
         entry.ended.open();
         for conference in &entry.conferences {
@@ -285,8 +305,7 @@ impl Registry {
         if let Some(call) = &entry.call {
             self.clear_call(&Rc::clone(call));
         }
-        let visited = entry.guest_slots.iter().map(|(shard, _)| *shard).chain([home]);
-        let forwarders = visited.filter(|shard| *shard != entry.shard).collect();
+        let forwarders = entry.visited.iter().copied().filter(|shard| *shard != entry.shard).collect();
         Some(Ended { entry, forwarders })
     }
 
@@ -299,52 +318,6 @@ impl Registry {
     /// A connection that is known, to be changed.
     pub fn connection_mut(&mut self, id: ConnectionId) -> Option<&mut ConnectionEntry> {
         self.any_connection(id).filter(|entry| entry.live)
-    }
-
-    /// Reserves a slot for a connection on the shard it is to move to. The gate opens when it has arrived, stays where
-    /// it was, or has ended.
-    ///
-    /// # Errors
-    /// The table there is full.
-    pub fn begin_move(&mut self, id: ConnectionId, to: ShardId) -> Result<(u32, Gate), TableFull> {
-        let entry = self.any_connection(id).ok_or(TableFull(to))?;
-        let home = u32::try_from(id.slot()).expect("a slot is below 2^24");
-        // A shard it has been on before still keeps a slot for it.
-        let kept = entry.guest_slots.iter().copied().chain([(id.shard(), home)]).find(|(shard, _)| *shard == to);
-        let over = Gate::default();
-        entry.moving = Some((to, over.clone()));
-        if let Some((_, slot)) = kept {
-            return Ok((slot, over));
-        }
-        let reserved = self.shards[usize::from(to.0)].connections.reserve();
-        let entry = self.any_connection(id).ok_or(TableFull(to))?;
-        let Some((slot, _)) = reserved else {
-            entry.moving = None;
-            return Err(TableFull(to));
-        };
-        entry.guest_slots.push((to, slot));
-        Ok((slot, over))
-    }
-
-    /// The connection has arrived on `shard`, or has to stay there. `false`: it is not known any more.
-    pub fn moved(&mut self, id: ConnectionId, shard: ShardId) -> bool {
-        let Some(entry) = self.any_connection(id) else { return false };
-        let from = std::mem::replace(&mut entry.shard, shard);
-        if let Some((_, over)) = entry.moving.take() {
-            over.open();
-        }
-        if entry.live {
-            self.shards[usize::from(from.0)].connections_living -= 1;
-            self.shards[usize::from(shard.0)].connections_living += 1;
-        }
-        true
-    }
-
-    /// The move was not even begun.
-    pub fn end_move(&mut self, id: ConnectionId) {
-        if let Some(entry) = self.any_connection(id) {
-            entry.moving = None;
-        }
     }
 
     /// Takes a slot for a new conference, a hairpin unless it has a place among the mixed ones; not known to anybody until [`confirm_conference`](Self::confirm_conference).
@@ -364,6 +337,8 @@ impl Registry {
         let created_at = Timestamp::now();
         table.entries[slot as usize] = Some(Box::new(ConferenceEntry {
             id,
+            shard,
+            moving: None,
             label,
             participants_max,
             created_at,
@@ -371,6 +346,8 @@ impl Registry {
             mix,
             members: Vec::new(),
             live: false,
+            place: (shard, slot),
+            visited: Vec::new(),
         }));
         Ok(id)
     }
@@ -388,6 +365,10 @@ impl Registry {
         let table = &mut self.shards.get_mut(usize::from(id.shard().0))?.conferences;
         table.entries.get(id.slot())?.as_ref().filter(|entry| entry.id == id)?;
         let entry = *table.release(id.slot())?;
+        self.free_conference_seat(id, entry.place);
+        if let Some(transit) = &entry.moving {
+            self.free_conference_seat(id, transit.seat());
+        }
         for member in &entry.members {
             self.forget_membership(id, member.connection);
         }
@@ -600,25 +581,35 @@ impl Registry {
     pub fn remove_shard(&mut self, shard: ShardId) -> Lost {
         let lost_connections: Vec<ConnectionId> = self
             .connections()
-            .filter(|entry| entry.shard == shard || entry.is_moving_to(shard))
+            .filter(|entry| entry.shard == shard || is_bound_for(entry.moving.as_ref(), shard))
             .map(|entry| entry.id)
             .collect();
-        let conferences: Vec<ConferenceId> = self.conferences_of(shard).map(|entry| entry.id).collect();
+        let mut conferences: Vec<ConferenceId> = self
+            .conferences()
+            .filter(|entry| entry.shard == shard || is_bound_for(entry.moving.as_ref(), shard))
+            .map(|entry| entry.id)
+            .collect();
+        conferences.sort_unstable();
         let mut lost = Lost { conferences, ..Lost::default() };
         for id in &lost_connections {
             let Some(Ended { entry, forwarders }) = self.remove_connection(*id) else { continue };
-            let other_end = entry.moving.iter().map(|(to, _)| *to).chain([entry.shard]);
-            lost.strays.extend(other_end.chain(forwarders).filter(|other| *other != shard).map(|other| (other, *id)));
+            let ends = entry.moving.iter().map(|transit| transit.to).chain([entry.shard]).chain(forwarders);
+            let target = Target::Connection(*id);
+            lost.strays.extend(ends.filter(|other| *other != shard).map(|other| (other, target)));
             lost.connections.push(entry);
         }
         for id in &lost.conferences {
-            self.remove_conference(*id);
+            let Some(entry) = self.remove_conference(*id) else { continue };
+            let ends = entry.moving.iter().map(|transit| transit.to).chain([entry.shard]).chain(entry.visited);
+            let target = Target::Conference(*id);
+            lost.strays.extend(ends.filter(|other| *other != shard).map(|other| (other, target)));
         }
+        self.lose_moves(shard);
         let mut sorted = lost_connections;
         sorted.sort_unstable();
         let is_lost = |target: Target| match target {
             Target::Connection(id) => sorted.binary_search(&id).is_ok(),
-            Target::Conference(id) => id.shard() == shard,
+            Target::Conference(id) => lost.conferences.binary_search(&id).is_ok(),
         };
         let operations: Vec<OperationId> =
             self.operations().filter(|entry| is_lost(entry.target)).map(|entry| entry.id).collect();
@@ -635,10 +626,12 @@ impl Registry {
             .filter(|entry| entry.live)
     }
 
-    /// Every conference of a shard that is known.
-    pub fn conferences_of(&self, shard: ShardId) -> impl Iterator<Item = &ConferenceEntry> {
-        let entries = &self.shards[usize::from(shard.0)].conferences.entries;
-        entries.iter().filter_map(Option::as_deref).filter(|entry| entry.live)
+    /// Every conference that is known.
+    pub fn conferences(&self) -> impl Iterator<Item = &ConferenceEntry> {
+        self.shards
+            .iter()
+            .flat_map(|tables| tables.conferences.entries.iter().filter_map(Option::as_deref))
+            .filter(|entry| entry.live)
     }
 
     /// How many connections live on a shard.
@@ -683,16 +676,24 @@ impl ConferenceEntry {
         self.members.len()
     }
 
+    /// Every connection that is in it, or about to join.
+    pub fn member_ids(&self) -> impl Iterator<Item = ConnectionId> + '_ {
+        self.members.iter().map(|member| member.connection)
+    }
+
+    /// Shards that may still forward commands for it.
+    pub fn forwarders(&self) -> impl Iterator<Item = ShardId> + '_ {
+        self.visited.iter().copied().filter(|shard| *shard != self.shard)
+    }
+
     /// Whether a connection is in it, or about to join.
     pub fn has_member(&self, connection: ConnectionId) -> bool {
         self.members.iter().any(|member| member.connection == connection)
     }
 }
 
-impl ConnectionEntry {
-    fn is_moving_to(&self, shard: ShardId) -> bool {
-        self.moving.as_ref().is_some_and(|(to, _)| *to == shard)
-    }
+fn is_bound_for(moving: Option<&Transit>, shard: ShardId) -> bool {
+    moving.is_some_and(|transit| transit.to == shard)
 }
 
 impl<T> Slots<T> {
@@ -735,6 +736,8 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
     use ringbridge_media::command::CodecKind;
+    use ringbridge_media::time::Instant;
+    use ringbridge_shard::mailbox::Moved;
     use ringbridge_shard::sockets::SocketOptions;
 
     use super::*;
@@ -780,25 +783,80 @@ mod tests {
         assert_eq!(pool.pairs_free(), pool.pairs_total());
     }
 
+    fn begin(registry: &mut Registry, id: ConnectionId, to: u8) -> Result<Begun, MoveRefused> {
+        registry.begin_move(Target::Connection(id), vec![id], ShardId(to), Instant::ZERO)
+    }
+
+    fn end(registry: &mut Registry, token: u64, shard: u8, connections: Vec<ConnectionId>) -> Vec<Target> {
+        registry.end_move(Moved { token, shard: ShardId(shard), connections, conference: None, effect: None })
+    }
+
     #[test]
-    fn a_move_holds_a_guest_slot_until_the_end() {
-        let (mut registry, pool) = (Registry::new(3, SLOTS), pool());
+    fn a_move_holds_a_guest_slot_where_the_connection_lives() {
+        let (mut registry, pool) = (Registry::new(3, 2), pool());
         let id = add(&mut registry, &pool, 0);
-        let (slot, over) = registry.begin_move(id, ShardId(1)).expect("room");
-        assert!(!over.is_open());
-        assert!(registry.moved(id, ShardId(1)));
-        assert!(over.is_open());
+        let (order, mut done) = begin(&mut registry, id, 1).expect("room");
+        assert!(done.try_recv().is_err());
+        assert_eq!(begin(&mut registry, id, 2).expect_err("it is on its way"), MoveRefused::Moving);
+        assert_eq!(end(&mut registry, order.token, 1, vec![id]), []);
+        assert!(matches!(done.try_recv(), Ok(Ok(moved)) if moved.connections == [id]));
         assert_eq!((registry.connections_on(ShardId(0)), registry.connections_on(ShardId(1))), (0, 1));
-        // Back home and again to the same shard: the same slots.
-        let (home, _) = registry.begin_move(id, ShardId(0)).expect("room");
-        assert_eq!(home, u32::try_from(id.slot()).expect("small"));
-        assert!(registry.moved(id, ShardId(0)));
-        assert_eq!(registry.begin_move(id, ShardId(1)).expect("room").0, slot);
-        assert!(registry.moved(id, ShardId(1)));
+        // Half of that table is taken; the rest takes one more, and no third one.
+        let other = add(&mut registry, &pool, 1);
+        let third = add(&mut registry, &pool, 0);
+        assert_eq!(begin(&mut registry, third, 1).expect_err("no room"), MoveRefused::Full(TableFull(ShardId(1))));
+        // Back home it has its own slot, and the other one is free.
+        let (order, _done) = begin(&mut registry, id, 0).expect("room");
+        assert_eq!(order.slots, [(id, id.slot_number())]);
+        assert_eq!(end(&mut registry, order.token, 0, vec![id]), []);
+        let (order, _done) = begin(&mut registry, third, 1).expect("room");
+        // It stays after all.
+        assert_eq!(end(&mut registry, order.token, 0, vec![]), []);
+        assert_eq!(registry.connection(third).map(|entry| entry.shard), Some(ShardId(0)));
+        let (order, _done) = begin(&mut registry, id, 1).expect("room");
+        registry.cancel_move(order.token);
+        let (order, _done) = begin(&mut registry, id, 1).expect("room");
+        assert_eq!(end(&mut registry, order.token, 1, vec![id]), []);
         let ended = registry.remove_connection(id).expect("known");
         assert_eq!(ended.forwarders, [ShardId(0)]);
-        assert!(!registry.moved(id, ShardId(1)));
+        assert_eq!(end(&mut registry, order.token, 1, vec![id]), [Target::Connection(id)]);
+        for id in [other, third] {
+            assert!(registry.remove_connection(id).is_some());
+        }
         assert_eq!(registry.connections_total(), 0);
+    }
+
+    #[test]
+    fn a_conference_moves_with_its_members_or_not_at_all() {
+        let (mut registry, pool) = (Registry::new(2, 3), pool());
+        let room = registry.add_conference(ShardId(0), None, 8, None).expect("room");
+        registry.confirm_conference(room);
+        let members: Vec<_> = (0..3).map(|_| add(&mut registry, &pool, 0)).collect();
+        for id in &members {
+            let join = registry.add_member(room, *id, false, None);
+            registry.confirm_member(room, join);
+        }
+        let local = add(&mut registry, &pool, 1);
+        let target = Target::Conference(room);
+        let full = registry.begin_move(target, members.clone(), ShardId(1), Instant::ZERO).expect_err("two slots");
+        assert_eq!(full, MoveRefused::Full(TableFull(ShardId(1))));
+        assert!(registry.remove_connection(local).is_some());
+        let (order, _done) = registry.begin_move(target, members.clone(), ShardId(1), Instant::ZERO).expect("room");
+        assert_eq!((order.slots.len(), order.room.is_some()), (3, true));
+        let moved = Moved {
+            token: order.token,
+            shard: ShardId(1),
+            connections: members.clone(),
+            conference: Some(room),
+            effect: None,
+        };
+        assert_eq!(registry.end_move(moved), []);
+        assert_eq!(registry.conference(room).map(|entry| entry.shard), Some(ShardId(1)));
+        // It is lost with the shard it lives on, not with its first home.
+        assert!(registry.remove_shard(ShardId(0)).conferences.is_empty());
+        let lost = registry.remove_shard(ShardId(1));
+        assert_eq!((lost.conferences, lost.connections.len()), (vec![room], 3));
+        assert!(lost.strays.contains(&(ShardId(0), target)));
     }
 
     #[test]
@@ -807,7 +865,7 @@ mod tests {
         let stays = add(&mut registry, &pool, 1);
         let dies = add(&mut registry, &pool, 0);
         let on_its_way = add(&mut registry, &pool, 1);
-        registry.begin_move(on_its_way, ShardId(0)).expect("room");
+        let (_order, mut done) = begin(&mut registry, on_its_way, 0).expect("room");
         let room = registry.add_conference(ShardId(0), None, 8, None).expect("room");
         registry.confirm_conference(room);
         let target = Target::Conference(room);
@@ -816,7 +874,8 @@ mod tests {
         let lost = registry.remove_shard(ShardId(0));
         let connections: Vec<_> = lost.connections.iter().map(|entry| entry.id).collect();
         assert_eq!(connections, [dies, on_its_way]);
-        assert_eq!(lost.strays, [(ShardId(1), on_its_way)]);
+        assert_eq!(lost.strays, [(ShardId(1), Target::Connection(on_its_way))]);
+        assert!(matches!(done.try_recv(), Ok(Err(ShardId(0)))), "whoever waits is told");
         assert_eq!(lost.conferences, [room]);
         assert_eq!(lost.operations.len(), 1);
         assert!(registry.connection(stays).is_some() && registry.connection(dies).is_none());

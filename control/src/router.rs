@@ -11,12 +11,13 @@
 use std::net::UdpSocket;
 use std::sync::Arc;
 
-use ringbridge_media::command::{Command, Request};
+use ringbridge_media::command::{Command, Request, Target};
 use ringbridge_media::event::{Answer, CommandError};
 use ringbridge_media::id::{ConferenceId, ConnectionId, OperationId, ShardId};
 use ringbridge_media::time::Instant;
 use ringbridge_shard::mailbox::{
-    Lane, MAILBOX_MESSAGES_MAX, MAILBOX_URGENT_MAX, Mailbox, OUTBOX_REPORTS_MAX, Outbox, ShardMessage, ShardReport,
+    Lane, MAILBOX_MESSAGES_MAX, MAILBOX_URGENT_MAX, Mailbox, MoveOrder, OUTBOX_REPORTS_MAX, Outbox, ShardMessage,
+    ShardReport,
 };
 use ringbridge_shard::snapshot::ShardSnapshot;
 use tokio::sync::oneshot;
@@ -27,7 +28,7 @@ pub struct Router {
     lines: Vec<Line>,
     pending: Slab,
     /// `Forget` messages that found their lane full; sent again with the next reports.
-    forgets: Vec<(ShardId, ConnectionId)>,
+    forgets: Vec<(ShardId, Target)>,
 }
 
 /// What comes back for one message.
@@ -161,14 +162,14 @@ impl Router {
         })
     }
 
-    /// Sends a connection to another shard, where `slot` is reserved for it. There is no answer to this but a report.
+    /// Sends what lives on `from` to another shard. There is no answer to this but a report.
     ///
     /// # Errors
     /// One of the two shards is busy or down. Nothing was sent.
-    pub fn send_move(&self, from: ShardId, connection: ConnectionId, to: ShardId, slot: u32) -> Result<(), Refusal> {
-        self.room(to, Lane::Ordinary)?;
+    pub fn send_move(&self, from: ShardId, order: Box<MoveOrder>) -> Result<(), Refusal> {
+        self.room(order.to, Lane::Ordinary)?;
         let link = self.lines[usize::from(from.0)].link.as_ref().ok_or(Refusal::Down(from))?;
-        let message = ShardMessage::Move { connection, to, slot };
+        let message = ShardMessage::Move(order);
         link.mailbox.send(Lane::Ordinary, message).map_err(|_| Refusal::Busy(from))
     }
 
@@ -180,18 +181,18 @@ impl Router {
         self.post(Lane::Ordinary, shard, Concern::Nothing, |token| ShardMessage::Snapshot { token })
     }
 
-    /// Tells a shard that a connection which has moved away from it has ended.
-    pub fn forget(&mut self, shard: ShardId, connection: ConnectionId) {
-        self.forgets.push((shard, connection));
+    /// Tells a shard that what has moved away from it has ended.
+    pub fn forget(&mut self, shard: ShardId, target: Target) {
+        self.forgets.push((shard, target));
         self.flush_forgets();
     }
 
     /// Sends what earlier found no room.
     pub fn flush_forgets(&mut self) {
         let lines = &self.lines;
-        self.forgets.retain(|(shard, connection)| {
+        self.forgets.retain(|(shard, target)| {
             let Some(link) = &lines[usize::from(shard.0)].link else { return false };
-            link.mailbox.send(Lane::Urgent, ShardMessage::Forget { connection: *connection }).is_err()
+            link.mailbox.send(Lane::Urgent, ShardMessage::Forget { target: *target }).is_err()
         });
     }
 
@@ -461,7 +462,7 @@ mod tests {
         let (mut router, mut reader, mailbox) = router();
         let id = ConnectionId::new(SHARD, 1, 0);
         while mailbox.send(Lane::Urgent, ShardMessage::Stop).is_ok() {}
-        router.forget(SHARD, id);
+        router.forget(SHARD, Target::Connection(id));
         assert_eq!(router.forgets.len(), 1);
         assert!(matches!(reader.pop(), Some(ShardMessage::Stop)));
         router.flush_forgets();

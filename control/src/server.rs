@@ -8,6 +8,7 @@
 mod ends;
 mod error;
 mod lock;
+mod moving;
 mod reports;
 mod restart;
 
@@ -53,6 +54,7 @@ use self::lock::StateLock;
 
 pub(crate) use self::ends::SHARD_FAILED;
 pub use self::error::ServeError;
+pub(crate) use self::moving::{MOVE_PATIENCE, busy};
 
 /// Starts one shard and waits until it is ready. Called on a thread of its own when a shard has to be started again.
 pub type StartShard =

@@ -13,12 +13,14 @@ use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
-use ringbridge_media::command::{Command, ConnectionSpec, Request};
+use ringbridge_media::command::{Command, ConnectionSpec, Request, Target};
 use ringbridge_media::engine::Engine;
 use ringbridge_media::event::{Answer, CommandError, DropReason, Event};
 use ringbridge_media::id::{ConnectionId, ShardId};
 use ringbridge_media::time::Instant;
-use ringbridge_shard::mailbox::{Doorbell, Lane, Mailbox, MailboxReader, Outbox, Peers, ShardMessage, ShardReport};
+use ringbridge_shard::mailbox::{
+    Doorbell, Lane, Mailbox, MailboxReader, MoveOrder, Outbox, Peers, ShardMessage, ShardReport,
+};
 use ringbridge_shard::run::Shard;
 use ringbridge_shard::sim::{LinkProfile, SimIo, SimNet, SimSocket};
 use ringbridge_shard::snapshot::ShardSnapshot;
@@ -199,7 +201,9 @@ impl World {
                     ShardReport::Event(Event::Answer { token, result }) => drop(self.answers.insert(token, result)),
                     ShardReport::Event(Event::ConnectionLearned { .. }) => {}
                     ShardReport::Event(event) => panic!("{event:?}"),
-                    ShardReport::Moved { connection, shard } => self.arrived.push_back((connection, shard)),
+                    ShardReport::Moved(moved) => {
+                        self.arrived.extend(moved.connections.iter().map(|id| (*id, moved.shard)));
+                    }
                     ShardReport::Snapshot { token, snapshot } => drop(self.snapshots.insert(token, snapshot)),
                     other @ (ShardReport::Stopped | ShardReport::Failed { .. }) => panic!("{other:?}"),
                 }
@@ -213,7 +217,16 @@ impl World {
         let to = 1 - from;
         // At home it has its own slot, on the other shard one that is kept for it.
         let slot = if id.shard() == ShardId(to) { number as u32 } else { 100 + number as u32 };
-        self.post(from, ShardMessage::Move { connection: id, to: ShardId(to), slot });
+        self.token += 1;
+        let order = MoveOrder {
+            token: self.token,
+            received: self.now,
+            target: Target::Connection(id),
+            to: ShardId(to),
+            slots: vec![(id, slot)],
+            room: None,
+        };
+        self.post(from, ShardMessage::Move(Box::new(order)));
         for _ in 0..1000 {
             if let Some(arrived) = self.arrived.pop_front() {
                 assert_eq!(arrived, (id, ShardId(to)));

@@ -117,8 +117,7 @@ pub(super) async fn join(call: &Call, given: Value) -> Result<Value, RpcError> {
     };
     let ticket = call.ticket(&[Key::Conference(conference), Key::Connection(connection)]);
     ticket.turn().await;
-    call.conference(conference, |_| ())?;
-    let shard = conference.shard();
+    let shard = call.conference(conference, |entry| entry.shard)?;
     call.bring(connection, shard, Lane::Ordinary).await?;
     let monitor = participant.role == Role::Monitor;
     let (hairpin, promotes) = call.conference(conference, |entry| {
@@ -252,10 +251,11 @@ pub(super) async fn promote(
     newcomer: Option<bool>,
 ) -> Result<Option<Rc<Units>>, RpcError> {
     let server = &call.server;
+    let shard = call.conference(id, |entry| entry.shard)?;
     let unit = server.registry.borrow_mut().begin_promotion(id, &server.quota, newcomer)?;
     let command = Command::PromoteConference { id };
     let concern = Concern::Promotion(id);
-    let sent = server.dispatch(Dispatch { shard: id.shard(), command, received: call.received, concern });
+    let sent = server.dispatch(Dispatch { shard, command, received: call.received, concern });
     let in_flight = sent.inspect_err(|_| server.registry.borrow_mut().end_promotion(id, false))?;
     in_flight.answer().await.map_err(|error| error.about("conference_id", id))?;
     Ok(unit)
@@ -289,8 +289,8 @@ pub(super) async fn get(call: &Call, given: Value) -> Result<Value, RpcError> {
     let id = conference_id(&id)?;
     let ticket = call.ticket(&[Key::Conference(id)]);
     ticket.turn().await;
-    call.conference(id, |_| ())?;
-    let answer = call.send(ticket, id.shard(), Command::InspectConference { id })?.answer().await?;
+    let shard = call.conference(id, |entry| entry.shard)?;
+    let answer = call.send(ticket, shard, Command::InspectConference { id })?.answer().await?;
     let Answer::Conference(status) = answer else { return Err(unexpected(&answer)) };
     Ok(render::conference(&status, &call.server.registry.borrow()))
 }
@@ -327,10 +327,10 @@ pub(super) async fn delete(call: &Call, given: Value) -> Result<Value, RpcError>
 pub(super) async fn dissolve(call: &Call, id: ConferenceId, keep_connections: bool) -> Result<Value, RpcError> {
     let ticket = call.ticket(&[Key::Conference(id)]);
     call.server.preparing.turn_of_stop(&ticket, Key::Conference(id)).await;
-    call.conference(id, |_| ())?;
+    let shard = call.conference(id, |entry| entry.shard)?;
     let command = Command::DeleteConference { id, keep_connections };
     let concern = Concern::Dissolution(id);
-    let sent = call.server.dispatch(Dispatch { shard: id.shard(), command, received: call.received, concern });
+    let sent = call.server.dispatch(Dispatch { shard, command, received: call.received, concern });
     drop(ticket);
     let answer = sent?.answer().await?;
     let deleted = call.settle_deleted(&answer, Some(id)).await;
@@ -345,9 +345,9 @@ async fn member(
 ) -> Result<(Ticket, ShardId), RpcError> {
     let ticket = call.ticket(&[Key::Conference(conference), Key::Connection(connection)]);
     ticket.turn().await;
-    call.conference(conference, |_| ())?;
+    let home = call.conference(conference, |entry| entry.shard)?;
     let shard = call.connection(connection, |entry| entry.shard)?;
-    if shard != conference.shard() {
+    if shard != home {
         return Err(CommandError::NotAParticipant(connection).into());
     }
     Ok((ticket, shard))

@@ -3,6 +3,7 @@
 pub mod conference;
 pub mod connection;
 pub mod events;
+mod moving;
 pub mod operation;
 pub mod recording;
 pub mod relay;
@@ -14,10 +15,9 @@ use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 use ringbridge_media::command::{Command, Target};
-use ringbridge_media::event::{Answer, CommandError};
+use ringbridge_media::event::Answer;
 use ringbridge_media::id::{ConferenceId, ConnectionId, ShardId};
 use ringbridge_media::time::Instant;
-use ringbridge_shard::mailbox::Lane;
 use serde_json::Value;
 
 use crate::events::Client;
@@ -76,6 +76,7 @@ methods! {
     "connection.list" => connection::list,
     "connection.delete" => connection::delete,
     "connection.send_digits" => connection::send_digits,
+    "connection.move" => moving::connection,
     "relay.start" => relay::start,
     "relay.stop" => relay::stop,
     "conference.create" => conference::create,
@@ -85,6 +86,7 @@ methods! {
     "conference.get" => conference::get,
     "conference.list" => conference::list,
     "conference.delete" => conference::delete,
+    "conference.move" => moving::conference,
     "operation.start" => operation::start,
     "operation.stop" => operation::stop,
     "operation.list" => operation::list,
@@ -173,32 +175,6 @@ impl Call {
             }
         }
         connections.iter().map(ToString::to_string).collect()
-    }
-
-    /// Moves a connection to `shard` if it lives elsewhere. To be called by the holder of its ticket, which has to be
-    /// kept until the command that needs it there is sent, so that nothing can overtake the move.
-    async fn bring(&self, connection: ConnectionId, shard: ShardId, lane: Lane) -> Result<(), RpcError> {
-        let from = self.connection(connection, |entry| entry.shard)?;
-        if from == shard {
-            return Ok(());
-        }
-        self.server.router.borrow().room(shard, lane)?;
-        let (slot, over) = self.server.registry.borrow_mut().begin_move(connection, shard).map_err(|full| {
-            RpcError::new(ErrorKind::LimitReached, full.to_string()).about("connection_id", connection)
-        })?;
-        let sent = self.server.router.borrow().send_move(from, connection, shard, slot);
-        if let Err(refusal) = sent {
-            self.server.registry.borrow_mut().end_move(connection);
-            return Err(refusal.into());
-        }
-        over.wait().await;
-        let arrived = self.connection(connection, |entry| entry.shard == shard).map_err(|unknown| {
-            let router = self.server.router.borrow();
-            let down = [from, shard].into_iter().find(|shard| !router.is_up(*shard));
-            down.map_or(unknown, |down| RpcError::shard_failed(down.0).about("connection_id", connection))
-        })?;
-        // What is wired to something where it lives stays there.
-        if arrived { Ok(()) } else { Err(CommandError::AlreadyJoined(connection).into()) }
     }
 }
 

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
-use ringbridge_media::command::Command;
+use ringbridge_media::command::{Command, Target};
 use ringbridge_media::digits::Digits;
 use ringbridge_media::event::{Answer, CommandError, Condition, EndReason, Event};
 use ringbridge_media::id::{ConnectionId, OperationId, ShardId};
@@ -82,10 +82,17 @@ impl Server {
     fn take_report(self: &Rc<Self>, shard: ShardId, report: ShardReport, outgoing: &mut Vec<Outgoing>) {
         match report {
             ShardReport::Event(event) => self.take_event(event, outgoing),
-            ShardReport::Moved { connection, shard } => {
-                if !self.registry.borrow_mut().moved(connection, shard) {
+            ShardReport::Moved(moved) => {
+                // What the former shard has said of it comes before what the new one says.
+                let origin = self.registry.borrow().origin_of(moved.token).filter(|origin| *origin != shard);
+                while let Some(from) = origin {
+                    let Some(report) = self.router.borrow().poll_report(from) else { break };
+                    self.take_report(from, report, outgoing);
+                }
+                let strays = self.registry.borrow_mut().end_move(*moved);
+                for target in strays {
                     // It was given up while it was on its way.
-                    self.send_unasked(shard, Command::DeleteConnection { id: connection });
+                    self.clear_stray(shard, target);
                 }
             }
             ShardReport::Snapshot { token, snapshot } => {
@@ -140,7 +147,7 @@ impl Server {
                 };
                 entry.lease.set_heard(heard);
                 for shard in forwarders {
-                    self.router.borrow_mut().forget(shard, id);
+                    self.router.borrow_mut().forget(shard, Target::Connection(id));
                 }
                 self.ended.notify_waiters();
                 let mut params = connection_ended(id, reason);
@@ -148,7 +155,11 @@ impl Server {
                 outgoing.push(Outgoing::Event(EventKind::ConnectionEnded, params));
             }
             Event::ConferenceEnded { id, reason } => {
-                if self.registry.borrow_mut().remove_conference(id).is_some() {
+                let removed = self.registry.borrow_mut().remove_conference(id);
+                if let Some(entry) = removed {
+                    for shard in entry.forwarders() {
+                        self.router.borrow_mut().forget(shard, Target::Conference(id));
+                    }
                     let params = json!({"conference_id": id.to_string(), "reason": reason_name(reason)});
                     outgoing.push(Outgoing::Event(EventKind::ConferenceEnded, params));
                 }
@@ -231,9 +242,9 @@ impl Server {
             self.discard(concern);
         }
         let lost = self.registry.borrow_mut().remove_shard(shard);
-        for (other, connection) in lost.strays {
-            self.send_unasked(other, Command::DeleteConnection { id: connection });
-            self.router.borrow_mut().forget(other, connection);
+        for (other, target) in lost.strays {
+            self.clear_stray(other, target);
+            self.router.borrow_mut().forget(other, target);
         }
         let connections: Vec<ConnectionId> = lost.connections.iter().map(|entry| entry.id).collect();
         // Their ports are free again.
@@ -265,6 +276,17 @@ impl Server {
             server.shards.borrow_mut()[usize::from(shard.0)].up_since = None;
             server.ended.notify_waiters();
         });
+    }
+
+    /// Ends what a shard may still hold although nobody knows it any more.
+    fn clear_stray(&self, shard: ShardId, target: Target) {
+        self.send_unasked(
+            shard,
+            match target {
+                Target::Connection(id) => Command::DeleteConnection { id },
+                Target::Conference(id) => Command::DeleteConference { id, keep_connections: false },
+            },
+        );
     }
 
     async fn end_lost_operation(&self, mut entry: OperationEntry, reason: EndReason) {

@@ -21,7 +21,9 @@ use ringbridge_media::reports::Quality;
 use ringbridge_media::samples::RecordQueue;
 use ringbridge_shard::executor::{ShardConfig, ShardHandle};
 use ringbridge_shard::io::IoCounters;
-use ringbridge_shard::mailbox::{Doorbell, Mailbox, MailboxReader, Outbox, ShardMessage, ShardReport};
+use ringbridge_shard::mailbox::{
+    Doorbell, Mailbox, MailboxReader, MoveOrder, Moved, Outbox, ShardMessage, ShardReport,
+};
 use ringbridge_shard::snapshot::ShardSnapshot;
 
 use crate::server::StartShard;
@@ -41,7 +43,7 @@ struct State {
     failing: BTreeSet<u8>,
     log: Vec<String>,
     started: Vec<String>,
-    forgotten: Vec<(u8, ConnectionId)>,
+    forgotten: Vec<(u8, Target)>,
     starts: u32,
     refused_starts: u32,
 }
@@ -56,6 +58,7 @@ struct Connection {
 }
 
 struct Conference {
+    shard: ShardId,
     members: BTreeMap<ConnectionId, ParticipantSpec>,
     spec: ConferenceSpec,
 }
@@ -109,7 +112,7 @@ impl World {
     }
 
     /// Connections the shards were told to forget.
-    pub(super) fn forgotten(&self) -> Vec<(u8, ConnectionId)> {
+    pub(super) fn forgotten(&self) -> Vec<(u8, Target)> {
         self.state().forgotten.clone()
     }
 
@@ -237,7 +240,7 @@ impl State {
 
     fn fail(&mut self, shard: ShardId) {
         self.connections.retain(|_, connection| connection.shard != shard);
-        self.conferences.retain(|id, _| id.shard() != shard);
+        self.conferences.retain(|_, conference| conference.shard != shard);
         let connections = &self.connections;
         let conferences = &self.conferences;
         self.operations.retain(|_, operation| match operation.target {
@@ -257,26 +260,51 @@ impl State {
                 let result = self.carry_out(shard, request.command, Some((rtp, rtcp)));
                 self.answer(shard, request.token, result);
             }
-            ShardMessage::Move { connection, to, slot: _ } => {
-                self.log.push(format!("{shard} move {connection}"));
-                let movable =
-                    self.connections.get_mut(&connection).filter(|moved| moved.state == ConnectionState::Idle);
-                let now = match movable {
-                    Some(moved) => {
-                        moved.shard = to;
-                        to
-                    }
-                    None => shard,
-                };
-                self.report(now, ShardReport::Moved { connection, shard: now });
+            ShardMessage::Move(order) => {
+                let moved = self.relocate(shard, &order);
+                self.report(moved.shard, ShardReport::Moved(Box::new(moved)));
             }
-            ShardMessage::Forget { connection } => self.forgotten.push((shard.0, connection)),
+            ShardMessage::Forget { target } => self.forgotten.push((shard.0, target)),
             ShardMessage::Snapshot { token } => {
                 let snapshot = Box::new(self.snapshot(shard));
                 self.report(shard, ShardReport::Snapshot { token, snapshot });
             }
             ShardMessage::Stop | ShardMessage::Panic => unreachable!("taken by the loop"),
         }
+    }
+
+    fn relocate(&mut self, shard: ShardId, order: &MoveOrder) -> Moved {
+        let (group, conference) = match order.target {
+            Target::Connection(id) => {
+                self.log.push(format!("{shard} move {id}"));
+                let group = match self.connections.get(&id).map(|moved| moved.state) {
+                    Some(ConnectionState::Idle) => vec![id],
+                    Some(ConnectionState::Relayed(peer)) => vec![id, peer],
+                    Some(ConnectionState::InConference(_)) | None => Vec::new(),
+                };
+                (group, None)
+            }
+            Target::Conference(id) => {
+                self.log.push(format!("{shard} move {id}"));
+                let known = self.conferences.get_mut(&id);
+                let members = known.map(|room| room.members.keys().copied().collect()).unwrap_or_default();
+                (members, Some(id).filter(|id| self.conferences.contains_key(id)))
+            }
+        };
+        let all_placed = group.iter().all(|id| order.slots.iter().any(|(placed, _)| placed == id));
+        if !all_placed || (group.is_empty() && conference.is_none()) {
+            return Moved { token: order.token, shard, connections: Vec::new(), conference: None, effect: None };
+        }
+        for id in &group {
+            if let Some(connection) = self.connections.get_mut(id) {
+                connection.shard = order.to;
+            }
+        }
+        if let Some(room) = conference.and_then(|id| self.conferences.get_mut(&id)) {
+            room.shard = order.to;
+        }
+        let effect = Some(effect(EffectClock::Connection, &group));
+        Moved { token: order.token, shard: order.to, connections: group, conference, effect }
     }
 
     /// The answer, and then what the command caused.
@@ -371,7 +399,7 @@ impl State {
                 quietly(Answer::Effect(effect(EffectClock::Connection, &[a, b])))
             }
             Command::CreateConference { id, spec } => {
-                self.conferences.insert(id, Conference { members: BTreeMap::new(), spec });
+                self.conferences.insert(id, Conference { shard, members: BTreeMap::new(), spec });
                 quietly(Answer::Done)
             }
             Command::JoinConference { conference, connection, participant } => {
@@ -442,7 +470,8 @@ impl State {
                 quietly(Answer::Conference(Box::new(self.conference_status(id))))
             }
             Command::ListConferences { from: _, limit: _ } => {
-                let here: Vec<_> = self.conferences.keys().filter(|id| id.shard() == shard).copied().collect();
+                let here: Vec<_> =
+                    self.conferences.iter().filter(|(_, room)| room.shard == shard).map(|(id, _)| *id).collect();
                 let page = here.into_iter().map(|id| self.conference_status(id)).collect();
                 quietly(Answer::Conferences { page, next: None })
             }
@@ -675,7 +704,7 @@ impl State {
         let mut residence_us = Histogram::new(3).expect("three digits");
         residence_us.saturating_record(400);
         let connections = self.connections.values().filter(|connection| connection.shard == shard).count();
-        let conferences = self.conferences.keys().filter(|id| id.shard() == shard).count();
+        let conferences = self.conferences.values().filter(|room| room.shard == shard).count();
         ShardSnapshot {
             shard,
             thread_id: 1,

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ringbridge_media::command::CodecKind;
+use ringbridge_media::command::{CodecKind, Target};
 use ringbridge_media::event::Event;
 use ringbridge_media::id::{ConferenceId, ConnectionId};
 use serde_json::{Value, json};
@@ -106,7 +106,7 @@ fn a_relay_brings_the_called_to_the_caller() {
     assert!(client.ok("connection.get", json!({"connection_id": a}))["call_id"].is_null());
     client.ok("connection.delete", json!({"connection_id": b}));
     let moved = ConnectionId::parse(&b).expect("an id");
-    eventually("the old shard forgets it", || rig.world.forgotten() == [(1, moved)]);
+    eventually("the old shard forgets it", || rig.world.forgotten() == [(1, Target::Connection(moved))]);
     assert_eq!(rig.world.log()[2..4], [format!("1 move {b}"), "0 StartRelay".to_owned()]);
 }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use crate::command::{ConnectionSpec, Rate, Request};
 use crate::conference::{Conference, Scratch};
 use crate::connection::{Connection, Link, Media, Taped, law_of};
-use crate::event::{Condition, DropReason, EndReason, Event};
+use crate::event::{DropReason, EndReason, Event};
 use crate::id::{ConferenceId, ConnectionId, ShardId};
 use crate::limits::{CONFERENCES_MAX, CONNECTIONS_MAX, FRAME_MS, FRAME_SAMPLES};
 use crate::op::{Said, run_each};
@@ -68,7 +68,7 @@ pub struct Engine {
     pub(crate) conferences: Vec<Option<Conference>>,
     /// Where the connections live here that were created on another shard.
     pub(crate) adopted: BTreeMap<ConnectionId, u32>,
-    /// Where the conferences live here that were opened on another shard.
+    /// Where the conferences live here that were created on another shard.
     pub(crate) adopted_rooms: BTreeMap<ConferenceId, u32>,
     pub(crate) wheel: Wheel<TimerKey>,
     pub(crate) out: Outputs,
@@ -79,17 +79,6 @@ pub struct Engine {
     pub(crate) tones: Box<Tones>,
     pub(crate) scratch: Box<Scratch>,
     fired: Vec<(Instant, TimerKey)>,
-}
-
-/// A connection on its way from one shard to another, with its operations.
-#[derive(Debug)]
-pub struct Departure(Box<Connection>);
-
-impl Departure {
-    /// Which connection it is.
-    pub const fn id(&self) -> ConnectionId {
-        self.0.id
-    }
 }
 
 impl Engine {
@@ -249,83 +238,12 @@ impl Engine {
         &self.out.totals
     }
 
-    /// The slot of a connection that may move: it lives here and is in no relay and no conference.
-    pub fn movable_slot(&self, id: ConnectionId) -> Option<u32> {
-        let slot = self.slot_of(id)?;
-        self.connections[slot as usize].as_ref().is_some_and(|connection| connection.link == Link::None).then_some(slot)
-    }
-
-    /// Takes a connection out, to be [adopted](Self::adopt) by another shard. Its sockets have been taken from the
-    /// I/O before, so nothing arrives for it in between.
-    pub fn depart(&mut self, id: ConnectionId) -> Option<Departure> {
-        let slot = self.movable_slot(id)?;
-        let connection = self.connections[slot as usize].take()?;
-        self.adopted.remove(&id);
-        self.out.totals.connections -= 1;
-        self.out.totals.operations -= operations_of(&connection);
-        Some(Departure(Box::new(connection)))
-    }
-
-    /// Takes a connection in that another shard let go; its sockets are open here as `slot`.
-    ///
-    /// # Errors
-    /// The slot is in use; the connection comes back.
-    pub fn adopt(&mut self, now: Instant, slot: u32, departure: Departure) -> Result<(), Departure> {
-        self.now = now;
-        if self.connections.get(slot as usize).is_none_or(Option::is_some) {
-            return Err(departure);
-        }
-        let mut connection = *departure.0;
-        if connection.id.shard() != self.shard || connection.id.slot() != slot as usize {
-            self.adopted.insert(connection.id, slot);
-        }
-        self.out.totals.connections += 1;
-        self.out.totals.operations += operations_of(&connection);
-        // The socket is still connected in the kernel, but the I/O here has to learn it.
-        if connection.connected
-            && let Some((source, _)) = connection.latch.pinned()
-        {
-            connection.connected = false;
-            self.out.port_actions.push_back(PortAction::Connect(Port::rtp(slot), source));
-        }
-        if let Some(due) = connection.solo_due {
-            self.wheel.arm(due, TimerKey::Solo(slot));
-        }
-        if let Some(due) = connection.silence_due {
-            self.wheel.arm(due, TimerKey::Silence(slot));
-        }
-        // Whatever was armed was armed elsewhere.
-        connection.reservation_due = None;
-        arm_reservation(&mut connection, slot, &mut self.wheel);
-        if let Some(due) = connection.reports.due {
-            self.wheel.arm(due, TimerKey::Report(slot));
-        }
-        self.connections[slot as usize] = Some(connection);
-        Ok(())
-    }
-
     /// Ends a connection whose sockets are lost.
     pub fn fail_connection(&mut self, now: Instant, id: ConnectionId) {
         self.now = now;
         if let Some(slot) = self.slot_of(id) {
             self.release_wherever(slot, EndReason::ShardFailed);
         }
-    }
-
-    /// Ends a connection that found no place here; its final events come as usual.
-    pub fn abandon(&mut self, now: Instant, departure: Departure) {
-        self.now = now;
-        let mut connection = *departure.0;
-        let target = connection.target();
-        for operation in connection.media.iter_mut().flat_map(|media| media.operations.iter_mut()) {
-            if let Some(operation) = operation.take() {
-                self.out.totals.operations += 1;
-                self.out.end_operation(operation, target, Condition::AutoStop);
-            }
-        }
-        let (heard, quality) = (connection.latch.pinned(), Box::new(connection.quality()));
-        let reason = EndReason::ShardFailed;
-        self.out.push_event(Event::ConnectionEnded { id: connection.id, reason, heard, quality });
     }
 
     /// Whether a connection lives here.
@@ -390,7 +308,7 @@ impl Engine {
         let Some(connection) = self.connections[slot as usize].as_mut() else { return };
         let in_conference = matches!(connection.link, Link::Conference(_));
         let wants = (connection.runs_any() || connection.wants_digits() || connection.transcodes) && !in_conference;
-        if !in_conference && !connection.is_played_to() {
+        if !in_conference && !connection.is_played_to() && !connection.transcodes {
             finish_packet(connection, slot, &mut self.out);
         }
         match connection.taped {
@@ -732,8 +650,4 @@ pub(crate) fn arm_reservation(connection: &mut Connection, slot: u32, wheel: &mu
         connection.reservation_due = Some(until);
         wheel.arm(until, TimerKey::Reservation(slot));
     }
-}
-
-fn operations_of(connection: &Connection) -> u64 {
-    connection.media.as_ref().map_or(0, |media| media.operations.iter().flatten().count() as u64)
 }

@@ -188,12 +188,12 @@ impl Engine {
         self.connections[slot as usize].as_ref().map(|connection| connection.link)
     }
 
-    fn epoch_of(&self, slot: u32) -> Instant {
+    pub(crate) fn epoch_of(&self, slot: u32) -> Instant {
         self.connections[slot as usize].as_ref().map_or(self.now, |connection| connection.created)
     }
 
     /// When the next frame to or from a connection is due, if a clock runs for it.
-    fn due_of(&self, slot: u32) -> Option<Instant> {
+    pub(crate) fn due_of(&self, slot: u32) -> Option<Instant> {
         let connection = self.connections[slot as usize].as_ref()?;
         match connection.link {
             Link::Conference(room) => {
@@ -248,7 +248,7 @@ struct Before {
     heard: bool,
 }
 
-fn effect(
+pub(crate) fn effect(
     clock: EffectClock,
     epoch: Instant,
     received: Instant,

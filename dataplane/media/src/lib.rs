@@ -23,6 +23,7 @@ mod ingress;
 mod latch;
 pub mod limits;
 mod listen;
+pub mod moving;
 mod op;
 mod outlet;
 mod outputs;

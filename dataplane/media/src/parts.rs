@@ -574,15 +574,6 @@ impl Engine {
         ]
     }
 
-    /// Where a conference lives on this shard, if it does.
-    pub(crate) fn room_of(&self, id: ConferenceId) -> Option<u32> {
-        let home = (id.shard() == self.shard).then_some(id.slot_number());
-        let here = |slot: &u32| {
-            self.conferences.get(*slot as usize).and_then(Option::as_ref).is_some_and(|room| room.id == id)
-        };
-        home.filter(here).or_else(|| self.adopted_rooms.get(&id).copied().filter(here))
-    }
-
     /// The clock of a part ticks.
     pub(crate) fn tick_part(&mut self, slot: u32) {
         let Some(conference) = self.conferences[slot as usize].as_mut() else { return };

@@ -8,7 +8,7 @@ use core::time::Duration;
 
 use ringbridge_wire::rtcp::{CompoundWriter, NtpTimestamp, ReportBlock, RtcpPacket, RtcpWriteError, SenderInfo};
 use ringbridge_wire::seq::Ssrc;
-use ringbridge_wire::xr::{Delay, EXTENDED_REPORT, ExtendedReport, UNAVAILABLE, VoipMetrics, XrBlock, XrContents};
+use ringbridge_wire::xr::{self, EXTENDED_REPORT, ExtendedReport, UNAVAILABLE, VoipMetrics, XrBlock, XrContents};
 
 use crate::bursts::{GAP_MIN, LossPattern};
 use crate::command::CodecKind;
@@ -232,7 +232,7 @@ impl Reports {
             None => writer.receiver_report(Ssrc(ours.ssrc), blocks)?,
         }
         writer.cname(Ssrc(ours.ssrc), ours.cname)?;
-        let answer = self.reference_time.map(|(ssrc, last_rr, at)| Delay {
+        let answer = self.reference_time.map(|(ssrc, last_rr, at)| xr::Delay {
             ssrc: Ssrc(ssrc),
             last_rr,
             delay_since_last_rr: units_of_65536(now.saturating_since(at)),
@@ -636,10 +636,10 @@ mod tests {
         assert_eq!(time, ntp);
         // Answered 2 s later; of those the endpoint held it for 1.75 s. What is said to others is not for us.
         let later = NtpTimestamp(ntp.0 + (2 << 32));
-        let delay = |ssrc, last_rr, delay_since_last_rr| Delay { ssrc: Ssrc(ssrc), last_rr, delay_since_last_rr };
+        let delay = |ssrc, last_rr, delay_since_last_rr| xr::Delay { ssrc: Ssrc(ssrc), last_rr, delay_since_last_rr };
         let held = 65_536 * 7 / 4;
         let rows = [delay(8, time.middle(), 0), delay(OWN, time.middle(), held)];
-        let answer = |rows: &[Delay]| {
+        let answer = |rows: &[xr::Delay]| {
             compound(|writer| {
                 let extended = XrContents { delays: rows, ..XrContents::default() };
                 writer.extended_report(Ssrc(THEIRS), &extended).unwrap();
@@ -691,7 +691,7 @@ mod tests {
         let len = reports.write(Instant::from_millis(3500), &ours, &receiver, &quality, &mut out).unwrap();
         let Some((OWN, blocks)) = extended(&out[..len]) else { panic!("an extended report") };
         let [XrBlock::Delays(delays)] = blocks[..] else { panic!("{blocks:?}") };
-        let answer = Delay { ssrc: Ssrc(6), last_rr: 0x0102_0304, delay_since_last_rr: 5 * 65_536 / 2 };
+        let answer = xr::Delay { ssrc: Ssrc(6), last_rr: 0x0102_0304, delay_since_last_rr: 5 * 65_536 / 2 };
         assert_eq!(delays.rows().collect::<Vec<_>>(), [answer]);
         let len = reports.write(Instant::from_millis(4500), &ours, &receiver, &quality, &mut out).unwrap();
         assert!(extended(&out[..len]).is_none());

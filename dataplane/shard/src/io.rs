@@ -35,6 +35,14 @@ pub trait PacketIo {
     /// The kernel refuses.
     fn disconnect(&mut self, port: Port) -> io::Result<()>;
 
+    /// Stops receiving on `port`, which sends until it is [closed](Self::close), and tells by
+    /// [`poll_quiet`](Self::poll_quiet) once nothing more can be delivered from it. What the kernel had already handed
+    /// over is delivered before; what it had not stays in the socket. It is not connected or disconnected meanwhile.
+    fn hush(&mut self, port: Port);
+
+    /// A port whose [`hush`](Self::hush) is complete. Not told of one that is closed before.
+    fn poll_quiet(&mut self) -> Option<Port>;
+
     /// Stops receiving on `port` and gives the socket back through [`poll_closed`](Self::poll_closed) once nothing
     /// more can be delivered from it. What the kernel had already handed over is delivered before; what it had not
     /// stays in the socket.

@@ -12,6 +12,7 @@ pub mod clock;
 pub mod executor;
 pub mod io;
 pub mod mailbox;
+mod moves;
 pub mod partials;
 pub mod probe;
 pub mod ring;

@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam::queue::ArrayQueue;
-use ringbridge_media::command::Request;
-use ringbridge_media::engine::Departure;
-use ringbridge_media::event::Event;
-use ringbridge_media::id::{ConnectionId, ShardId};
+use ringbridge_media::command::{Request, Target};
+use ringbridge_media::event::{Effect, Event};
+use ringbridge_media::id::{ConferenceId, ConnectionId, ShardId};
+use ringbridge_media::moving::Departure;
+use ringbridge_media::time::Instant;
 
 use crate::partials::PartialQueues;
 use crate::snapshot::ShardSnapshot;
@@ -42,20 +43,13 @@ pub enum ShardMessage<S = UdpSocket> {
         /// Bound to the odd port.
         rtcp: S,
     },
-    /// Move a connection to another shard. Messages for it that come later are forwarded in order. Reported by
-    /// [`ShardReport::Moved`] from the new shard.
-    Move {
-        /// Which connection.
-        connection: ConnectionId,
-        /// The shard it goes to.
-        to: ShardId,
-        /// The slot reserved for it there.
-        slot: u32,
-    },
-    /// A connection that had moved away from here has ended: stop forwarding for it.
+    /// Move a connection, the two of a relay or a conference with its members to another shard. Messages for them that
+    /// come later are forwarded in order. Reported once by [`ShardReport::Moved`].
+    Move(Box<MoveOrder>),
+    /// What had moved away from here has ended: stop forwarding for it.
     Forget {
-        /// Which connection.
-        connection: ConnectionId,
+        /// What.
+        target: Target,
     },
     /// Asks for [`ShardReport::Snapshot`].
     Snapshot {
@@ -68,18 +62,45 @@ pub enum ShardMessage<S = UdpSocket> {
     Panic,
 }
 
+/// What is to move, and the places kept for it where it goes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MoveOrder {
+    /// Comes back with the report.
+    pub token: u64,
+    /// When the control plane received the request.
+    pub received: Instant,
+    /// A connection by itself or either side of a relay, or a conference.
+    pub target: Target,
+    /// The shard it goes to.
+    pub to: ShardId,
+    /// Slots reserved there for connections. If one that would have to move has none, nothing moves.
+    pub slots: Vec<(ConnectionId, u32)>,
+    /// The slot reserved there for the conference.
+    pub room: Option<u32>,
+}
+
+/// What became of a [`MoveOrder`].
+#[derive(Debug)]
+pub struct Moved {
+    /// As in the order.
+    pub token: u64,
+    /// Where it is now: the reporting shard.
+    pub shard: ShardId,
+    /// The connections that have arrived here. None if nothing moved, or a conference without members.
+    pub connections: Vec<ConnectionId>,
+    /// The conference that has arrived here.
+    pub conference: Option<ConferenceId>,
+    /// From when on; `None` if nothing moved.
+    pub effect: Option<Box<Effect>>,
+}
+
 /// A message from a shard.
 #[derive(Debug)]
 pub enum ShardReport {
     /// What the engine has to say.
     Event(Event),
-    /// A connection has arrived here.
-    Moved {
-        /// Which connection.
-        connection: ConnectionId,
-        /// Where it is now: the reporting shard.
-        shard: ShardId,
-    },
+    /// What was to move has arrived here, or stays where it was.
+    Moved(Box<Moved>),
     /// State and figures.
     Snapshot {
         /// As in the message.
@@ -265,10 +286,30 @@ impl<S> MailboxReader<S> {
 /// What one shard sends another.
 #[derive(Debug)]
 pub(crate) enum PeerMessage<S> {
-    /// A connection that moves here, with its sockets.
-    Adopt { departure: Box<Departure>, slot: u32, rtp: S, rtcp: S },
-    /// A message for a connection that has moved here.
+    /// Connections that move here, with their sockets.
+    Adopt(Box<Arrival<S>>),
+    /// A message for what has moved here.
     Forward(ShardMessage<S>),
+}
+
+/// What arrives from another shard.
+#[derive(Debug)]
+pub(crate) struct Arrival<S> {
+    pub(crate) token: u64,
+    pub(crate) received: Instant,
+    pub(crate) target: Target,
+    pub(crate) departure: Departure,
+    /// The slot and sockets of each connection, in the order of the departure.
+    pub(crate) seats: Vec<Seat<S>>,
+    pub(crate) room: Option<u32>,
+}
+
+/// Where a connection that arrives is to live, and its sockets.
+#[derive(Debug)]
+pub(crate) struct Seat<S> {
+    pub(crate) slot: u32,
+    pub(crate) rtp: S,
+    pub(crate) rtcp: S,
 }
 
 /// The queues between shards: one inbox each, rarely used, by moves only; and those of conferences in parts.

@@ -4,30 +4,29 @@
 //! command changes the room; answers and events are handed over before the next wait. Nothing here waits, and nothing
 //! here knows which packet I/O it drives: the same turn runs on the ring and on a simulated network.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use ringbridge_media::command::Request;
-use ringbridge_media::engine::{Departure, Engine};
+use ringbridge_media::engine::Engine;
 use ringbridge_media::event::{CommandError, DropReason, Event};
-use ringbridge_media::id::{ConnectionId, ShardId};
+use ringbridge_media::id::ShardId;
 use ringbridge_media::limits::{COMMANDS_PER_TURN_MAX, CONNECTIONS_MAX};
 use ringbridge_media::port::{Disposition, Port, PortAction};
 use ringbridge_media::time::Instant;
 
 use crate::io::{PacketIo, WaitPlan};
 use crate::mailbox::{MailboxReader, Outbox, PeerMessage, Peers, ShardMessage, ShardReport};
+use crate::moves::{Moves, Route};
 use crate::snapshot::ShardSnapshot;
 
 /// Datagrams taken in one turn.
 const DATAGRAMS_PER_TURN_MAX: usize = 1024;
 /// Frames of one clock made up for in one turn.
 const CATCH_UPS_PER_TURN_MAX: usize = 64;
-/// Messages held back while the connection they name is being taken out of the I/O.
-const HELD_MESSAGES_MAX: usize = 1024;
 /// How often one port's kernel counters are read, in round-robin.
 const KERNEL_DROPS_INTERVAL: Duration = Duration::from_millis(4);
 #[expect(clippy::cast_possible_truncation, reason = "below 2^24, as limits.rs asserts")]
@@ -56,16 +55,11 @@ pub struct Shard<P: PacketIo> {
     pub(crate) id: ShardId,
     batch_wait: Duration,
     pub(crate) engine: Engine,
-    io: P,
+    pub(crate) io: P,
     mailbox: MailboxReader<P::Socket>,
     outbox: Arc<Outbox>,
     pub(crate) peers: Arc<Peers<P::Socket>>,
-    /// Connections being taken out of the I/O.
-    moves: Vec<Move<P::Socket>>,
-    /// Where connections went that had lived here.
-    gone: BTreeMap<ConnectionId, ShardId>,
-    /// Messages for connections in `moves`, in order.
-    held: VecDeque<ShardMessage<P::Socket>>,
+    pub(crate) moves: Moves<P::Socket>,
     /// What a full inbox of another shard could not take yet, in order.
     peer_backlog: VecDeque<(ShardId, PeerMessage<P::Socket>)>,
     /// Slots whose sockets are on their way out.
@@ -78,7 +72,7 @@ pub struct Shard<P: PacketIo> {
     kernel_drops_slot: u32,
     kernel_drops_at: Instant,
     forwarded: u64,
-    turn_began: Instant,
+    pub(crate) turn_began: Instant,
     residence_us: Histogram<u64>,
     command_us: Histogram<u64>,
 }
@@ -90,16 +84,6 @@ struct Closing {
     sockets: u8,
     /// Not waited for any longer: one of them was never open.
     until: Instant,
-}
-
-#[derive(Debug)]
-struct Move<S> {
-    connection: ConnectionId,
-    from_slot: u32,
-    to: ShardId,
-    to_slot: u32,
-    rtp: Option<S>,
-    rtcp: Option<S>,
 }
 
 impl<P: PacketIo> Shard<P> {
@@ -125,9 +109,7 @@ impl<P: PacketIo> Shard<P> {
             mailbox,
             outbox,
             peers,
-            moves: Vec::new(),
-            gone: BTreeMap::new(),
-            held: VecDeque::new(),
+            moves: Moves::new(),
             peer_backlog: VecDeque::new(),
             closing: Vec::new(),
             deferred: None,
@@ -275,7 +257,7 @@ impl<P: PacketIo> Shard<P> {
     /// Whether messages have to wait because what they cause could not be handed on. A shard that waits must not park:
     /// nobody rings when there is room again.
     pub(crate) fn waits_for_room(&self) -> bool {
-        self.lacks_room() || !self.peer_backlog.is_empty() || self.held.len() >= HELD_MESSAGES_MAX
+        self.lacks_room() || !self.peer_backlog.is_empty() || self.moves.is_full()
     }
 
     /// Whether there is no place for another report.
@@ -294,23 +276,20 @@ impl<P: PacketIo> Shard<P> {
 
     fn handle_peer_message(&mut self, now: Instant, message: PeerMessage<P::Socket>) {
         match message {
-            PeerMessage::Adopt { slot, .. } if self.is_closing(slot) => self.deferred = Some(message),
-            PeerMessage::Adopt { departure, slot, rtp, rtcp } => self.adopt(now, *departure, slot, rtp, rtcp),
+            PeerMessage::Adopt(arrival) if arrival.seats.iter().any(|seat| self.is_closing(seat.slot)) => {
+                self.deferred = Some(PeerMessage::Adopt(arrival));
+            }
+            PeerMessage::Adopt(arrival) => self.adopt(now, *arrival),
             PeerMessage::Forward(message) => self.handle_message(now, message),
         }
     }
 
-    fn handle_message(&mut self, now: Instant, message: ShardMessage<P::Socket>) {
-        if let Some(connection) = named_connection(&message) {
-            if self.moves.iter().any(|pending| pending.connection == connection) {
-                self.held.push_back(message);
-                return;
-            }
-            if let Some(&to) = self.gone.get(&connection) {
-                self.send_to_peer(to, PeerMessage::Forward(message));
-                return;
-            }
-        }
+    pub(crate) fn handle_message(&mut self, now: Instant, message: ShardMessage<P::Socket>) {
+        let message = match self.moves.route(message) {
+            Route::Here(message) => message,
+            Route::Elsewhere(to, message) => return self.send_to_peer(to, PeerMessage::Forward(message)),
+            Route::Held => return,
+        };
         if let ShardMessage::Open { request, .. } = &message
             && request.command.connection().is_some_and(|id| self.is_closing(id.slot_number()))
         {
@@ -327,10 +306,8 @@ impl<P: PacketIo> Shard<P> {
         match message {
             ShardMessage::Command(request) => self.handle_command(now, request),
             ShardMessage::Open { request, rtp, rtcp } => self.open(now, request, rtp, rtcp),
-            ShardMessage::Move { connection, to, slot } => self.begin_move(connection, to, slot),
-            ShardMessage::Forget { connection } => {
-                self.gone.remove(&connection);
-            }
+            ShardMessage::Move(order) => self.begin_move(order),
+            ShardMessage::Forget { target } => self.moves.forget(target),
             ShardMessage::Snapshot { token } => {
                 let snapshot = Box::new(self.snapshot());
                 self.report(ShardReport::Snapshot { token, snapshot });
@@ -364,9 +341,16 @@ impl<P: PacketIo> Shard<P> {
         }
     }
 
-    fn open_ports(&mut self, slot: u32, rtp: P::Socket, rtcp: P::Socket) -> io::Result<()> {
+    pub(crate) fn open_ports(&mut self, slot: u32, rtp: P::Socket, rtcp: P::Socket) -> io::Result<()> {
         self.io.open(Port::rtp(slot), rtp)?;
         self.io.open(Port::rtcp(slot), rtcp).inspect_err(|_| self.io.close(Port::rtp(slot)))
+    }
+
+    /// Closes the sockets of a slot that nobody lives in.
+    pub(crate) fn close_unused(&mut self, slot: u32) {
+        if self.engine.slot_in_use(slot, 1).is_none() {
+            self.close_ports(slot);
+        }
     }
 
     fn close_ports(&mut self, slot: u32) {
@@ -374,57 +358,7 @@ impl<P: PacketIo> Shard<P> {
         self.io.close(Port::rtcp(slot));
     }
 
-    // Moves
-
-    fn begin_move(&mut self, connection: ConnectionId, to: ShardId, to_slot: u32) {
-        let movable = self.engine.movable_slot(connection).filter(|_| to != self.id);
-        let Some(from_slot) = movable else {
-            // It stays: unknown, or wired to something. The command that follows says what is wrong.
-            self.report(ShardReport::Moved { connection, shard: self.id });
-            return;
-        };
-        self.close_ports(from_slot);
-        self.moves.push(Move { connection, from_slot, to, to_slot, rtp: None, rtcp: None });
-    }
-
-    /// Both sockets are out of the I/O, so nothing can arrive: the state may travel.
-    fn finish_move(&mut self, index: usize) {
-        let Move { connection, to, to_slot, rtp, rtcp, .. } = self.moves.swap_remove(index);
-        if let (Some(departure), Some(rtp), Some(rtcp)) = (self.engine.depart(connection), rtp, rtcp) {
-            self.gone.insert(connection, to);
-            self.send_to_peer(to, PeerMessage::Adopt { departure: Box::new(departure), slot: to_slot, rtp, rtcp });
-        }
-        let mut held = std::mem::take(&mut self.held);
-        for message in held.drain(..) {
-            if named_connection(&message) == Some(connection) {
-                self.send_to_peer(to, PeerMessage::Forward(message));
-            } else {
-                self.held.push_back(message);
-            }
-        }
-    }
-
-    fn adopt(&mut self, now: Instant, departure: Departure, slot: u32, rtp: P::Socket, rtcp: P::Socket) {
-        let connection = departure.id();
-        self.gone.remove(&connection);
-        let opened = self.open_ports(slot, rtp, rtcp);
-        if let Err(departure) = self.engine.adopt(now, slot, departure) {
-            // The slot was promised to it; without one it can only end, and has to say so.
-            tracing::error!(shard = self.id.0, %connection, "no slot for a connection that moves here");
-            self.report(ShardReport::Moved { connection, shard: self.id });
-            self.engine.abandon(now, departure);
-            return;
-        }
-        self.report(ShardReport::Moved { connection, shard: self.id });
-        if let Err(error) = opened {
-            tracing::warn!(shard = self.id.0, %connection, %error, "sockets could not be opened");
-            self.engine.fail_connection(now, connection);
-        }
-        // The kernel's socket may be connected: the I/O learns it before a command can change the remote address.
-        self.settle_ports();
-    }
-
-    fn send_to_peer(&mut self, to: ShardId, message: PeerMessage<P::Socket>) {
+    pub(crate) fn send_to_peer(&mut self, to: ShardId, message: PeerMessage<P::Socket>) {
         if !self.peer_backlog.is_empty() {
             self.peer_backlog.push_back((to, message));
         } else if let Err(message) = self.peers.send(to, message) {
@@ -432,7 +366,7 @@ impl<P: PacketIo> Shard<P> {
         }
     }
 
-    fn settle_ports(&mut self) {
+    pub(crate) fn settle_ports(&mut self) {
         while let Some(action) = self.engine.poll_port_action() {
             match action {
                 PortAction::Connect(port, remote) => match self.io.connect(port, remote) {
@@ -452,26 +386,21 @@ impl<P: PacketIo> Shard<P> {
             }
         }
         self.closing.retain(|closing| closing.until > self.turn_began);
+        self.settle_moves();
         while let Some((port, socket)) = self.io.poll_closed() {
-            let Some(index) = self.moves.iter().position(|pending| pending.from_slot == port.slot) else {
-                // Released: dropping the socket closes it, and the slot is free when both are out.
-                for closing in self.closing.iter_mut().filter(|closing| closing.slot == port.slot) {
-                    closing.sockets -= 1;
-                }
-                self.closing.retain(|closing| closing.sockets > 0);
-                continue;
-            };
-            let pending = &mut self.moves[index];
-            *(if port.rtcp { &mut pending.rtcp } else { &mut pending.rtp }) = Some(socket);
-            if pending.rtp.is_some() && pending.rtcp.is_some() {
-                self.finish_move(index);
+            // Released: dropping the socket closes it, and the slot is free when both are out.
+            drop(self.take_moving_socket(port, socket));
+            for closing in self.closing.iter_mut().filter(|closing| closing.slot == port.slot) {
+                closing.sockets = closing.sockets.saturating_sub(1);
             }
+            self.closing.retain(|closing| closing.sockets > 0);
         }
+        self.finish_moves();
     }
 
     // Reports
 
-    fn deliver_events(&mut self) {
+    pub(crate) fn deliver_events(&mut self) {
         while self.outbox.room() > 0 {
             let Some(event) = self.engine.poll_event() else { return };
             // Talk and digits leave half of the outbox to those who must not be lost.
@@ -483,7 +412,7 @@ impl<P: PacketIo> Shard<P> {
         }
     }
 
-    fn report(&mut self, report: ShardReport) {
+    pub(crate) fn report(&mut self, report: ShardReport) {
         // Room was looked for, and answers are fewer than places: the control plane bounds what it has asked.
         if self.outbox.push(report).is_err() {
             tracing::error!(shard = self.id.0, "the outbox is full; a report is lost");
@@ -528,17 +457,5 @@ impl<P: PacketIo> Shard<P> {
             residence_us: self.residence_us.clone(),
             command_us: self.command_us.clone(),
         }
-    }
-}
-
-fn named_connection<S>(message: &ShardMessage<S>) -> Option<ConnectionId> {
-    match message {
-        ShardMessage::Command(request) => request.command.connection(),
-        ShardMessage::Move { connection, .. } => Some(*connection),
-        ShardMessage::Open { .. }
-        | ShardMessage::Forget { .. }
-        | ShardMessage::Snapshot { .. }
-        | ShardMessage::Stop
-        | ShardMessage::Panic => None,
     }
 }

@@ -135,6 +135,7 @@ impl SimNet {
             ports_max,
             arrivals: VecDeque::new(),
             outgoing: Vec::new(),
+            quiet: VecDeque::new(),
             closed: VecDeque::new(),
             drops: BTreeMap::new(),
             counters: IoCounters::default(),
@@ -206,6 +207,7 @@ pub struct SimIo {
     /// Taken over from the sockets, not delivered yet.
     arrivals: VecDeque<(Port, Datagram)>,
     outgoing: Vec<(Port, Option<SocketAddr>, Vec<u8>)>,
+    quiet: VecDeque<Port>,
     closed: VecDeque<(Port, SimSocket)>,
     drops: BTreeMap<(u32, &'static str), (DropReason, u64)>,
     counters: IoCounters,
@@ -220,8 +222,14 @@ impl SimIo {
     fn finish(&mut self) {
         let waiting = &self.arrivals;
         let is_done =
-            |index: &u32, open: &mut SimPort| open.closing && waiting.iter().all(|(port, _)| port.index() != *index);
-        for (index, open) in self.ports.extract_if(.., is_done) {
+            |index: &u32, open: &SimPort| open.closing && waiting.iter().all(|(port, _)| port.index() != *index);
+        for (index, open) in self.ports.iter_mut().filter(|(index, open)| is_done(index, open)) {
+            if open.lingers && !open.quiet {
+                open.quiet = true;
+                self.quiet.push_back(Port::from_index(*index));
+            }
+        }
+        for (index, open) in self.ports.extract_if(.., |index, open| !open.lingers && is_done(index, open)) {
             self.closed.push_back((Port::from_index(index), open.socket));
         }
     }
@@ -242,7 +250,8 @@ impl PacketIo for SimIo {
         if self.ports.contains_key(&port.index()) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        self.ports.insert(port.index(), SimPort { socket, connected: false, closing: false });
+        let open = SimPort { socket, connected: false, closing: false, lingers: false, quiet: false };
+        self.ports.insert(port.index(), open);
         Ok(())
     }
 
@@ -266,9 +275,20 @@ impl PacketIo for SimIo {
         Ok(())
     }
 
+    fn hush(&mut self, port: Port) {
+        if let Some(open) = self.ports.get_mut(&port.index()).filter(|open| !open.closing) {
+            (open.closing, open.lingers) = (true, true);
+        }
+    }
+
+    fn poll_quiet(&mut self) -> Option<Port> {
+        self.quiet.pop_front()
+    }
+
     fn close(&mut self, port: Port) {
         if let Some(open) = self.ports.get_mut(&port.index()) {
-            open.closing = true;
+            (open.closing, open.lingers) = (true, false);
+            self.quiet.retain(|quiet| *quiet != port);
         }
     }
 
@@ -368,6 +388,9 @@ struct SimPort {
     socket: SimSocket,
     connected: bool,
     closing: bool,
+    lingers: bool,
+    /// That nothing more comes has been told.
+    quiet: bool,
 }
 
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as WallClock};
 
 use rig::{Rig, start_shard};
-use ringbridge_media::command::{Command, ConferenceSpec, ParticipantSpec};
+use ringbridge_media::command::{Command, ConferenceSpec, ParticipantSpec, Target};
 use ringbridge_media::event::{Answer, CommandError, Event};
 use ringbridge_media::id::{ConferenceId, ShardId};
 use ringbridge_shard::mailbox::{ShardMessage, ShardReport};
@@ -84,11 +84,11 @@ fn a_connection_moves_under_traffic_without_losing_a_packet() {
     for id in [a.id, b.id] {
         rig.wait_for(|report| matches!(report, ShardReport::Event(Event::ConnectionLearned { id: learned, .. }) if *learned == id));
     }
-    rig.send(1, ShardMessage::Move { connection: b.id, to: ShardId(0), slot: 9 });
+    rig.order(1, Target::Connection(b.id), 0, vec![(b.id, 9)], None);
     // Right behind the move, to the old shard: it is forwarded.
     let token = rig.post(1, Command::StartRelay { a: b.id, b: a.id, transcode: false });
     rig.wait_for(
-        |report| matches!(report, ShardReport::Moved { connection, shard: ShardId(0) } if *connection == b.id),
+        |report| matches!(report, ShardReport::Moved(moved) if moved.shard == ShardId(0) && moved.connections == [b.id]),
     );
     assert!(matches!(rig.answer(token), Ok(Answer::Effect(_))));
     for round in 0..200 {

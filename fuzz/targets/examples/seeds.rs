@@ -15,7 +15,7 @@ use ringbridge_wire::telephone_event::TelephoneEvent;
 use ringbridge_wire::xr::{Delay, UNAVAILABLE, VoipMetrics, XrContents};
 
 type Seed = (&'static str, String, Vec<u8>);
-type Fill = dyn Fn(&mut CompoundWriter<'_>) -> Result<(), Box<dyn Error>>;
+type Fill<'a> = dyn Fn(&mut CompoundWriter<'_>) -> Result<(), Box<dyn Error>> + 'a;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = env::args().nth(1).ok_or("usage: seeds FOLDER")?;
@@ -107,7 +107,7 @@ fn rtcp() -> Result<Vec<Seed>, Box<dyn Error>> {
         octet_count: 800,
     };
     let mut seeds = Vec::new();
-    let mut add = |name: &str, fill: &Fill| {
+    let mut add = |name: &str, fill: &Fill<'_>| {
         let mut out = [0; 512];
         let mut writer = CompoundWriter::new(&mut out);
         fill(&mut writer)?;

@@ -15,7 +15,7 @@ use ringbridge_media::command::{
 };
 use ringbridge_media::digits::{DigitSet, Digits};
 use ringbridge_media::engine::{Engine, Totals};
-use ringbridge_media::event::{CommandError, DropReason, Event};
+use ringbridge_media::event::{Answer, CommandError, DropReason, Event};
 use ringbridge_media::id::{ConferenceId, ConnectionId, OperationId, ShardId};
 use ringbridge_media::limits::DATAGRAM_BYTES_MAX;
 use ringbridge_media::port::{DatagramMeta, Disposition, Port, PortAction, Transmit};
@@ -33,6 +33,8 @@ const CONNECTIONS_MAX: usize = 14;
 const CONFERENCES_MAX: usize = 4;
 /// Slots for those that come from another shard.
 const GUEST_SLOTS: u32 = 1_000;
+/// As many slots of conferences are for those of the shard itself.
+const GUEST_ROOMS: u32 = 1_000;
 const STORM: Duration = Duration::from_secs(8);
 
 /// What a simulation came to.
@@ -48,8 +50,10 @@ pub struct Report {
     pub succeeded: u64,
     /// Commands that failed.
     pub failed: u64,
-    /// Connections that moved to another shard.
+    /// Connections, relays and conferences that moved to another shard.
     pub moved: u64,
+    /// Those of them that were more than one connection.
+    pub moved_together: u64,
     /// Windows of 10 ms in which a phone heard somebody.
     pub loud_windows: u64,
 }
@@ -78,6 +82,7 @@ pub(crate) struct World {
     operations: Vec<(OperationId, Target)>,
     queues: Vec<Arc<RecordQueue>>,
     generation: u32,
+    guest_rooms: u32,
     connects: bool,
     answers: Vec<(u64, bool)>,
     token: u64,
@@ -112,6 +117,7 @@ impl World {
             operations: Vec::new(),
             queues: Vec::new(),
             generation: 0,
+            guest_rooms: 0,
             connects,
             answers: Vec::new(),
             token: 0,
@@ -456,10 +462,11 @@ impl World {
 
     /// Carries a command out on the shard where it belongs; whether it succeeded. It has one answer.
     fn command(&mut self, command: Command) -> bool {
-        let shard = match command.connection().and_then(|id| self.place_of(id)) {
-            Some((shard, _)) => shard,
-            None => usize::from(home_of(&command).0 % SHARDS),
-        };
+        let shard = command
+            .connection()
+            .and_then(|id| Some(self.place_of(id)?.0))
+            .or_else(|| self.room_place_of(command.conference()?))
+            .unwrap_or_else(|| usize::from(home_of(&command).0 % SHARDS));
         let refused = self.needs_remote(&command);
         let new = if let Command::CreateConnection { id, .. } = &command { Some(*id) } else { None };
         self.token += 1;
@@ -702,25 +709,35 @@ impl World {
         needed && ids.any(|id| self.ledger.reserved.contains_key(&id))
     }
 
-    /// Moves a connection that is wired to nothing to the next shard.
+    /// Moves a connection, the two of a relay or a whole conference to the next shard.
     fn relocate(&mut self) {
-        let id = self.any_connection();
-        let Some((from, slot)) = self.place_of(id) else { return };
-        let Some(movable) = self.shards[from].engine.movable_slot(id) else { return };
-        assert_eq!(movable, slot);
-        let departure = self.shards[from].engine.depart(id).expect("it can move");
+        let target = self.any_target();
+        let Some(from) = self.shards.iter().position(|shard| shard.engine.group_of(target).is_some()) else { return };
+        let departure = self.shards[from].engine.depart(target).expect("it can move");
         self.drain(from);
-        self.shards[from].slots.remove(&slot);
-        let connected = self.shards[from].connected.remove(&Port::rtp(slot).index());
         let to = (from + 1) % self.shards.len();
-        let there = &mut self.shards[to];
-        let slot = (GUEST_SLOTS..).find(|slot| !there.slots.contains_key(slot)).expect("a free slot");
-        there.slots.insert(slot, id);
-        assert!(there.engine.adopt(self.now, slot, departure).is_ok());
+        let mut slots = Vec::new();
+        let mut connected = Vec::new();
+        for (id, slot) in departure.places() {
+            assert_eq!(self.shards[from].slots.remove(&slot), Some(id));
+            connected.push(self.shards[from].connected.remove(&Port::rtp(slot).index()));
+            let there = &mut self.shards[to];
+            let slot = (GUEST_SLOTS..).find(|slot| !there.slots.contains_key(slot)).expect("a free slot");
+            there.slots.insert(slot, id);
+            slots.push(slot);
+        }
+        let room = departure.conference().map(|_| {
+            self.guest_rooms += 1;
+            GUEST_ROOMS + self.guest_rooms
+        });
+        assert!(self.shards[to].engine.adopt(self.now, departure, &slots, room).is_ok());
+        let effect = self.shards[to].engine.moved_effect(target, self.now).expect("it has arrived");
+        self.ledger.answered(&Answer::Effect(effect));
         self.drain(to);
-        let reconnected = self.shards[to].connected.get(&Port::rtp(slot).index()).copied();
-        assert_eq!(connected, reconnected, "a connected socket stays connected");
+        let reconnected = slots.iter().map(|slot| self.shards[to].connected.get(&Port::rtp(*slot).index()).copied());
+        assert!(connected.into_iter().eq(reconnected), "a connected socket stays connected");
         self.report.moved += 1;
+        self.report.moved_together += u64::from(slots.len() > 1);
     }
 
     // At the end of it
@@ -799,6 +816,11 @@ impl World {
             let slot = here.slots.iter().find_map(|(slot, owner)| (*owner == id).then_some(*slot))?;
             Some((shard, slot))
         })
+    }
+
+    /// On which shard a conference lives.
+    fn room_place_of(&self, id: ConferenceId) -> Option<usize> {
+        self.shards.iter().position(|shard| shard.engine.group_of(Target::Conference(id)).is_some())
     }
 
     /// FNV-1a.

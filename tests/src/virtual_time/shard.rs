@@ -110,8 +110,8 @@ impl Node {
             ShardMessage::Open { request, rtp, rtcp } => {
                 ShardMessage::Open { request, rtp: bind(rtp), rtcp: bind(rtcp) }
             }
-            ShardMessage::Move { connection, to, slot } => ShardMessage::Move { connection, to, slot },
-            ShardMessage::Forget { connection } => ShardMessage::Forget { connection },
+            ShardMessage::Move(order) => ShardMessage::Move(order),
+            ShardMessage::Forget { target } => ShardMessage::Forget { target },
             ShardMessage::Snapshot { token } => ShardMessage::Snapshot { token },
             ShardMessage::Stop => ShardMessage::Stop,
             ShardMessage::Panic => ShardMessage::Panic,

@@ -277,7 +277,7 @@ pub(super) fn key(target: Target) -> Key {
 pub(super) fn shard_of(call: &Call, target: Target) -> Result<ShardId, RpcError> {
     match target {
         Target::Connection(id) => call.connection(id, |entry| entry.shard),
-        Target::Conference(id) => call.conference(id, |entry| entry.id.shard()),
+        Target::Conference(id) => call.conference(id, |entry| entry.shard),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::event::{Effect, EffectClock, StreamStamp};
 use crate::time::Instant;
 
 impl Engine {
-    pub(super) fn conference_effect(&self, room: u32, received: Instant, streams: Vec<StreamStamp>) -> Box<Effect> {
+    pub(crate) fn conference_effect(&self, room: u32, received: Instant, streams: Vec<StreamStamp>) -> Box<Effect> {
         let Some(conference) = self.conferences[room as usize].as_ref() else {
             return effect(EffectClock::Conference, self.now, received, self.now, streams);
         };
@@ -28,7 +28,7 @@ impl Engine {
         self.connections[slot as usize].as_ref().and_then(|member| member.stamp_out(due))
     }
 
-    pub(super) fn stamp_all(&self, room: u32, streams: &mut Vec<StreamStamp>) {
+    pub(crate) fn stamp_all(&self, room: u32, streams: &mut Vec<StreamStamp>) {
         let Some(conference) = self.conferences[room as usize].as_ref() else { return };
         let due = self.frame_due(room);
         streams.extend(conference.members(&self.connections).filter_map(|(_, member)| member.stamp_out(due)));
@@ -108,7 +108,7 @@ impl Engine {
     }
 
     /// The next packets of both directions of a relay, towards `b` last.
-    pub(super) fn stamp_relay(&self, a: u32, b: u32) -> Vec<StreamStamp> {
+    pub(crate) fn stamp_relay(&self, a: u32, b: u32) -> Vec<StreamStamp> {
         [(a, b), (b, a)].into_iter().filter_map(|(from, to)| self.stamp_relayed(from, to)).collect()
     }
 

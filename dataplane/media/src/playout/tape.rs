@@ -70,7 +70,7 @@ pub(super) struct Tape {
     heard_in: Stretch,
     /// and where such that stand for others.
     made_in: Stretch,
-    maker: Maker,
+    concealment: Concealment,
     frame: usize,
     /// Frames for which a codec without a state is still played from here; 0: it is closed.
     lives: u8,
@@ -79,27 +79,27 @@ pub(super) struct Tape {
 }
 
 impl Tape {
-    pub(super) fn new(rate: Rate) -> Box<Self> {
+    pub(super) fn new(rate: Rate) -> Self {
         let frame = rate.frame_samples();
-        Box::new(Self {
+        Self {
             samples: vec![0; frame * ROOM_MS / 10],
             at: 0,
             end: 0,
             begin: 0,
             heard_in: Stretch::default(),
             made_in: Stretch::default(),
-            maker: Maker::new(rate),
+            concealment: Concealment::with_rate(rate),
             frame,
             lives: 0,
             peak: 0,
-        })
+        }
     }
 
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
         (self.at, self.end, self.begin, self.lives) = (0, 0, 0, 0);
         (self.heard_in, self.made_in) = (Stretch::default(), Stretch::default());
-        self.maker.clear();
+        self.concealment.clear();
     }
 
     pub(super) const fn is_open(&self) -> bool {
@@ -151,8 +151,9 @@ impl Tape {
     pub(super) fn append(&mut self, len: usize, skip: usize) {
         let kept = self.take(len, skip);
         let begin = self.end - kept;
-        if self.maker.is_active() {
-            self.maker.join(&mut self.samples[begin..self.end]);
+        if self.concealment.is_active() {
+            let over = kept.min(self.frame);
+            self.concealment.join(&mut self.samples[begin..begin + over]);
             self.made_in.add(self.at, begin, self.end.min(begin + self.frame));
             self.lives = LIVES;
         }
@@ -181,45 +182,40 @@ impl Tape {
 
     /// Makes up `len` samples.
     pub(super) fn conceal(&mut self, len: usize) {
-        let Self { samples, begin, end, maker, .. } = self;
-        if !maker.is_active() {
-            maker.begin(&samples[*begin..*end]);
+        let Self { samples, begin, end, concealment, .. } = self;
+        if !concealment.is_active() {
+            concealment.begin(&samples[*begin..*end]);
         }
         let room = self.room(len);
         let len = room.len();
         let (from, to) = (self.end, self.end + len);
-        self.maker.fill(&mut self.samples[from..to]);
+        self.concealment.fill(&mut self.samples[from..to]);
         self.append_made(len, 0);
     }
 
     /// Whether what is made up is silence by now.
     pub(super) fn is_silent(&self) -> bool {
-        self.maker.is_silent()
-    }
-
-    /// Whether what is made up continues a voice.
-    pub(super) const fn knows_voices(&self) -> bool {
-        matches!(self.maker, Maker::Concealment(_))
+        self.concealment.is_silent()
     }
 
     /// Whether samples are being made up.
     pub(super) fn is_making(&self) -> bool {
-        self.maker.is_active()
+        self.concealment.is_active()
     }
 
-    /// Puts in silence that is meant: nothing is missing.
-    pub(super) fn pause(&mut self, len: usize) {
-        let ends = self.at == self.end && self.begin < self.end && !self.maker.is_active();
+    /// Puts in a pause that is meant, with what sounds in it: nothing is missing.
+    pub(super) fn pause(&mut self, background: &[i16]) {
+        let ends = self.at == self.end && self.begin < self.end && !self.concealment.is_active();
         let last = if ends { self.samples[self.end - 1] } else { 0 };
-        self.maker.clear();
-        let fade = (self.frame / 4).min(len);
-        let room = self.room(len);
-        room.fill(0);
-        // A step would click.
-        for (place, sample) in room[..fade].iter_mut().enumerate() {
-            *sample = weigh(last, 0, place + 1, fade);
-        }
+        self.concealment.clear();
+        let room = self.room(background.len());
         let len = room.len();
+        room.copy_from_slice(&background[..len]);
+        let fade = (self.frame / 4).min(len);
+        // A step would click.
+        for (place, sample) in self.room(len)[..fade].iter_mut().enumerate() {
+            *sample = sample.saturating_add(weigh(last, 0, place + 1, fade));
+        }
         self.take(len, 0);
         self.lives = LIVES;
     }
@@ -239,8 +235,8 @@ impl Tape {
     /// Puts a frame in that continues what was heard before those to come.
     pub(super) fn put_in(&mut self, frame: &mut [i16]) {
         let heard = &self.samples[self.begin..self.at];
-        self.maker.begin(heard);
-        self.maker.fill(frame);
+        self.concealment.begin(heard);
+        self.concealment.fill(frame);
         // It counts as heard; what was to come comes behind it.
         let len = frame.len();
         self.room(len);
@@ -251,7 +247,7 @@ impl Tape {
         self.made_in.move_up(len);
         if self.pending() > 0 {
             let over = self.pending().min(self.frame);
-            self.maker.join(&mut self.samples[self.at..self.at + over]);
+            self.concealment.join(&mut self.samples[self.at..self.at + over]);
             self.made_in.add(self.at, self.at, self.at + over);
         }
         self.lives = LIVES;
@@ -285,94 +281,7 @@ impl Tape {
 
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
-        size_of::<Self>() + 2 * self.samples.capacity()
-    }
-}
-
-/// What makes up samples: [`Concealment`], and where there is none a fade.
-#[expect(clippy::large_enum_variant, reason = "there is one in a tape, which is boxed")]
-#[derive(Debug)]
-enum Maker {
-    Concealment(Concealment),
-    Fade {
-        /// Samples made since the hole began.
-        made: usize,
-        /// The last that were heard, the last first.
-        mirror: [i16; FADE_MAX],
-        over: usize,
-    },
-}
-
-/// 2.5 ms at the highest rate.
-const FADE_MAX: usize = 120;
-
-impl Maker {
-    fn new(rate: Rate) -> Self {
-        match rate {
-            Rate::Narrow => Self::Concealment(Concealment::new()),
-            Rate::Wide | Rate::Full => Self::Fade { made: 0, mirror: [0; FADE_MAX], over: rate.frame_samples() / 4 },
-        }
-    }
-
-    const fn is_active(&self) -> bool {
-        match self {
-            Self::Concealment(concealment) => concealment.is_active(),
-            Self::Fade { made, .. } => *made > 0,
-        }
-    }
-
-    const fn is_silent(&self) -> bool {
-        match self {
-            Self::Concealment(concealment) => concealment.is_silent(),
-            Self::Fade { made, over, .. } => *made >= *over,
-        }
-    }
-
-    const fn clear(&mut self) {
-        match self {
-            Self::Concealment(concealment) => concealment.clear(),
-            Self::Fade { made, .. } => *made = 0,
-        }
-    }
-
-    fn begin(&mut self, heard: &[i16]) {
-        match self {
-            Self::Concealment(concealment) => concealment.begin(heard),
-            Self::Fade { made, mirror, over } => {
-                mirror.fill(0);
-                *made = 0;
-                for (to, from) in mirror[..*over].iter_mut().zip(heard.iter().rev()) {
-                    *to = *from;
-                }
-            }
-        }
-    }
-
-    fn fill(&mut self, out: &mut [i16]) {
-        match self {
-            Self::Concealment(concealment) => concealment.fill(out),
-            Self::Fade { made, mirror, over } => {
-                for sample in out {
-                    *sample = if *made < *over { weigh(mirror[*made], 0, *made, *over) } else { 0 };
-                    *made += 1;
-                }
-            }
-        }
-    }
-
-    fn join(&mut self, samples: &mut [i16]) {
-        match self {
-            Self::Concealment(concealment) => {
-                let over = samples.len().min(Rate::Narrow.frame_samples());
-                concealment.join(&mut samples[..over]);
-            }
-            Self::Fade { made, over, .. } => {
-                *made = 0;
-                for (place, sample) in samples.iter_mut().take(*over).enumerate() {
-                    *sample = weigh(0, *sample, place + 1, *over + 1);
-                }
-            }
-        }
+        2 * self.samples.capacity()
     }
 }
 

@@ -1,8 +1,10 @@
+mod codecs;
 mod delay;
 pub(super) mod fake;
 mod lives;
 mod stateful;
 mod stream;
+mod tables;
 
 use ringbridge_codec::{CodecKind, Rate};
 use ringbridge_wire::seq::{RtpTimestamp, SeqNumber};

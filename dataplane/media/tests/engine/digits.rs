@@ -369,9 +369,9 @@ fn digits_go_with_a_connection_that_moves() {
     home.gather(id, StopConditions { digits_max: Some(3), ..NONE });
     home.run(100);
     home.catch_up();
-    let departure = home.engine.depart(id).unwrap();
+    let departure = home.engine.depart(Target::Connection(id)).unwrap();
     let mut other = Bench::on(ringbridge_media::id::ShardId(2), home.now);
-    assert!(other.engine.adopt(home.now, 4, departure).is_ok());
+    assert!(other.engine.adopt(home.now, departure, &[4], None).is_ok());
     other.drain();
     let mut phone = home.phones.remove(0);
     (phone.slot, phone.next_at) = (4, Some(home.now + Duration::from_millis(3)));

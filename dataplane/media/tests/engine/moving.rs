@@ -16,11 +16,11 @@ use CodecKind::Pcmu;
 /// Moves the connection of `from`'s phone 0 to `slot` of `to`; the bench's phone goes with it.
 fn relocate(from: &mut Bench, to: &mut Bench, id: ConnectionId, slot: u32) {
     from.catch_up();
-    let departure = from.engine.depart(id).unwrap();
-    assert_eq!(departure.id(), id);
+    let departure = from.engine.depart(Target::Connection(id)).unwrap();
+    assert!(departure.places().eq([(id, from.phones[0].slot)]));
     to.now = to.now.max(from.now);
     to.catch_up();
-    assert!(to.engine.adopt(to.now, slot, departure).is_ok());
+    assert!(to.engine.adopt(to.now, departure, &[slot], None).is_ok());
     to.drain();
     let mut phone = from.phones.remove(0);
     phone.slot = slot;
@@ -103,32 +103,19 @@ fn the_moved_one_is_known_by_its_name_and_comes_back() {
     let taken = other.call(Command::CreateConnection { id: twin, spec: Box::new(spec(Pcmu, 20)) });
     assert!(matches!(taken, Err(CommandError::LimitReached)));
 
-    let departure = other.engine.depart(id).unwrap();
-    assert!(other.engine.adopt(other.now, 0, departure).is_err_and(|back| {
+    let departure = other.engine.depart(Target::Connection(id)).unwrap();
+    assert!(other.engine.adopt(other.now, departure, &[0], None).is_err_and(|back| {
         // The slot was in use; it can go elsewhere.
-        other.engine.adopt(other.now, 9, back).is_ok()
+        other.engine.adopt(other.now, back, &[9], None).is_ok()
     }));
     other.drain();
-    let departure = other.engine.depart(id).unwrap();
-    assert!(home.engine.adopt(other.now, 0, departure).is_ok());
+    let departure = other.engine.depart(Target::Connection(id)).unwrap();
+    assert!(home.engine.adopt(other.now, departure, &[0], None).is_ok());
     home.now = other.now;
     home.drain();
     assert_eq!(home.status(id).state, ConnectionState::Idle);
     assert!(matches!(home.call(Command::DeleteConnection { id }), Ok(Answer::Deleted { .. })));
     assert_eq!(home.actions.last(), Some(&PortAction::Release { slot: 0 }));
-}
-
-#[test]
-fn who_is_in_a_relay_or_conference_does_not_move() {
-    let mut bench = Bench::new();
-    let (room, ids) = bench.room_of(&[(Pcmu, 20), (Pcmu, 20)]);
-    let (a, b) = (bench.phone(Pcmu, 20), bench.phone(Pcmu, 20));
-    bench.relay(a, b);
-    for id in [ids[0], a, b] {
-        assert!(bench.engine.movable_slot(id).is_none() && bench.engine.depart(id).is_none());
-    }
-    bench.effect(Command::LeaveConference { conference: room, connection: ids[0] });
-    assert_eq!(bench.engine.movable_slot(ids[0]), Some(0));
 }
 
 #[test]

@@ -425,9 +425,9 @@ fn reports_go_along_with_a_connection_that_moves() {
     let mut bench = Bench::new();
     let id = listened_to(&mut bench);
     bench.run(1_000);
-    let departure = bench.engine.depart(id).unwrap();
+    let departure = bench.engine.depart(Target::Connection(id)).unwrap();
     let now = bench.now;
-    bench.engine.adopt(now, 40, departure).unwrap();
+    bench.engine.adopt(now, departure, &[40], None).unwrap();
     bench.sent.clear();
     bench.run(10_000);
     assert!(!reports(&bench, Port::rtcp(40)).is_empty());

@@ -226,10 +226,10 @@ fn it_expires_on_whatever_shard_it_is() {
         let mut bench = Bench::new();
         let id = reserved(&mut bench);
         bench.run(1_000);
-        let departure = bench.engine.depart(id).unwrap();
+        let departure = bench.engine.depart(Target::Connection(id)).unwrap();
         let mut there = Bench::on(ShardId(2), bench.now);
         there.run(wait);
-        there.engine.adopt(there.now, 77, departure).unwrap();
+        there.engine.adopt(there.now, departure, &[77], None).unwrap();
         there.run(299_000_u64.saturating_sub(wait + 1));
         assert_eq!(expired(&there, id), usize::from(wait == 400_000));
         there.run(1);

@@ -14,9 +14,9 @@ use crate::bench::{Bench, Sent, Voice, decode, recorded, stair, stamp};
 use CodecKind::{G729, Pcma, Pcmu};
 
 /// A call between a phone of µ-law in 20 ms and one of A-law in 30 ms.
-struct Call {
-    bench: Bench,
-    ids: [ConnectionId; 2],
+pub(crate) struct Call {
+    pub(crate) bench: Bench,
+    pub(crate) ids: [ConnectionId; 2],
 }
 
 impl Call {
@@ -34,13 +34,13 @@ impl Call {
     }
 
     /// Records on the caller's connection (0) or the called's (1).
-    fn record(&mut self, on: usize) -> Tape {
+    pub(crate) fn record(&mut self, on: usize) -> Tape {
         let (spec, queue) = self.spec(StopConditions::default());
         let id = self.bench.start(Target::Connection(self.ids[on]), spec);
         Tape { id, on: self.ids[on], queue, samples: [Vec::new(), Vec::new()], marks: Vec::new() }
     }
 
-    fn mute(&mut self, tape: &Tape, caller: bool, called: bool) -> Effect {
+    pub(crate) fn mute(&mut self, tape: &Tape, caller: bool, called: bool) -> Effect {
         self.bench.effect(Command::MuteRecording { connection: tape.on, operation: tape.id, caller, called })
     }
 
@@ -49,7 +49,7 @@ impl Call {
         self.bench.effect(Command::StopOperation { target, operation: Some(tape.id) })
     }
 
-    fn talk(&mut self) {
+    pub(crate) fn talk(&mut self) {
         self.bench.say(0, Voice::Stairs, 0);
         self.bench.say(1, Voice::Stairs, 7);
     }
@@ -61,10 +61,10 @@ impl Call {
     }
 }
 
-struct Tape {
+pub(crate) struct Tape {
     id: OperationId,
     on: ConnectionId,
-    queue: Arc<RecordQueue>,
+    pub(crate) queue: Arc<RecordQueue>,
     samples: [Vec<i16>; 2],
     /// Of each frame.
     marks: Vec<Marks>,

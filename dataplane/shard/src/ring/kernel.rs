@@ -156,7 +156,11 @@ impl Ring {
 
     /// Whether a receive or a flush has something to do without the kernel.
     pub(super) fn has_work(&self) -> bool {
-        !(self.arrivals.is_empty() && self.draining.is_empty() && self.finished.is_empty() && self.closed.is_empty())
+        !(self.arrivals.is_empty()
+            && self.draining.is_empty()
+            && self.quiet.is_empty()
+            && self.finished.is_empty()
+            && self.closed.is_empty())
     }
 
     /// Ends every operation; `false` if the kernel would not have it.

@@ -1,6 +1,7 @@
 //! Ports come, are connected and disconnected, and go.
 
 use std::io;
+use std::mem;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 
@@ -95,6 +96,23 @@ impl Ring {
 
     pub(super) fn start_close(&mut self, port: Port) {
         let index = port.index();
+        let Some(state) = self.ports.get_mut(index as usize) else { return };
+        if !mem::take(&mut state.lingers) {
+            self.end_receiving(index);
+        } else if state.receiving == Receiving::Finished {
+            self.quiet.retain(|quiet| *quiet != port);
+            self.finished.push(index);
+        }
+    }
+
+    pub(super) fn start_hush(&mut self, port: Port) {
+        let index = port.index();
+        let Some(state) = self.ports.get_mut(index as usize).filter(|state| state.is_open()) else { return };
+        state.lingers = true;
+        self.end_receiving(index);
+    }
+
+    fn end_receiving(&mut self, index: u32) {
         let Some(state) = self.ports.get_mut(index as usize).filter(|state| state.is_open()) else { return };
         state.closing = true;
         match state.receiving {
@@ -137,8 +155,13 @@ impl Ring {
     }
 
     pub(super) fn mark_finished(&mut self, index: u32) {
-        self.ports[index as usize].receiving = Receiving::Finished;
-        self.finished.push(index);
+        let state = &mut self.ports[index as usize];
+        state.receiving = Receiving::Finished;
+        if state.lingers {
+            self.quiet.push_back(Port::from_index(index));
+        } else {
+            self.finished.push(index);
+        }
     }
 }
 

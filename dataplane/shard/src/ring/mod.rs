@@ -144,6 +144,8 @@ pub struct Ring {
     draining: VecDeque<u32>,
     /// Ports whose file is to be taken out of the ring.
     finished: Vec<u32>,
+    /// Ports on their way out through `poll_quiet`.
+    quiet: VecDeque<Port>,
     /// Ports on their way out through `poll_closed`.
     closed: VecDeque<(Port, UdpSocket)>,
     /// Ports with send drops to report; each once.
@@ -224,6 +226,7 @@ impl Ring {
             starved: Vec::with_capacity(ports_max),
             draining: VecDeque::with_capacity(ports_max),
             finished: Vec::with_capacity(ports_max),
+            quiet: VecDeque::with_capacity(ports_max),
             closed: VecDeque::with_capacity(ports_max),
             reporting: VecDeque::with_capacity(ports_max),
             operations: 0,
@@ -308,6 +311,14 @@ impl PacketIo for Ring {
     /// automatic one away.
     fn disconnect(&mut self, port: Port) -> io::Result<()> {
         self.try_disconnect(port)
+    }
+
+    fn hush(&mut self, port: Port) {
+        self.start_hush(port);
+    }
+
+    fn poll_quiet(&mut self) -> Option<Port> {
+        self.quiet.pop_front()
     }
 
     fn close(&mut self, port: Port) {

@@ -31,7 +31,7 @@ pub(super) enum Receiving {
     /// No receive is with the kernel; direct calls read the queue, telling source and end. After a connect, since what
     /// was queued before may be from anyone, and after an empty datagram.
     Draining,
-    /// Nothing more to deliver; the file is taken out of the ring once all sends are done.
+    /// Nothing more to deliver; the file is taken out of the ring once all sends are done, or on request if it lingers.
     Finished,
 }
 
@@ -45,6 +45,8 @@ pub(super) struct PortState {
     /// The kernel has posted the final completion of the receive; it may still wait to be delivered.
     pub(super) ended: bool,
     pub(super) closing: bool,
+    /// It stays in the ring for its sends when nothing more can be received.
+    pub(super) lingers: bool,
     /// An IPv6 socket, which speaks IPv4 in IPv6 clothes.
     pub(super) is_v6: bool,
     /// Whom the kernel has connected the socket to, as the ring knows.
@@ -66,6 +68,7 @@ impl PortState {
         receiving: Receiving::Vacant,
         ended: false,
         closing: false,
+        lingers: false,
         is_v6: false,
         remote: None,
         former: None,

@@ -5,12 +5,12 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant as WallClock};
 
-use ringbridge_media::command::{Command, ConnectionSpec, Request};
+use ringbridge_media::command::{Command, ConnectionSpec, Request, Target};
 use ringbridge_media::event::{Answer, CommandError, Event};
 use ringbridge_media::id::{ConnectionId, ShardId};
 use ringbridge_shard::clock;
 use ringbridge_shard::executor::{self, ShardConfig, ShardHandle};
-use ringbridge_shard::mailbox::{Doorbell, Lane, Peers, ShardMessage, ShardReport};
+use ringbridge_shard::mailbox::{Doorbell, Lane, MoveOrder, Moved, Peers, ShardMessage, ShardReport};
 
 /// A condition that has not come true by then never will.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -47,6 +47,35 @@ impl Rig {
         let request = Request { token: self.token, received: clock::now(), command };
         self.send(shard, ShardMessage::Command(request));
         self.token
+    }
+
+    /// Has `target` move; the token of the report.
+    pub fn order(
+        &mut self,
+        from: u8,
+        target: Target,
+        to: u8,
+        slots: Vec<(ConnectionId, u32)>,
+        room: Option<u32>,
+    ) -> u64 {
+        self.token += 1;
+        let order = MoveOrder { token: self.token, received: clock::now(), target, to: ShardId(to), slots, room };
+        self.send(from, ShardMessage::Move(Box::new(order)));
+        self.token
+    }
+
+    /// The next report of a move, if there is one.
+    pub fn poll_moved(&mut self) -> Option<Box<Moved>> {
+        for shard in &self.shards {
+            while let Some(report) = shard.outbox.pop() {
+                self.seen.push(report);
+            }
+        }
+        let index = self.seen.iter().position(|report| matches!(report, ShardReport::Moved(_)))?;
+        match self.seen.remove(index) {
+            ShardReport::Moved(moved) => Some(moved),
+            _ => None,
+        }
     }
 
     pub fn ask(&mut self, shard: u8, command: Command) -> Result<Answer, CommandError> {
@@ -96,6 +125,19 @@ impl Rig {
         Leg { id, server, endpoint, sequence: 0 }
     }
 
+    /// How many reports of a kind were seen and not asked for.
+    pub fn count_seen(&self, wanted: impl Fn(&ShardReport) -> bool) -> usize {
+        self.seen.iter().filter(|report| wanted(report)).count()
+    }
+
+    /// Starts a shard anew that has failed.
+    pub fn restart(&mut self, shard: u8) {
+        let (peers, doorbell) = (Arc::clone(&self.peers), Arc::clone(&self.doorbell));
+        let place = &mut self.shards[usize::from(shard)];
+        let failed = std::mem::replace(place, start_shard(shard, &peers, &doorbell));
+        failed.thread.join().expect("the panic was caught");
+    }
+
     pub fn stop(mut self) {
         for shard in 0..self.shards.len() {
             self.send(shard as u8, ShardMessage::Stop);
@@ -130,6 +172,17 @@ impl Leg {
         self.sequence = self.sequence.wrapping_add(1);
         self.endpoint.send_to(&packet, self.server).unwrap();
         packet
+    }
+
+    /// The next packet that has arrived, if one has.
+    pub fn poll_receive(&self) -> Option<Vec<u8>> {
+        let mut buffer = [0; 2048];
+        self.endpoint.set_nonblocking(true).unwrap();
+        let received = self.endpoint.recv_from(&mut buffer);
+        self.endpoint.set_nonblocking(false).unwrap();
+        let (len, source) = received.ok()?;
+        assert_eq!(source, self.server);
+        Some(buffer[..len].to_vec())
     }
 
     pub fn receive(&self) -> Vec<u8> {

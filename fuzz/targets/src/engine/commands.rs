@@ -11,6 +11,7 @@ use ringbridge_media::command::{
 };
 use ringbridge_media::digits::{DigitSet, Digits};
 use ringbridge_media::id::{ConferenceId, ConnectionId, OperationId};
+use ringbridge_media::playout::DelaySpec;
 use ringbridge_media::port::Port;
 use ringbridge_media::samples::{Chunk, Playlist, Prompt, PromptStream, RecordQueue};
 
@@ -19,8 +20,19 @@ use super::{CONFERENCES, ENGINE_SLOTS, GUEST_SLOTS, SHARD, SLOTS, World};
 use crate::script::Script;
 
 /// Those that can be mixed come up more often.
-const CODECS: [CodecKind; 6] =
-    [CodecKind::Pcmu, CodecKind::Pcmu, CodecKind::Pcma, CodecKind::Pcma, CodecKind::G723, CodecKind::G729];
+const CODECS: [CodecKind; 11] = [
+    CodecKind::Pcmu,
+    CodecKind::Pcmu,
+    CodecKind::Pcma,
+    CodecKind::Pcma,
+    CodecKind::G723,
+    CodecKind::G729,
+    CodecKind::G722,
+    CodecKind::Gsm,
+    CodecKind::Opus,
+    CodecKind::L16(Rate::Wide),
+    CodecKind::L16(Rate::Full),
+];
 const PTIMES_MS: [u32; 10] = [20, 20, 20, 10, 30, 40, 60, 1, 25, 200];
 const DIRECTIONS: [Direction; 5] =
     [Direction::SendRecv, Direction::SendRecv, Direction::SendOnly, Direction::RecvOnly, Direction::Inactive];
@@ -52,6 +64,9 @@ impl World {
                 dtx: flags & 32 != 0,
             },
             telephone_event_payload_type: if flags & 64 != 0 { 101 } else { script.byte() & 0x7F },
+            comfort_noise_payload_type: script
+                .option(|script| if script.below(2) == 0 { 13 } else { script.byte() & 0x7F }),
+            delay: DelaySpec { min_ms: 2 * u16::from(script.byte()), max_ms: 3 * u16::from(script.byte()) },
             payload_types: [script.option(|script| script.byte() & 0x7F), None, None, None, None, None, None, None],
             ptime_ms: script.pick(&PTIMES_MS),
             direction: script.pick(&DIRECTIONS),
@@ -115,7 +130,11 @@ impl World {
             4 => Command::DeleteConference { id: self.any_conference(script), keep_connections: script.flag() },
             5 => Command::PromoteConference { id: self.any_conference(script) },
             6 | 7 => self.participant_change(script),
-            8 | 9 => Command::StartRelay { a: self.any_connection(script), b: self.any_connection(script) },
+            8 | 9 => Command::StartRelay {
+                a: self.any_connection(script),
+                b: self.any_connection(script),
+                transcode: script.below(2) == 1,
+            },
             10 => Command::StopRelay { a: self.any_connection(script) },
             11 | 12 => {
                 let operation = script.option(|script| self.any_operation(script));
@@ -230,28 +249,37 @@ impl World {
             self.drain();
             return;
         }
-        let Some(slot) = self.engine.movable_slot(id) else { return };
-        let Some(departure) = self.engine.depart(id) else { panic!("{id} can move, and does not") };
-        assert_eq!(departure.id(), id);
+        let target = Target::Connection(id);
+        let Some(group) = self.engine.group_of(target) else { return };
+        let Some(departure) = self.engine.depart(target) else { panic!("{id} can move, and does not") };
         self.drain();
-        self.slots.remove(&slot);
-        let connected = self.connected.remove(&Port::rtp(slot).index());
+        let mut connected = Vec::new();
+        for (_, slot) in &group {
+            self.slots.remove(slot);
+            connected.push(self.connected.remove(&Port::rtp(*slot).index()));
+        }
         if script.below(8) == 1 {
             self.engine.abandon(self.now, departure);
             self.drain();
             return;
         }
-        let to = (GUEST_SLOTS..).find(|slot| !self.slots.contains_key(slot)).unwrap_or(GUEST_SLOTS);
-        if to as usize >= ENGINE_SLOTS {
+        let free =
+            (GUEST_SLOTS..u32::try_from(ENGINE_SLOTS).unwrap_or(0)).filter(|slot| !self.slots.contains_key(slot));
+        let places: Vec<_> = free.take(group.len()).collect();
+        if places.len() < group.len() {
             self.engine.abandon(self.now, departure);
             self.drain();
             return;
         }
-        self.slots.insert(to, id);
-        assert!(self.engine.adopt(self.now, to, departure).is_ok(), "the slot is free");
+        for ((id, _), slot) in group.iter().zip(&places) {
+            self.slots.insert(*slot, *id);
+        }
+        assert!(self.engine.adopt(self.now, departure, &places, None).is_ok(), "the slots are free");
         self.drain();
-        let reconnected = self.connected.get(&Port::rtp(to).index()).copied();
-        assert_eq!(connected, reconnected, "a connected socket stays connected");
+        for (slot, connected) in places.iter().zip(connected) {
+            let reconnected = self.connected.get(&Port::rtp(*slot).index()).copied();
+            assert_eq!(connected, reconnected, "a connected socket stays connected");
+        }
     }
 
     fn any_connection(&self, script: &mut Script<'_>) -> ConnectionId {

@@ -14,7 +14,7 @@ static PERIOD: LazyLock<[i16; 64]> = LazyLock::new(|| {
 });
 
 /// A voice with a pause every second.
-fn speech(timestamp: u32) -> i16 {
+pub(super) fn speech(timestamp: u32) -> i16 {
     let sample = PERIOD[timestamp as usize % 64];
     if timestamp % 8000 < 6400 { sample } else { sample / 512 }
 }
@@ -44,24 +44,25 @@ fn play(bench: &mut Bench, ms: u64, mut late_us: impl FnMut(u64) -> Option<u64>)
     delays
 }
 
+/// The least and the most delay in two hours of a clock that differs, and the samples put in or left out.
+pub(super) fn two_hours(voice: fn(u32) -> i16, ppm: i64) -> (u32, u32, u64) {
+    let mut bench = Bench::new();
+    bench.voice = voice;
+    let delays = play(&mut bench, 7_200_000, |n| (20 * n as i64 * ppm / 1000 + 4_000_000).try_into().ok());
+    let Counters { late, discarded, talkspurts, stretched_samples, compressed_samples, concealed_samples, .. } =
+        bench.playout.delay().counters;
+    assert_eq!((late, discarded, talkspurts, concealed_samples), (0, 0, 1, 0), "{ppm} ppm");
+    let (least, most) = (*delays[600..].iter().min().unwrap(), *delays.iter().max().unwrap());
+    (least, most, stretched_samples + compressed_samples)
+}
+
 #[test]
 fn clocks_that_differ_cost_a_frame_now_and_then_and_no_packet() {
-    for voice in [speech, song] {
-        for ppm in [-500i64, -200, 200, 500] {
-            let mut bench = Bench::new();
-            bench.voice = voice;
-            // Two hours.
-            let delays = play(&mut bench, 7_200_000, |n| (20 * n as i64 * ppm / 1000 + 4_000_000).try_into().ok());
-            let Counters {
-                late, discarded, talkspurts, stretched_samples, compressed_samples, concealed_samples, ..
-            } = bench.playout.delay().counters;
-            assert_eq!((late, discarded, talkspurts, concealed_samples), (0, 0, 1, 0), "{ppm} ppm");
-            let (least, most) = (delays[600..].iter().min().unwrap(), delays.iter().max().unwrap());
-            assert!(*least >= 18 && *most <= 70, "{ppm} ppm: {least} to {most} ms");
-            let moved = (stretched_samples + compressed_samples) as i64;
-            let drift = 7200 * 8000 * ppm.abs() / 1_000_000;
-            assert!((moved - drift).abs() < 800, "{ppm} ppm: {moved} samples for {drift}");
-        }
+    for ppm in [-500i64, -200, 200, 500] {
+        let (least, most, moved) = two_hours(song, ppm);
+        assert!(least >= 18 && most <= 70, "{ppm} ppm: {least} to {most} ms");
+        let drift = 7200 * 8000 * ppm.abs() / 1_000_000;
+        assert!((moved as i64 - drift).abs() < 800, "{ppm} ppm: {moved} samples for {drift}");
     }
 }
 
@@ -117,4 +118,83 @@ fn the_delay_after_a_stall_is_brought_down() {
     assert_eq!((counters.late, counters.discarded, counters.talkspurts), (0, 0, 2), "{counters:?}");
     let last = delays.last().unwrap();
     assert!((20..=60).contains(last), "{last}");
+}
+
+/// What the mix of thousands of streams touches is what its time goes by.
+#[test]
+fn a_stream_is_small() {
+    let mut bench = Bench::new();
+    bench.playout = Playout::new(CodecKind::Pcmu);
+    for n in 0..1000u16 {
+        let now = Instant::from_millis(20 * u64::from(n));
+        bench.playout.push(now, SeqNumber(n), RtpTimestamp(160 * u32::from(n)), false, &[0x80; 160]).unwrap();
+        bench.pull_at(now);
+        bench.pull_at(Instant::from_millis(20 * u64::from(n) + 10));
+    }
+    let hot = size_of::<Playout>() + bench.playout.store.bytes();
+    let cold = size_of::<super::super::Cold>() + bench.playout.cold.tape.bytes();
+    assert!(hot <= 1200 && cold <= 5400, "{hot} and {cold} bytes");
+}
+
+/// A voice that is made faster than it is spoken: so much at once at the beginning, then a packet each 20 ms.
+fn lead(bench: &mut Bench, lead_ms: u64, ms: u64) -> Vec<i16> {
+    let mut heard = Vec::new();
+    let mut sent = 0;
+    for now in (0..ms).step_by(10) {
+        while sent * 20 <= now + lead_ms {
+            bench.push(now, sent as u16, 160 * sent as u32, 160).unwrap();
+            sent += 1;
+        }
+        heard.extend(bench.pull(now).0);
+    }
+    heard
+}
+
+#[test]
+fn what_is_sent_ahead_loses_pauses_and_no_words() {
+    for (lead_ms, shortened) in [(80, true), (300, true), (800, true), (1500, false), (5000, false)] {
+        let mut bench = Bench::new();
+        bench.voice = speech;
+        let heard = lead(&mut bench, lead_ms, 10_000);
+        let Counters { compressed_samples, discarded, concealed_samples, .. } = bench.playout.delay().counters;
+        assert_eq!((compressed_samples > 0, discarded, concealed_samples), (shortened, 0, 0), "{lead_ms} ms ahead");
+        let loud = heard.chunks_exact(FRAME).filter(|frame| frame.iter().any(|sample| sample.abs() > 3000)).count();
+        // Eight of ten frames, and more if there are fewer pauses.
+        assert!(loud >= 798, "{lead_ms} ms ahead: {loud} frames of the voice");
+        // A voice without a pause loses nothing.
+        let mut bench = Bench::new();
+        bench.voice = song;
+        lead(&mut bench, lead_ms, 10_000);
+        let off = if lead_ms == 80 { 80 * 8 } else { 0 };
+        assert!(bench.playout.delay().counters.compressed_samples <= off, "{lead_ms} ms ahead");
+    }
+}
+
+/// An assistant sends each thing it says at once, with timestamps that go on from the last as if there were no pause.
+#[test]
+fn utterances_that_come_at_once_are_heard_whole() {
+    for pause_ms in [30, 60, 90, 150, 250, 600, 1_500, 4_000] {
+        for said_ms in [400u64, 1_000, 3_000] {
+            let mut bench = Bench::new();
+            bench.voice = value;
+            let (mut sent, mut heard, mut frames) = (0u64, Vec::new(), Vec::new());
+            let turn = said_ms + pause_ms;
+            for ms in (0..10 * turn).step_by(10) {
+                if ms % turn == 0 {
+                    for _ in 0..said_ms / 20 {
+                        bench.push(ms, sent as u16, 160 * sent as u32, 160).unwrap();
+                        sent += 1;
+                    }
+                }
+                let (frame, pulled) = bench.pull(ms);
+                heard.extend(frame);
+                frames.push(pulled);
+            }
+            let counters = bench.playout.delay().counters;
+            let Counters { compressed_samples, discarded, late, stretched_samples, .. } = counters;
+            assert_eq!((compressed_samples, discarded, late), (0, 0, 0), "{said_ms} and {pause_ms} ms");
+            let whole = frames.iter().filter(|pulled| pulled.heard).count() as u64;
+            assert_eq!(whole, said_ms + stretched_samples / 80, "{said_ms} and {pause_ms} ms");
+        }
+    }
 }

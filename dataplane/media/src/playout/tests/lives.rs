@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::SLOTS_MAX;
+use super::super::store::SLOTS_MAX;
 use super::*;
 
 #[derive(Clone, Debug)]
@@ -23,6 +23,7 @@ enum Step {
     Noise {
         len: u8,
     },
+    Other,
     Pause {
         ms: u16,
     },
@@ -47,6 +48,7 @@ fn steps(hostile: bool) -> impl Strategy<Value = Vec<Step>> {
         2 => Just(Step::Skip),
         1 => (0..600u16).prop_map(|ms| Step::Pause { ms }),
         1 => (0..50u8).prop_map(|len| Step::Noise { len }),
+        1 => Just(Step::Other),
         1 => (any::<u16>(), any::<u16>()).prop_map(|(min_ms, max_ms)| Step::Delay { min_ms, max_ms }),
         weight => Just(Step::Reset),
         5 * weight => (any::<u16>(), any::<u32>(), 0..1000u16, any::<bool>())
@@ -89,6 +91,10 @@ fn live(steps: Vec<Step>, codec_first: u16, timestamp_first: u32) -> Result<(), 
                 let (sequence, timestamp) = (SeqNumber(sender.sequence), RtpTimestamp(sender.timestamp));
                 let payload = vec![60; len.into()];
                 let _ = bench.playout.push_noise(Instant::from_millis(ms), sequence, timestamp, &payload);
+            }
+            Step::Other => {
+                sender.sequence = sender.sequence.wrapping_add(1);
+                bench.playout.note_other(SeqNumber(sender.sequence));
             }
             Step::Pause { ms } => sender.timestamp = sender.timestamp.wrapping_add(u32::from(ms) * 8),
             Step::Pull { frames } => {
@@ -151,7 +157,9 @@ fn check(
             prop_assert_eq!(frame, wanted);
         }
     }
-    prop_assert!(pulled.heard || pulled.concealed || frame.iter().all(|sample| *sample == 0) || frame[79] == 0);
+    let sounds = pulled.heard || pulled.concealed || pulled.noise;
+    // A pause begins with the fade of what was heard before it.
+    prop_assert!(sounds || frame[20..].iter().all(|sample| *sample == 0), "something sounds that is not told of");
     Ok(())
 }
 
