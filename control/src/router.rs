@@ -315,6 +315,9 @@ pub fn lane(command: &Command) -> Lane {
     match command {
         Command::DeleteConnection { .. }
         | Command::DeleteConference { .. }
+        | Command::VacateConference { .. }
+        | Command::DropPart { .. }
+        | Command::CedeRole { .. }
         | Command::LeaveConference { .. }
         | Command::StopRelay { .. }
         | Command::StopOperation { .. }
@@ -327,6 +330,7 @@ pub fn lane(command: &Command) -> Lane {
         | Command::ListConnections { .. }
         | Command::StartRelay { .. }
         | Command::CreateConference { .. }
+        | Command::CreatePart { .. }
         | Command::PromoteConference { .. }
         | Command::SendDigits { .. }
         | Command::JoinConference { .. }
