@@ -308,7 +308,7 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
     let delay = given.jitter_buffer.map(JitterBuffer::checked).transpose()?.unwrap_or_default();
     let encoder = given.encoder.map(EncoderChange::checked).transpose()?.unwrap_or_default();
     let hinted = given.conference_id.as_deref().map(conference_id).transpose()?;
-    let hinted = hinted.map(|id| call.conference(id, |entry| entry.shard)).transpose()?;
+    let hinted = hinted.map(|id| call.part_for(id, None)).transpose()?;
     let shard = match (given.shard, hinted) {
         (Some(shard), _) => shard_id(server, shard)?,
         (None, Some(shard)) => shard,
