@@ -158,6 +158,7 @@ impl Gateway {
             | EventKind::CallStarted
             | EventKind::RecordingStarted
             | EventKind::RecordingMuted
+            | EventKind::ShardMoved
             | EventKind::ShardFailed
             | EventKind::MediaControl => {}
         }

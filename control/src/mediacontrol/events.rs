@@ -31,6 +31,7 @@ impl MediaControl {
             | EventKind::TalkStopped
             | EventKind::ConnectionLearned
             | EventKind::ConnectionTimeout
+            | EventKind::ShardMoved
             | EventKind::ShardFailed
             | EventKind::CallStarted
             | EventKind::RecordingStarted

@@ -96,7 +96,7 @@ impl Server {
                 }
             }
             ShardReport::Snapshot { token, snapshot } => {
-                self.placement.borrow_mut().take_figures(&snapshot, self.now());
+                self.placement.borrow_mut().take_figures(&snapshot);
                 if let Some(pending) = self.router.borrow_mut().take(token) {
                     pending.reply(Reply::Snapshot(snapshot));
                 }

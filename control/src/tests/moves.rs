@@ -143,3 +143,64 @@ fn a_shard_that_fails_in_mid_move_ends_the_move_and_all_that_was_on_its_way_once
         assert!(client.events_so_far().iter().all(|event| event["event"] != "connection.ended"));
     }
 }
+
+#[test]
+fn what_makes_a_shard_busy_moves_by_itself_and_is_told() {
+    let rig = Rig::start_with(2, |config| config.rebalance.sustain_ms = 1_000);
+    let mut client = rig.client();
+    client.ok("events.subscribe", json!({"kinds": ["shard.moved"]}));
+    let calls: Vec<_> = (0..5)
+        .map(|_| {
+            let (a, b) = (client.connection(json!({"shard": 0})), client.connection(json!({"shard": 0})));
+            client.ok("relay.start", json!({"a": a, "b": b}));
+            [a, b]
+        })
+        .collect();
+    let room = client.conference(json!({"shard": 0}));
+    for _ in 0..2 {
+        let member = client.connection(json!({"shard": 0}));
+        client.ok("conference.join", json!({"conference_id": room, "connection_id": member}));
+    }
+    // Of seven parts of the work the conference has two.
+    rig.world.keep_busy(0, 0.6);
+    let moved = [client.event("shard.moved"), client.event("shard.moved")];
+    rig.world.keep_busy(0, 0.3);
+    rig.world.keep_busy(1, 0.3);
+    assert!(
+        moved.iter().all(|told| told["reason"] == "rebalanced" && told["from"] == 0 && told["to"] == 1),
+        "{moved:?}"
+    );
+    assert_eq!(moved[0]["conference_id"], room);
+    assert_eq!(moved[1]["connections"].as_array().expect("ids").len(), 2);
+    let there: Vec<bool> = calls
+        .iter()
+        .map(|[a, b]| {
+            let both = [shard_of(&mut client, a), shard_of(&mut client, b)];
+            assert_eq!(both[0], both[1], "both sides together");
+            both[0] == 1
+        })
+        .collect();
+    let stats = client.ok("server.stats", json!({}));
+    assert_eq!(there.iter().filter(|there| **there).count(), 1, "{there:?} {moved:?} {}", stats["control"]["moves"]);
+    assert_eq!(stats["control"]["moves"], json!({"requested": 0, "rebalanced": 2, "joined": 0, "failed": 0}));
+    assert_eq!(stats["shards"][0]["busy"], 0.3);
+    // What was asked for is told as well.
+    client.ok("connection.move", json!({"connection_id": calls[0][0], "shard": u8::from(!there[0])}));
+    assert_eq!(client.event("shard.moved")["reason"], "requested");
+}
+
+#[test]
+fn nothing_moves_by_itself_if_that_is_switched_off() {
+    let rig = Rig::start_with(2, |config| {
+        (config.rebalance.enabled, config.rebalance.sustain_ms) = (false, 1_000);
+    });
+    let mut client = rig.client();
+    client.connection(json!({"shard": 0}));
+    rig.world.keep_busy(0, 0.9);
+    // New connections go to where there is room.
+    eventually("the load is known", || {
+        client.ok("server.stats", json!({}));
+        client.ok("connection.create", json!({}))["shard"] == 1
+    });
+    assert_eq!(client.ok("server.stats", json!({}))["control"]["moves"]["rebalanced"], 0);
+}
