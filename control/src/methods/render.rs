@@ -181,7 +181,7 @@ pub fn conference(status: &ConferenceStatus, registry: &Registry) -> Value {
         .collect();
     let mut value = json!({
         "conference_id": status.id.to_string(),
-        "shard": registry.conference(status.id).map_or(status.id.shard(), |entry| entry.shard).0,
+        "shard": registry.conference(status.id).map_or_else(|| status.id.shard(), |entry| entry.shard).0,
         "sample_rate_hz": ringbridge_media::limits::SAMPLE_RATE_HZ,
         "media_time_ms": status.media_time_ms,
         "hairpin": status.hairpin,

@@ -63,13 +63,13 @@ mod tests {
         Instant::from_millis(10_000 + ms)
     }
 
-    /// Reads whenever it is time; `busy` tells the thread's share of each millisecond.
-    fn run(meter: &mut LoadMeter, from: u64, to: u64, cpu_ns: &mut u64, busy: f64) {
+    /// Reads whenever it is time; `percent` tells the thread's share of each millisecond.
+    fn run(meter: &mut LoadMeter, from: u64, to: u64, cpu_ns: &mut u64, percent: u64) {
         for ms in from..to {
             if meter.wants_reading(at(ms)) {
                 meter.read(at(ms), *cpu_ns);
             }
-            *cpu_ns += (busy * MS as f64) as u64;
+            *cpu_ns += percent * MS / 100;
         }
     }
 
@@ -77,20 +77,20 @@ mod tests {
     fn the_share_of_the_last_second_counts_and_nothing_before() {
         let (mut meter, mut cpu_ns) = (LoadMeter::new(), 7);
         assert!(meter.busy(at(0), cpu_ns).abs() < f64::EPSILON);
-        run(&mut meter, 0, 300, &mut cpu_ns, 0.4);
+        run(&mut meter, 0, 300, &mut cpu_ns, 40);
         assert!((meter.busy(at(300), cpu_ns) - 0.4).abs() < 0.01);
-        run(&mut meter, 300, 3_000, &mut cpu_ns, 0.9);
+        run(&mut meter, 300, 3_000, &mut cpu_ns, 90);
         assert!((meter.busy(at(3_000), cpu_ns) - 0.9).abs() < 0.01);
-        run(&mut meter, 3_000, 3_500, &mut cpu_ns, 0.1);
+        run(&mut meter, 3_000, 3_500, &mut cpu_ns, 10);
         assert!((meter.busy(at(3_500), cpu_ns) - 0.5).abs() < 0.05);
-        run(&mut meter, 3_500, 4_100, &mut cpu_ns, 0.1);
+        run(&mut meter, 3_500, 4_100, &mut cpu_ns, 10);
         assert!((meter.busy(at(4_100), cpu_ns) - 0.1).abs() < 0.01);
     }
 
     #[test]
     fn a_long_sleep_is_idle_time() {
         let (mut meter, mut cpu_ns) = (LoadMeter::new(), 0);
-        run(&mut meter, 0, 2_000, &mut cpu_ns, 1.0);
+        run(&mut meter, 0, 2_000, &mut cpu_ns, 100);
         assert!(meter.busy(at(60_000), cpu_ns) < 0.01);
         meter.read(at(60_000), cpu_ns);
         // The first milliseconds after it do not look like a second's work.
