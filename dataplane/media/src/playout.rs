@@ -281,6 +281,7 @@ impl Playout {
     }
 
     /// Whether there is nothing to play: every frame is silence until a packet comes.
+    #[cfg(test)]
     pub(crate) fn is_idle(&self) -> bool {
         self.state == State::Idle && self.background == Background::Silence
     }
@@ -371,11 +372,6 @@ impl Playout {
     /// Timestamp of the first sample that is not yet played, while there is one.
     pub(crate) fn next_timestamp(&self) -> Option<u32> {
         (self.state != State::Idle).then(|| self.timestamp_of(self.point()))
-    }
-
-    /// Whether the codec has failed.
-    pub(crate) const fn has_failed(&self) -> bool {
-        self.failed
     }
 
     /// How long what is heard has waited, and what that took.
