@@ -58,6 +58,10 @@ pub(super) async fn conference(call: &Call, given: Value) -> Result<Value, RpcEr
     if call.conference(id, |entry| entry.shard)? == to {
         return Ok(json!({"shard": to.0}));
     }
+    if call.conference(id, |entry| entry.spread)? {
+        let message = "conference_id: a conference in parts stays where its parts are";
+        return Err(RpcError::invalid_param("conference_id", message));
+    }
     let members = call.members_of(id)?;
     let moved = call.server.relocate(Target::Conference(id), members, to, call.received).await?;
     drop(ticket);

@@ -86,6 +86,8 @@ fn shard_stats(snapshot: &ShardSnapshot) -> Value {
         "packets_out": snapshot.packets_out,
         "drops": drops,
         "ticks_late": snapshot.ticks_late,
+        "partials_late": snapshot.partials_late,
+        "partials_dropped": snapshot.partials_dropped,
         "encodes": snapshot.encodes,
         "events_dropped": snapshot.events_dropped,
         "residence_us": percentiles(&snapshot.residence_us),

@@ -402,6 +402,19 @@ impl State {
                 self.conferences.insert(id, Conference { shard, members: BTreeMap::new(), spec });
                 quietly(Answer::Done)
             }
+            // Of parts the home has everything.
+            Command::CreatePart { id, spec, .. } => {
+                if shard == id.shard() {
+                    self.conferences.insert(id, Conference { shard, members: BTreeMap::new(), spec });
+                }
+                quietly(Answer::Done)
+            }
+            Command::DropPart { .. } => quietly(Answer::Done),
+            Command::CedeRole { .. } => quietly(Answer::Effect(effect(EffectClock::Conference, &[]))),
+            Command::VacateConference { id } => {
+                let events = if shard == id.shard() { self.dissolve(id, EndReason::LastLeft) } else { Vec::new() };
+                Ok((Answer::Effect(effect(EffectClock::Conference, &[])), events))
+            }
             Command::JoinConference { conference, connection, participant } => {
                 if self.connection(shard, connection)?.state != ConnectionState::Idle {
                     return Err(CommandError::AlreadyJoined(connection));
@@ -469,10 +482,6 @@ impl State {
                 self.conference(id)?;
                 quietly(Answer::Conference(Box::new(self.conference_status(id))))
             }
-            Command::CreatePart { .. }
-            | Command::DropPart { .. }
-            | Command::CedeRole { .. }
-            | Command::VacateConference { .. } => Err(CommandError::Unsupported),
             Command::ListConferences { from: _, limit: _ } => {
                 let here: Vec<_> =
                     self.conferences.iter().filter(|(_, room)| room.shard == shard).map(|(id, _)| *id).collect();
@@ -689,6 +698,9 @@ impl State {
             muted: spec.muted,
             deaf: spec.deaf,
             gain_db: spec.gain_db,
+            output_gain_db: spec.output_gain_db,
+            agc: spec.agc,
+            noise_suppression: spec.noise_suppression,
             role: spec.role,
             tariff_tone: spec.tariff_tone,
             talking: false,
@@ -699,6 +711,8 @@ impl State {
             participants: participants.collect(),
             operations: Vec::new(),
             rate: self.conferences[&id].spec.rate,
+            active_speaker: None,
+            loudest: self.conferences[&id].spec.loudest,
             hairpin: self.conferences[&id].spec.hairpin,
             media_time_ms: 5.0,
         }
@@ -719,6 +733,8 @@ impl State {
             packets_out: 12,
             drops: DropCounters::default(),
             ticks_late: 0,
+            partials_late: 0,
+            partials_dropped: 0,
             encodes: 0,
             events_dropped: 0,
             cpu_ns: 1000,

@@ -38,6 +38,7 @@ impl Verba {
                 EventKind::Digit
                 | EventKind::TalkStarted
                 | EventKind::TalkStopped
+                | EventKind::SpeakerActive
                 | EventKind::ConnectionLearned
                 | EventKind::ConnectionTimeout
                 | EventKind::ConnectionEnded

@@ -1,6 +1,7 @@
 //! Any bytes through every decoder, by the face that the engine uses: errors, but no panic behind the guard, and no more
 //! samples than were announced.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::cast_possible_truncation, reason = "samples of our own")]
 
 use proptest::prelude::*;
 use ringbridge_codec::kind::PAYLOAD_SAMPLES_MAX;
@@ -103,6 +104,42 @@ proptest! {
         // It goes on with what is right.
         if let Some(right) = packets.first() {
             prop_assert!(decoder.decode(right, &mut out).is_ok());
+        }
+    }
+
+    /// Whatever is to be encoded, however, and into however little.
+    #[test]
+    fn no_samples_break_an_encoder(
+        kind in proptest::sample::select(KINDS.to_vec()),
+        bitrate in prop_oneof![any::<u32>(), 6_000_u32..100_000],
+        fec in any::<bool>(),
+        dtx in any::<bool>(),
+        frames in proptest::collection::vec((0_u8..6, any::<u32>(), prop_oneof![4 => 300_usize..1500, 1 => 0_usize..40]), 1..16),
+    ) {
+        let mut encoder = Encoder::new(kind, EncoderSettings { bitrate, fec, dtx }).unwrap();
+        let mut decoder = Decoder::new(kind).unwrap();
+        let frame = kind.rate().frame_samples();
+        let mut out = vec![0; PAYLOAD_SAMPLES_MAX];
+        for (what, seed, room) in frames {
+            let mut random = seed;
+            let samples: Vec<i16> = (0..frame * if seed % 3 == 0 { 6 } else { 2 })
+                .map(|n| {
+                    random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    match what {
+                        0 => 0,
+                        1 => i16::MIN,
+                        2 => if n / 37 % 2 == 0 { i16::MAX } else { i16::MIN },
+                        3 => if n == 5 { i16::MAX } else { 0 },
+                        4 => (random >> 16).cast_signed().clamp(0, 3) as i16,
+                        _ => i16::from_ne_bytes([(random >> 16) as u8, (random >> 24) as u8]),
+                    }
+                })
+                .collect();
+            let mut bytes = vec![0; room];
+            match encoder.encode(&samples, &mut bytes) {
+                Ok(len) => prop_assert_eq!(decoder.decode(&bytes[..len], &mut out), Ok(samples.len()), "{}", kind),
+                Err(error) => prop_assert_eq!(error, CodecError::Length, "{} into {}", kind, room),
+            }
         }
     }
 }

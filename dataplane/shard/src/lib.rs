@@ -13,6 +13,7 @@ pub mod executor;
 pub mod io;
 pub mod mailbox;
 mod moves;
+pub mod partials;
 pub mod probe;
 pub mod ring;
 pub mod run;

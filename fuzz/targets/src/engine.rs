@@ -305,7 +305,9 @@ impl World {
                 self.rooms.retain(|_, open| *open != id);
             }
             Event::ConnectionLearned { id, .. } | Event::ConnectionTimeout { id } => self.ledger.lives(id),
-            Event::TalkStarted { conference, .. } | Event::TalkStopped { conference, .. } => {
+            Event::TalkStarted { conference, .. }
+            | Event::TalkStopped { conference, .. }
+            | Event::ActiveSpeaker { conference, .. } => {
                 self.ledger.is_open(conference);
             }
             Event::Digit { digit, .. } => assert!(b"0123456789*#ABCD".contains(&digit)),

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 
 use ringbridge_media::command::{
     CodecKind, Command, ConferenceSpec, ConnectionChange, ConnectionSpec, DigitSource, Direction, EncoderSettings,
-    OperationSpec, ParticipantChange, ParticipantSpec, PlayAdjust, PlayChange, Rate, Role, StopConditions, Target,
-    ToneSpec, VolumeToggle,
+    OperationSpec, ParticipantChange, ParticipantSpec, PlayAdjust, PlayChange, Rate, Role, StopConditions, TalkSpec,
+    Target, ToneSpec, VolumeToggle,
 };
 use ringbridge_media::digits::{DigitSet, Digits};
 use ringbridge_media::id::{ConferenceId, ConnectionId, OperationId};
@@ -146,6 +146,8 @@ impl World {
             hairpin: scene == 3,
             tones: script.flag(),
             rate: script.pick(&Rate::ALL),
+            loudest: script.option(|script| u16::from(script.below(4))),
+            talk: TalkSpec { told: script.flag(), stop_ms: 10 * u16::from(script.byte()) },
             ..ConferenceSpec::default()
         };
         self.open(conference, spec);
@@ -186,6 +188,8 @@ impl World {
             hairpin: script.below(3) == 1,
             tones: script.flag(),
             rate: script.pick(&Rate::ALL),
+            loudest: script.option(|script| u16::from(script.below(4))),
+            talk: TalkSpec { told: script.flag(), stop_ms: 10 * u16::from(script.byte()) },
         };
         self.open(id, spec);
     }
@@ -197,6 +201,9 @@ impl World {
             muted: flags & 7 == 1,
             deaf: flags & 0x38 == 8,
             gain_db: if flags & 0x40 != 0 { i16::from(script.byte().cast_signed()) } else { 0 },
+            output_gain_db: if flags & 0x41 == 0x41 { i16::from(script.byte().cast_signed()) } else { 0 },
+            agc: flags & 0x82 == 0x82,
+            noise_suppression: flags & 0x87 == 0x85,
             role: script.pick(&ROLES),
             tariff_tone: flags & 0x80 != 0,
         };
@@ -281,6 +288,9 @@ impl World {
             muted: script.option(Script::flag),
             deaf: script.option(Script::flag),
             gain_db: script.option(|script| i16::from(script.byte().cast_signed())),
+            output_gain_db: script.option(|script| i16::from(script.byte().cast_signed())),
+            agc: script.option(Script::flag),
+            noise_suppression: script.option(|script| script.below(8) == 1),
             role: script.option(|script| script.pick(&ROLES)),
             tariff_tone: script.option(Script::flag),
         };
