@@ -59,6 +59,8 @@ event_kinds! {
     ConnectionEnded = "connection.ended",
     /// A conference is gone.
     ConferenceEnded = "conference.ended",
+    /// Something has moved to another shard, as somebody wanted or to even out loads.
+    ShardMoved = "shard.moved",
     /// A shard has failed with all that was on it; it starts again.
     ShardFailed = "shard.failed",
     /// An event of the MediaControl API.

@@ -10,6 +10,7 @@ mod error;
 mod lock;
 mod moving;
 mod parts;
+mod rebalancing;
 mod reports;
 mod restart;
 
@@ -56,6 +57,7 @@ use self::lock::StateLock;
 pub(crate) use self::ends::SHARD_FAILED;
 pub use self::error::ServeError;
 pub(crate) use self::moving::{MOVE_PATIENCE, busy};
+pub use self::rebalancing::{MoveCounts, MoveReason};
 
 /// Starts one shard and waits until it is ready. Called on a thread of its own when a shard has to be started again.
 pub type StartShard =
@@ -89,6 +91,8 @@ pub struct Server {
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Where new connections go.
     pub placement: RefCell<Placement>,
+    /// How often things have moved between shards.
+    pub moves: MoveCounts,
     /// When it was started.
     pub started_at: Timestamp,
     mediacontrol: OnceCell<Rc<MediaControl>>,
@@ -190,6 +194,9 @@ impl Server {
             server.take_up(handle);
         }
         spawn_local(Rc::clone(&server).watch_shards()?);
+        if server.config.rebalance.enabled && server.derived.shard_cpus.len() > 1 {
+            spawn_local(Rc::clone(&server).rebalance());
+        }
         Ok(server)
     }
 
@@ -240,6 +247,7 @@ impl Server {
             store,
             tls,
             placement: RefCell::new(Placement::new(shards)),
+            moves: MoveCounts::default(),
             started_at: Timestamp::now(),
             mediacontrol: OnceCell::new(),
             clock: RefCell::new(Rc::new(clock::now)),

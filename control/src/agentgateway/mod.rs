@@ -159,6 +159,7 @@ impl Gateway {
             | EventKind::CallStarted
             | EventKind::RecordingStarted
             | EventKind::RecordingMuted
+            | EventKind::ShardMoved
             | EventKind::ShardFailed
             | EventKind::MediaControl => {}
         }

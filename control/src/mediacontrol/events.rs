@@ -32,6 +32,7 @@ impl MediaControl {
             | EventKind::SpeakerActive
             | EventKind::ConnectionLearned
             | EventKind::ConnectionTimeout
+            | EventKind::ShardMoved
             | EventKind::ShardFailed
             | EventKind::CallStarted
             | EventKind::RecordingStarted

@@ -100,6 +100,7 @@ fn shard_stats(snapshot: &ShardSnapshot) -> Value {
             "buffers_exhausted": snapshot.io.buffers_exhausted,
             "resends": snapshot.io.resends,
         },
+        "busy": snapshot.busy,
         "cpu_ns": snapshot.cpu_ns,
         "thread_id": snapshot.thread_id,
     })
@@ -121,6 +122,7 @@ fn control_stats(server: &Server) -> Value {
         "commands_in_flight": server.router.borrow().in_flight(),
         "port_pairs": server.ports.pairs_total(),
         "port_pairs_free": server.ports.pairs_free(),
+        "moves": server.moves.all().into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect::<Map<_, Value>>(),
         "cpu_ns": thread_cpu_ns(),
         "thread_id": nix::unistd::gettid().as_raw(),
     })

@@ -97,7 +97,7 @@ impl Server {
                 }
             }
             ShardReport::Snapshot { token, snapshot } => {
-                self.placement.borrow_mut().take_figures(&snapshot, self.now());
+                self.placement.borrow_mut().take_figures(&snapshot);
                 if let Some(pending) = self.router.borrow_mut().take(token) {
                     pending.reply(Reply::Snapshot(snapshot));
                 }
@@ -253,6 +253,15 @@ impl Server {
         }
         self.mourn(shard, lost.parts);
         let connections: Vec<ConnectionId> = lost.connections.iter().map(|entry| entry.id).collect();
+        let mut known = connections.clone();
+        known.sort_unstable();
+        let given_up = self.router.borrow_mut().give_up(shard, |target| match target {
+            Target::Connection(id) => known.binary_search(&id).is_ok(),
+            Target::Conference(id) => lost.conferences.binary_search(&id).is_ok(),
+        });
+        for concern in given_up {
+            self.discard(concern);
+        }
         // Their ports are free again.
         drop(lost.connections);
         let server = Rc::clone(self);

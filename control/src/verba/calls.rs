@@ -43,6 +43,7 @@ impl Verba {
                 | EventKind::ConnectionTimeout
                 | EventKind::ConnectionEnded
                 | EventKind::ConferenceEnded
+                | EventKind::ShardMoved
                 | EventKind::ShardFailed
                 | EventKind::MediaControl => {}
             }

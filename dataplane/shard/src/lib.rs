@@ -11,6 +11,7 @@ mod buffer;
 pub mod clock;
 pub mod executor;
 pub mod io;
+mod load;
 pub mod mailbox;
 mod moves;
 pub mod partials;

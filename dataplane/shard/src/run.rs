@@ -19,6 +19,7 @@ use ringbridge_media::port::{Disposition, Port, PortAction};
 use ringbridge_media::time::Instant;
 
 use crate::io::{PacketIo, WaitPlan};
+use crate::load::LoadMeter;
 use crate::mailbox::{MailboxReader, Outbox, PeerMessage, Peers, ShardMessage, ShardReport};
 use crate::moves::{Moves, Route};
 use crate::snapshot::ShardSnapshot;
@@ -75,6 +76,7 @@ pub struct Shard<P: PacketIo> {
     pub(crate) turn_began: Instant,
     residence_us: Histogram<u64>,
     command_us: Histogram<u64>,
+    load: LoadMeter,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -121,6 +123,7 @@ impl<P: PacketIo> Shard<P> {
             turn_began: Instant::ZERO,
             residence_us: histogram(),
             command_us: histogram(),
+            load: LoadMeter::new(),
         }
     }
 
@@ -166,6 +169,9 @@ impl<P: PacketIo> Shard<P> {
         if self.forwarded > 0 {
             self.residence_us.saturating_record_n(residence_us, self.forwarded);
             self.forwarded = 0;
+        }
+        if self.load.wants_reading(now) {
+            self.load.read(now, thread_cpu_ns());
         }
         let until_due = self.engine.poll_timeout().map_or(at_most, |due| due.saturating_since(now).min(at_most));
         let sleepless = turn.more || !self.mailbox.is_empty() || !self.peers.is_empty(self.id);
@@ -437,7 +443,7 @@ impl<P: PacketIo> Shard<P> {
 
     fn snapshot(&self) -> ShardSnapshot {
         let totals = self.engine.totals();
-        let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        let cpu_ns = thread_cpu_ns();
         ShardSnapshot {
             shard: self.id,
             thread_id: rustix::thread::gettid().as_raw_nonzero().get(),
@@ -452,10 +458,17 @@ impl<P: PacketIo> Shard<P> {
             partials_dropped: totals.partials_dropped,
             encodes: totals.encodes,
             events_dropped: totals.events_dropped + self.events_dropped,
-            cpu_ns: u64::try_from(cpu.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(cpu.tv_nsec).unwrap_or(0),
+            cpu_ns,
+            busy: self.load.busy(self.turn_began, cpu_ns),
             io: self.io.counters(),
             residence_us: self.residence_us.clone(),
             command_us: self.command_us.clone(),
         }
     }
+}
+
+/// CPU time of the calling thread in nanoseconds.
+fn thread_cpu_ns() -> u64 {
+    let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    u64::try_from(cpu.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(cpu.tv_nsec).unwrap_or(0)
 }

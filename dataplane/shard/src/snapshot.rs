@@ -37,6 +37,8 @@ pub struct ShardSnapshot {
     pub events_dropped: u64,
     /// CPU time of the shard's thread, nanoseconds.
     pub cpu_ns: u64,
+    /// Share of the last second that the shard's thread was on a core, `0.0 ..= 1.0`.
+    pub busy: f64,
     /// Packet I/O.
     pub io: IoCounters,
     /// Microseconds from a packet's leaving the ring to its send being handed to the kernel.
