@@ -148,6 +148,8 @@ pub struct RtpDefaults {
     /// Whether another source may take over a connection after its endpoint was learned. Keeps its sockets
     /// unconnected, which costs CPU.
     pub handover: bool,
+    /// libbcg729 as installed here: with it G.729 is decoded and encoded. Its code runs in the shards.
+    pub g729_library: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -202,6 +204,7 @@ impl Default for RtpDefaults {
             dscp: 46,
             rtp_timeout_ms: 0,
             handover: false,
+            g729_library: None,
         }
     }
 }

@@ -119,6 +119,11 @@ fn serve(config: Config) -> Result<(), ServeError> {
         }
         tracing::warn!("{problem}");
     }
+    if let Some(path) = &config.rtp.g729_library {
+        let failed = |source| ServeError::Codec { path: path.clone(), source };
+        ringbridge_codec::g729::load(path).map_err(failed)?;
+        tracing::info!(library = %path.display(), "G.729 is decoded and encoded");
+    }
     let peers = Peers::new(u8::try_from(shards).unwrap_or(u8::MAX)).map_err(io("out of file descriptors"))?;
     let start_shard: StartShard =
         Arc::new(move |config, doorbell| executor::start(config, Arc::clone(&peers), doorbell).map_err(Box::from));

@@ -26,6 +26,14 @@ pub enum ServeError {
     /// No database.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The library for G.729 can't be used.
+    #[error("rtp.g729_library = \"{}\": {source}", path.display())]
+    Codec {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: ringbridge_codec::g729::LoadError,
+    },
     /// A shard did not start.
     #[error("{0}")]
     Shard(Box<dyn Error + Send + Sync>),

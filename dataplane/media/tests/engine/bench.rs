@@ -3,9 +3,11 @@
 //! The bench drives the engine as a shard does: datagrams, then timeouts, then commands, and every `poll_*` is drained
 //! after each `handle_*`.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringbridge_codec::{Encoder, EncoderSettings, g711};
@@ -81,7 +83,7 @@ pub(crate) struct Phone {
     pub(crate) drift_ppm: i64,
     samples: u64,
     /// Made with the first packet of a codec that is not G.711.
-    encoder: Option<Arc<Mutex<Encoder>>>,
+    encoder: Option<Rc<RefCell<Encoder>>>,
 }
 
 impl Phone {
@@ -121,10 +123,10 @@ impl Phone {
                 _ => 0,
             })
             .collect();
-        let new = || Arc::new(Mutex::new(Encoder::new(codec, EncoderSettings::default()).unwrap()));
+        let new = || Rc::new(RefCell::new(Encoder::new(codec, EncoderSettings::default()).unwrap()));
         let encoder = self.encoder.get_or_insert_with(new);
         let mut payload = [0; 1500];
-        let bytes = encoder.lock().unwrap().encode(&pcm, &mut payload).unwrap();
+        let bytes = encoder.borrow_mut().encode(&pcm, &mut payload).unwrap();
         let bytes = rtp(self.ssrc, self.sequence, self.timestamp, codec.payload_type(), &payload[..bytes]);
         self.sequence = self.sequence.wrapping_add(1);
         self.timestamp = self.timestamp.wrapping_add(self.ptime_ms * codec.clock_rate_hz() / 1000);
