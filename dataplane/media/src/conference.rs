@@ -531,10 +531,17 @@ fn collect(connection: &mut Connection, room: &Collecting, scratch: &mut Scratch
     let listened_to = connection.is_listened_to();
     let target = connection.target();
     if !listened_to {
-        if let Some(media) = &mut connection.media {
+        if let Connection { digits, media: Some(media), .. } = connection {
             // What is left of the last recording.
             if media.playout.next_timestamp().is_some() {
                 media.playout.reset();
+            }
+            // What waits for digits or for its time alone.
+            if media.runs_any() {
+                let silence = [0; FRAME_SAMPLES];
+                run_each(&mut media.operations, false, target, digits, out, |operation| {
+                    operation.listen(false, &silence)
+                });
             }
         }
         return false;

@@ -37,6 +37,8 @@ const ENGINE_SLOTS: u32 = 128;
 const CONFERENCES: u32 = 3;
 const ENGINE_CONFERENCES: u32 = 6;
 const SHARD: ShardId = ShardId(1);
+/// What has a limit of at most so many milliseconds is waited for at the end.
+const LIMIT_MS: u32 = 500;
 /// Steps of one script. libFuzzer's inputs are shorter; a longer one tells nothing more.
 const STEPS_MAX: usize = 2_000;
 /// How often timers may fire until the engine has caught up.
@@ -325,6 +327,11 @@ impl World {
     }
 
     fn clear_up(&mut self) {
+        if !self.ledger.timed().is_empty() {
+            // Some frames more, as a clock may begin late.
+            self.pass(Duration::from_millis(u64::from(LIMIT_MS) + 100));
+            assert!(self.ledger.timed().is_empty(), "past their limits: {:?}", self.ledger.timed());
+        }
         for id in self.ledger.conferences() {
             assert!(self.command(Command::DeleteConference { id, keep_connections: true }));
         }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use ringbridge_media::command::{
-    CodecKind, Command, ConnectionChange, ConnectionSpec, DigitSource, OperationSpec, StopConditions, Target,
+    CodecKind, Command, ConnectionChange, ConnectionSpec, DigitSource, OperationSpec, ParticipantSpec, Role,
+    StopConditions, Target,
 };
 use ringbridge_media::digits::Digits;
 use ringbridge_media::event::{CommandError, Condition, DropReason};
@@ -380,4 +381,22 @@ fn digits_go_with_a_connection_that_moves() {
     assert_eq!(other.gathered()[0].2, "123");
     home.run(2_000);
     assert_eq!((home.ended(), home.engine.poll_timeout()), (vec![], None));
+}
+
+#[test]
+fn a_monitor_gathers_digits_although_nobody_listens_to_it() {
+    let mut bench = Bench::new();
+    let (room, ids) = bench.room_of(&[(Pcmu, 20), (Pcmu, 20)]);
+    let monitor = bench.phone(Pcmu, 20);
+    let participant = ParticipantSpec { role: Role::Monitor, ..ParticipantSpec::default() };
+    bench.join_as(room, monitor, participant);
+    let timed = bench.gather(monitor, StopConditions { timeout_ms: Some(300), ..NONE });
+    bench.run(400);
+    assert_eq!(bench.gathered(), [(timed, Condition::Timeout, String::new())]);
+    let counted = bench.gather(monitor, StopConditions { digits_max: Some(2), ..NONE });
+    bench.press(2, b'4');
+    bench.press(2, b'2');
+    bench.run(40);
+    assert_eq!(bench.gathered()[1], (counted, Condition::MaxDigits, "42".to_owned()));
+    assert_eq!(bench.status(ids[0]).operations, []);
 }

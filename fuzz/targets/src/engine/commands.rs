@@ -18,7 +18,7 @@ use ringbridge_media::samples::{Chunk, Playlist, Prompt, PromptStream, RecordQue
 use ringbridge_wire::rtp::COMFORT_NOISE;
 
 use super::datagrams::Phone;
-use super::{CONFERENCES, ENGINE_CONFERENCES, ENGINE_SLOTS, GUEST_SLOTS, SHARD, SLOTS, World};
+use super::{CONFERENCES, ENGINE_CONFERENCES, ENGINE_SLOTS, GUEST_SLOTS, LIMIT_MS, SHARD, SLOTS, World};
 use crate::script::Script;
 
 /// Those that cost least come up more often.
@@ -171,7 +171,9 @@ impl World {
     }
 
     fn begin(&mut self, id: OperationId, target: Target, operation: OperationSpec) {
-        self.ledger.operation_begins(id);
+        // The one condition that every kind of operation has.
+        let timeout_ms = conditions_of(&operation).timeout_ms;
+        self.ledger.operation_begins(id, timeout_ms.is_some_and(|ms| ms <= LIMIT_MS));
         self.operations.push(id);
         if !self.command(Command::StartOperation { id, target, operation: Box::new(operation) }) {
             // It never was.
@@ -463,6 +465,18 @@ fn conditions(script: &mut Script<'_>) -> StopConditions {
         silence_ms: (which & 64 != 0).then(|| script.millis()),
         nonsilence_ms: (which & 128 != 0).then(|| script.millis()),
         timeout_ms: script.option(Script::millis),
+    }
+}
+
+const fn conditions_of(operation: &OperationSpec) -> &StopConditions {
+    match operation {
+        OperationSpec::Play { until, .. }
+        | OperationSpec::Tone { until, .. }
+        | OperationSpec::Record { until, .. }
+        | OperationSpec::RecordCall { until, .. }
+        | OperationSpec::GatherDigits { until, .. }
+        | OperationSpec::DetectSilence { until }
+        | OperationSpec::DetectNonSilence { until } => until,
     }
 }
 

@@ -13,6 +13,8 @@ pub(super) struct Ledger {
     connections: BTreeSet<ConnectionId>,
     conferences: BTreeSet<ConferenceId>,
     operations: BTreeSet<OperationId>,
+    /// Of these those that end by themselves before long.
+    timed: BTreeSet<OperationId>,
 }
 
 impl Ledger {
@@ -24,8 +26,16 @@ impl Ledger {
         assert!(self.conferences.insert(id));
     }
 
-    pub(super) fn operation_begins(&mut self, id: OperationId) {
+    pub(super) fn operation_begins(&mut self, id: OperationId, is_timed: bool) {
         assert!(self.operations.insert(id));
+        if is_timed {
+            self.timed.insert(id);
+        }
+    }
+
+    /// Those that should have ended by themselves before long.
+    pub(super) const fn timed(&self) -> &BTreeSet<OperationId> {
+        &self.timed
     }
 
     pub(super) fn connection_ended(&mut self, id: ConnectionId) {
@@ -38,6 +48,7 @@ impl Ledger {
 
     pub(super) fn operation_ended(&mut self, id: OperationId) {
         assert!(self.operations.remove(&id), "{id} ended, and was not there");
+        self.timed.remove(&id);
     }
 
     pub(super) fn lives(&self, id: ConnectionId) {
