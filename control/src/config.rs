@@ -17,7 +17,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ringbridge_media::command::CodecKind;
+use ringbridge_media::command::{CodecKind, Rate};
 use ringbridge_media::limits::{CONFERENCES_MAX, CONNECTIONS_MAX, RELAY_PTIME_MS_MAX};
 use serde::{Deserialize, Deserializer};
 
@@ -428,23 +428,51 @@ impl Config {
     }
 }
 
-/// The codec of an encoding name (RFC 8866 section 6.6: names don't depend on case).
+/// The codec of `name[/clock[/channels]]` (RFC 8866 section 6.6: names don't depend on case). L16 without a clock is at
+/// 8 kHz; a clock or a number of channels that is not the codec's is none of its formats. Opus is always negotiated with
+/// two channels (RFC 7587 section 7), whatever is sent.
 pub fn codec_by_name(name: &str) -> Option<CodecKind> {
-    CODECS.iter().copied().find(|kind| codec_name(*kind).eq_ignore_ascii_case(name))
+    let mut parts = name.split('/');
+    let encoding = parts.next()?;
+    let clock = parts.next().map(str::parse::<u32>).transpose().ok()?;
+    let channels = parts.next().map(str::parse::<u8>).transpose().ok()?;
+    let fits = |kind: &&CodecKind| {
+        kind.name().eq_ignore_ascii_case(encoding)
+            && clock.is_none_or(|clock| clock == kind.clock_rate_hz())
+            && channels.is_none_or(|channels| channels == if **kind == CodecKind::Opus { 2 } else { 1 })
+    };
+    CODECS.iter().find(fits).copied().filter(|_| parts.next().is_none())
 }
 
-/// The encoding name of a codec.
+/// The name of a codec as it is given here: its encoding name, for L16 with the clock.
 pub fn codec_name(kind: CodecKind) -> &'static str {
     match kind {
-        CodecKind::Pcmu => "PCMU",
-        CodecKind::Pcma => "PCMA",
-        CodecKind::G723 => "G723",
-        CodecKind::G729 => "G729",
+        CodecKind::L16(Rate::Narrow) => "L16/8000",
+        CodecKind::L16(Rate::Wide) => "L16/16000",
+        CodecKind::L16(Rate::Full) => "L16/48000",
+        CodecKind::Pcmu
+        | CodecKind::Pcma
+        | CodecKind::G722
+        | CodecKind::Gsm
+        | CodecKind::G723
+        | CodecKind::G729
+        | CodecKind::Opus => kind.name(),
     }
 }
 
 /// Every codec that can be negotiated.
-pub const CODECS: &[CodecKind] = &[CodecKind::Pcmu, CodecKind::Pcma, CodecKind::G723, CodecKind::G729];
+pub const CODECS: &[CodecKind] = &[
+    CodecKind::Pcmu,
+    CodecKind::Pcma,
+    CodecKind::G722,
+    CodecKind::Opus,
+    CodecKind::L16(Rate::Narrow),
+    CodecKind::L16(Rate::Wide),
+    CodecKind::L16(Rate::Full),
+    CodecKind::Gsm,
+    CodecKind::G723,
+    CodecKind::G729,
+];
 
 /// The control sockets that are looked for and made when none is configured, best first.
 pub fn default_control_sockets() -> Vec<PathBuf> {

@@ -126,6 +126,11 @@ impl Collector for Figures {
         self.counter(encoder, "packets_in", "RTP and RTCP packets received.", |shard| shard.packets_in)?;
         self.counter(encoder, "packets_out", "RTP and RTCP packets sent.", |shard| shard.packets_out)?;
         self.counter(encoder, "ticks_late", "Media steps mixed too late.", |shard| shard.ticks_late)?;
+        let help = "Frames of conferences in parts that were mixed without one of the parts.";
+        self.counter(encoder, "partials_late", help, |shard| shard.partials_late)?;
+        let help = "Sums of parts of conferences that were dropped on their way.";
+        self.counter(encoder, "partials_dropped", help, |shard| shard.partials_dropped)?;
+        self.counter(encoder, "encodes", "Payloads encoded.", |shard| shard.encodes)?;
         self.counter(encoder, "shard_events_dropped", "Events a shard dropped.", |shard| shard.events_dropped)?;
         self.counter(encoder, "io_syscalls", "System calls of the packet I/O.", |shard| shard.io.syscalls)?;
         self.counter(encoder, "io_rearms", "Receives armed again.", |shard| shard.io.rearms)?;

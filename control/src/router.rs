@@ -336,6 +336,9 @@ pub fn lane(command: &Command) -> Lane {
     match command {
         Command::DeleteConnection { .. }
         | Command::DeleteConference { .. }
+        | Command::DropPart { .. }
+        | Command::VacateConference { .. }
+        | Command::CedeRole { .. }
         | Command::LeaveConference { .. }
         | Command::StopRelay { .. }
         | Command::StopOperation { .. }
@@ -348,6 +351,7 @@ pub fn lane(command: &Command) -> Lane {
         | Command::ListConnections { .. }
         | Command::StartRelay { .. }
         | Command::CreateConference { .. }
+        | Command::CreatePart { .. }
         | Command::PromoteConference { .. }
         | Command::SendDigits { .. }
         | Command::JoinConference { .. }

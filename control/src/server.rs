@@ -9,6 +9,7 @@ mod ends;
 mod error;
 mod lock;
 mod moving;
+mod parts;
 mod rebalancing;
 mod reports;
 mod restart;
@@ -24,7 +25,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use ringbridge_media::command::Command;
 use ringbridge_media::event::{Answer, CommandError};
-use ringbridge_media::id::{ConnectionId, OperationId, ShardId};
+use ringbridge_media::id::{ConferenceId, ConnectionId, OperationId, ShardId};
 use ringbridge_media::time::Instant;
 use ringbridge_shard::clock;
 use ringbridge_shard::executor::{ShardConfig, ShardHandle};
@@ -103,6 +104,8 @@ pub struct Server {
     stopping: Cell<bool>,
     /// Rung when a connection or a shard has ended.
     ended: Notify,
+    /// Parts of conferences that are to end and whose shard was busy.
+    vacating: RefCell<Vec<(ShardId, ConferenceId)>>,
     requests: Cell<u64>,
     errors: Cell<u64>,
 }
@@ -254,6 +257,7 @@ impl Server {
             draining: Cell::new(false),
             stopping: Cell::new(false),
             ended: Notify::new(),
+            vacating: RefCell::new(Vec::new()),
             requests: Cell::new(0),
             errors: Cell::new(0),
             config,
@@ -319,6 +323,11 @@ impl Server {
     /// The shard with the most headroom. Asks for fresh figures now and then, so the choice follows what was measured
     /// without any timer.
     pub fn place(&self) -> ShardId {
+        self.place_beside(&[])
+    }
+
+    /// The shard among those not `taken` that has the most headroom.
+    pub fn place_beside(&self, taken: &[ShardId]) -> ShardId {
         let mut placement = self.placement.borrow_mut();
         let now = self.now();
         if placement.wants_figures(now) {
@@ -328,7 +337,8 @@ impl Server {
             }
         }
         let (registry, router) = (self.registry.borrow(), self.router.borrow());
-        placement.choose(self.shard_ids().filter(|shard| router.is_up(*shard)), |shard| registry.connections_on(shard))
+        let free = self.shard_ids().filter(|shard| router.is_up(*shard) && !taken.contains(shard));
+        placement.choose(free, |shard| registry.connections_on(shard))
     }
 
     /// Refuses new connections from now on and waits until none is left or the deadline has passed. Returns how many

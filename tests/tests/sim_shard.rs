@@ -268,7 +268,7 @@ impl World {
         if self.sides[a].shard != self.sides[b].shard {
             self.change_shard(b);
         }
-        let command = Command::StartRelay { a: self.sides[a].id, b: self.sides[b].id };
+        let command = Command::StartRelay { a: self.sides[a].id, b: self.sides[b].id, transcode: false };
         let token = self.send(self.sides[a].shard, command);
         assert!(matches!(self.answer(token), Ok(Answer::Effect(_))));
     }

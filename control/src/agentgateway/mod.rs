@@ -155,6 +155,7 @@ impl Gateway {
             EventKind::Digit
             | EventKind::TalkStarted
             | EventKind::TalkStopped
+            | EventKind::SpeakerActive
             | EventKind::CallStarted
             | EventKind::RecordingStarted
             | EventKind::RecordingMuted

@@ -29,6 +29,7 @@ impl MediaControl {
             EventKind::Digit => self.digit(id("connection_id"), &params["digit"]),
             EventKind::TalkStarted
             | EventKind::TalkStopped
+            | EventKind::SpeakerActive
             | EventKind::ConnectionLearned
             | EventKind::ConnectionTimeout
             | EventKind::ShardMoved

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 
-use ringbridge_media::command::{CodecKind, Command, ConnectionChange, ConnectionSpec, DigitSource, Direction};
+use ringbridge_media::command::{
+    CodecKind, Command, ConnectionChange, ConnectionSpec, DigitSource, Direction, EncoderSettings,
+};
 use ringbridge_media::digits::Digits;
 use ringbridge_media::event::Answer;
 use ringbridge_media::id::ConnectionId;
-use ringbridge_media::limits::{DIGITS_MAX, PAYLOAD_TYPES_MAX, RELAY_PTIME_MS_MAX};
+use ringbridge_media::limits::{DELAY_MS_MAX, DIGITS_MAX, PAYLOAD_TYPES_MAX, RELAY_PTIME_MS_MAX};
+use ringbridge_media::playout::DelaySpec;
 use ringbridge_shard::sockets::SocketOptions;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
@@ -45,6 +49,10 @@ struct Create {
     digits: Option<DigitSourceName>,
     rtcp_mux: Option<bool>,
     rtcp_reports: Option<bool>,
+    jitter_buffer: Option<JitterBuffer>,
+    encoder: Option<EncoderChange>,
+    audio_level_extension: Option<u8>,
+    mixer_level_extension: Option<u8>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -66,7 +74,54 @@ struct Modify {
     label: Option<String>,
     reserve_ms: Option<u32>,
     digits: Option<DigitSourceName>,
+    jitter_buffer: Option<JitterBuffer>,
+    encoder: Option<EncoderChange>,
+    #[serde(default, deserialize_with = "present")]
+    audio_level_extension: Option<Option<u8>>,
+    #[serde(default, deserialize_with = "present")]
+    mixer_level_extension: Option<Option<u8>>,
 }
+
+/// Checks the identifier of a header extension (RFC 8285 section 4.2).
+fn extension(param: &str, id: Option<u8>) -> Result<Option<u8>, RpcError> {
+    id.map(|id| in_range(param, id, 1..=14)).transpose()
+}
+
+/// Bounds of the delay of what arrives.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JitterBuffer {
+    min_ms: u16,
+    max_ms: u16,
+}
+
+impl JitterBuffer {
+    fn checked(self) -> Result<DelaySpec, RpcError> {
+        let max_ms = in_range("jitter_buffer.max_ms", self.max_ms, 10..=DELAY_MS_MAX)?;
+        let min_ms = in_range("jitter_buffer.min_ms", self.min_ms, 0..=max_ms)?;
+        Ok(DelaySpec { min_ms, max_ms })
+    }
+}
+
+/// How the encoder is to encode; what is left out has its default.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EncoderChange {
+    bitrate: Option<u32>,
+    fec: Option<bool>,
+    dtx: Option<bool>,
+}
+
+impl EncoderChange {
+    fn checked(self) -> Result<EncoderSettings, RpcError> {
+        let defaults = EncoderSettings::default();
+        let bitrate = in_range("encoder.bitrate", self.bitrate.unwrap_or(defaults.bitrate), BITRATES)?;
+        Ok(EncoderSettings { bitrate, fec: self.fec.unwrap_or(defaults.fec), dtx: self.dtx.unwrap_or(defaults.dtx) })
+    }
+}
+
+/// Bits per second of Opus (RFC 7587 section 3.1.1).
+const BITRATES: RangeInclusive<u32> = 6_000..=510_000;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -124,9 +179,10 @@ impl Negotiated {
         Self { rx_codec: codec, tx_codec: codec, telephone_event_payload_type, names: BTreeMap::new() }
     }
 
-    /// Whether one of the codecs is only passed on, which counts as a resource of its own.
+    /// Whether one of the codecs is of low bit rate, which counts as a resource of its own.
     pub fn is_enhanced(&self) -> bool {
-        !self.rx_codec.is_decodable() || !self.tx_codec.is_decodable()
+        let low_bitrate = |kind| matches!(kind, CodecKind::G723 | CodecKind::G729 | CodecKind::Gsm | CodecKind::Opus);
+        low_bitrate(self.rx_codec) || low_bitrate(self.tx_codec)
     }
 
     /// Takes in what a client gives and checks the whole.
@@ -143,7 +199,10 @@ impl Negotiated {
         self.tx_codec = named("tx_codec", tx_codec)?.or(both).unwrap_or(self.tx_codec);
         if let Some(names) = names {
             self.names = names.iter().map(|(number, name)| payload_type(number, name)).collect::<Result<_, _>>()?;
-            let named = self.names.iter().find(|(_, name)| encoding(name).eq_ignore_ascii_case(TELEPHONE_EVENT));
+            // One for each clock rate (RFC 4733 section 7.1.1): that of the codec, if it is among them.
+            let clock = self.rx_codec.clock_rate_hz();
+            let events = || self.names.iter().filter(|(_, name)| encoding(name).eq_ignore_ascii_case(TELEPHONE_EVENT));
+            let named = events().find(|(_, name)| clock_of(name) == Some(clock)).or_else(|| events().next());
             if let Some((number, _)) = named {
                 self.telephone_event_payload_type = *number;
             }
@@ -162,7 +221,7 @@ impl Negotiated {
                 let message = format!("telephone_event_pt: {number} is {}", codec_name(kind));
                 return Err(RpcError::invalid_param("telephone_event_pt", message));
             }
-            if self.names.get(&number).is_some_and(|name| codec_by_name(encoding(name)) != Some(kind)) {
+            if self.names.get(&number).is_some_and(|name| codec_by_name(name) != Some(kind)) {
                 let message = format!("payload_types: {number} is {} here", codec_name(kind));
                 return Err(RpcError::invalid_param("payload_types", message));
             }
@@ -189,6 +248,13 @@ impl Negotiated {
         self.number_of(self.tx_codec)
     }
 
+    /// Payload type of comfort noise at the clock rate of what is decoded, if the client named one.
+    pub fn comfort_noise_payload_type(&self) -> Option<u8> {
+        let clock = self.rx_codec.clock_rate_hz();
+        let is_noise = |name: &str| encoding(name).eq_ignore_ascii_case(COMFORT_NOISE) && clock_of(name) == Some(clock);
+        self.names.iter().find(|(_, name)| is_noise(name)).map(|(number, _)| *number)
+    }
+
     /// Further payload types, as a shard wants them.
     pub fn payload_types(&self) -> [Option<u8>; PAYLOAD_TYPES_MAX] {
         let mut further = [None; PAYLOAD_TYPES_MAX];
@@ -200,7 +266,7 @@ impl Negotiated {
 
     /// The static payload type (RFC 3551 section 6), unless the client gave the codec another number.
     fn number_of(&self, kind: CodecKind) -> u8 {
-        let named = self.names.iter().find(|(_, name)| codec_by_name(encoding(name)) == Some(kind));
+        let named = self.names.iter().find(|(_, name)| codec_by_name(name) == Some(kind));
         named.map_or_else(|| kind.payload_type(), |(number, _)| *number)
     }
 
@@ -239,8 +305,10 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
     let remote_rtcp = endpoint("remote_rtcp", given.remote_rtcp, ip, sends_only)?;
     let reserve_ms = reservation(given.reserve_ms, remote)?;
     let digit_source = given.digits.map_or_else(DigitSource::default, DigitSource::from);
+    let delay = given.jitter_buffer.map(JitterBuffer::checked).transpose()?.unwrap_or_default();
+    let encoder = given.encoder.map(EncoderChange::checked).transpose()?.unwrap_or_default();
     let hinted = given.conference_id.as_deref().map(conference_id).transpose()?;
-    let hinted = hinted.map(|id| call.conference(id, |entry| entry.shard)).transpose()?;
+    let hinted = hinted.map(|id| call.part_for(id, None)).transpose()?;
     let shard = match (given.shard, hinted) {
         (Some(shard), _) => shard_id(server, shard)?,
         (None, Some(shard)) => shard,
@@ -259,7 +327,12 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
         rx_payload_type: negotiated.rx_payload_type(),
         tx_codec: negotiated.tx_codec,
         tx_payload_type: negotiated.tx_payload_type(),
+        encoder,
         telephone_event_payload_type: negotiated.telephone_event_payload_type,
+        comfort_noise_payload_type: negotiated.comfort_noise_payload_type(),
+        audio_level_extension: extension("audio_level_extension", given.audio_level_extension)?,
+        mixer_level_extension: extension("mixer_level_extension", given.mixer_level_extension)?,
+        delay,
         payload_types: negotiated.payload_types(),
         ptime_ms,
         direction: given.direction.map_or_else(Direction::default, Direction::from),
@@ -330,7 +403,18 @@ pub(super) async fn modify(call: &Call, given: Value) -> Result<Value, RpcError>
         remote_rtcp,
         rx_codec: renegotiated.then(|| (negotiated.rx_codec, negotiated.rx_payload_type())),
         tx_codec: renegotiated.then(|| (negotiated.tx_codec, negotiated.tx_payload_type())),
+        encoder: given.encoder.map(EncoderChange::checked).transpose()?,
         telephone_event_payload_type: renegotiated.then_some(negotiated.telephone_event_payload_type),
+        comfort_noise_payload_type: renegotiated.then(|| negotiated.comfort_noise_payload_type()),
+        audio_level_extension: given
+            .audio_level_extension
+            .map(|id| extension("audio_level_extension", id))
+            .transpose()?,
+        mixer_level_extension: given
+            .mixer_level_extension
+            .map(|id| extension("mixer_level_extension", id))
+            .transpose()?,
+        delay: given.jitter_buffer.map(JitterBuffer::checked).transpose()?,
         payload_types: renegotiated.then(|| negotiated.payload_types()),
         ptime_ms,
         direction: given.direction.map(Direction::from),
@@ -486,6 +570,11 @@ fn encoding(name: &str) -> &str {
     name.split_once('/').map_or(name, |(encoding, _)| encoding)
 }
 
+/// The clock rate in it.
+fn clock_of(name: &str) -> Option<u32> {
+    name.split('/').nth(1)?.parse().ok()
+}
+
 /// Checks an address media is to be sent to.
 fn endpoint(
     param: &str,
@@ -539,7 +628,7 @@ fn port_error(error: PortError) -> RpcError {
 }
 
 /// Tells a member that is null from one that is not there.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u32>>, D::Error> {
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
@@ -564,6 +653,8 @@ impl From<DigitSourceName> for DigitSource {
 }
 
 const TELEPHONE_EVENT: &str = "telephone-event";
+/// The encoding name of RFC 3389.
+const COMFORT_NOISE: &str = "CN";
 /// Bytes of an encoding name.
 const ENCODING_BYTES_MAX: usize = 32;
 /// A day.

@@ -89,6 +89,10 @@ impl Call {
         if self.conference(id, |entry| entry.shard)? == to {
             return Ok(None);
         }
+        if self.conference(id, |entry| entry.spread)? {
+            let message = "conference_id: a conference in parts stays where its parts are";
+            return Err(RpcError::invalid_param("conference_id", message));
+        }
         let target = Target::Conference(id);
         let moved = self.server.relocate(target, self.members_of(id)?, to, self.received, reason).await?;
         drop(ticket);

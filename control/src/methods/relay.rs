@@ -36,14 +36,12 @@ pub(super) async fn start(call: &Call, given: Value) -> Result<Value, RpcError> 
     }
     let caller_number = in_length("caller_number", caller_number, NUMBER_BYTES_MAX)?;
     let called_number = in_length("called_number", called_number, NUMBER_BYTES_MAX)?;
-    if transcode == Some(true) {
-        return Err(RpcError::unsupported("transcode").with("param", "transcode"));
-    }
+    let transcode = transcode.unwrap_or(false);
     let ticket = call.ticket(&[Key::Connection(a), Key::Connection(b)]);
     ticket.turn().await;
     let shard = call.connection(a, |entry| entry.shard)?;
     call.bring(b, shard, Lane::Ordinary).await?;
-    let sent = call.server.send(shard, Command::StartRelay { a, b }, call.received)?;
+    let sent = call.server.send(shard, Command::StartRelay { a, b, transcode }, call.received)?;
     let answer = sent.answer().await.map_err(|error| error.about("connection_id", a))?;
     // Whoever stops the relay next finds its text.
     let relay = call.server.registry.borrow_mut().add_call(a, b, caller_number, called_number);

@@ -119,6 +119,7 @@ pub(super) fn reason_name(reason: EndReason) -> &'static str {
         EndReason::ConferenceDeleted => "conference_deleted",
         EndReason::LastLeft => "last_left",
         EndReason::Expired => "expired",
+        EndReason::CodecFailed => "codec_failed",
         EndReason::ShardFailed => "shard_failed",
         EndReason::Shutdown => "shutdown",
     }

@@ -63,6 +63,7 @@ impl Server {
             }
         }
         self.router.borrow_mut().flush_forgets();
+        self.end_vacated();
         if taken {
             // Whoever got an answer passes it on now, so that it stands before the events that came after it.
             yield_now().await;
@@ -172,6 +173,10 @@ impl Server {
                 EventKind::TalkStopped,
                 json!({"conference_id": conference.to_string(), "connection_id": connection.to_string()}),
             )),
+            Event::ActiveSpeaker { conference, connection } => outgoing.push(Outgoing::Event(
+                EventKind::SpeakerActive,
+                json!({"conference_id": conference.to_string(), "connection_id": connection.to_string()}),
+            )),
             Event::Digit { connection, digit, duration_ms } => outgoing.push(Outgoing::Event(
                 EventKind::Digit,
                 json!({
@@ -246,6 +251,7 @@ impl Server {
             self.clear_stray(other, target);
             self.router.borrow_mut().forget(other, target);
         }
+        self.mourn(shard, lost.parts);
         let connections: Vec<ConnectionId> = lost.connections.iter().map(|entry| entry.id).collect();
         let mut known = connections.clone();
         known.sort_unstable();

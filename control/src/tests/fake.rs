@@ -386,7 +386,7 @@ impl State {
                 let events = self.release(id, EndReason::Deleted);
                 Ok((Answer::Deleted { connections: vec![id], effect: effect(EffectClock::Connection, &[id]) }, events))
             }
-            Command::StartRelay { a, b } => {
+            Command::StartRelay { a, b, transcode: _ } => {
                 for id in [a, b] {
                     if self.connection(shard, id)?.state != ConnectionState::Idle {
                         return Err(CommandError::AlreadyJoined(id));
@@ -407,6 +407,19 @@ impl State {
             Command::CreateConference { id, spec } => {
                 self.conferences.insert(id, Conference { shard, members: BTreeMap::new(), spec });
                 quietly(Answer::Done)
+            }
+            // Of parts the home has everything.
+            Command::CreatePart { id, spec, .. } => {
+                if shard == id.shard() {
+                    self.conferences.insert(id, Conference { shard, members: BTreeMap::new(), spec });
+                }
+                quietly(Answer::Done)
+            }
+            Command::DropPart { .. } => quietly(Answer::Done),
+            Command::CedeRole { .. } => quietly(Answer::Effect(effect(EffectClock::Conference, &[]))),
+            Command::VacateConference { id } => {
+                let events = if shard == id.shard() { self.dissolve(id, EndReason::LastLeft) } else { Vec::new() };
+                Ok((Answer::Effect(effect(EffectClock::Conference, &[])), events))
             }
             Command::JoinConference { conference, connection, participant } => {
                 if self.connection(shard, connection)?.state != ConnectionState::Idle {
@@ -694,6 +707,9 @@ impl State {
             muted: spec.muted,
             deaf: spec.deaf,
             gain_db: spec.gain_db,
+            output_gain_db: spec.output_gain_db,
+            agc: spec.agc,
+            noise_suppression: spec.noise_suppression,
             role: spec.role,
             tariff_tone: spec.tariff_tone,
             talking: false,
@@ -703,6 +719,9 @@ impl State {
             id,
             participants: participants.collect(),
             operations: Vec::new(),
+            rate: self.conferences[&id].spec.rate,
+            active_speaker: None,
+            loudest: self.conferences[&id].spec.loudest,
             hairpin: self.conferences[&id].spec.hairpin,
             media_time_ms: 5.0,
         }
@@ -723,6 +742,9 @@ impl State {
             packets_out: 12,
             drops: DropCounters::default(),
             ticks_late: 0,
+            partials_late: 0,
+            partials_dropped: 0,
+            encodes: 0,
             events_dropped: 0,
             cpu_ns: 1000,
             busy: self.busy.get(&shard.0).copied().unwrap_or(0.0),

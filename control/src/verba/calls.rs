@@ -38,6 +38,7 @@ impl Verba {
                 EventKind::Digit
                 | EventKind::TalkStarted
                 | EventKind::TalkStopped
+                | EventKind::SpeakerActive
                 | EventKind::ConnectionLearned
                 | EventKind::ConnectionTimeout
                 | EventKind::ConnectionEnded
@@ -167,7 +168,13 @@ impl Verba {
     fn audio_codec_id(&self, connection: &str) -> Option<u32> {
         match self.connection(connection, |entry| entry.negotiated.rx_codec)? {
             CodecKind::Pcmu => Some(PCMU),
-            CodecKind::Pcma | CodecKind::G723 | CodecKind::G729 => None,
+            CodecKind::Pcma
+            | CodecKind::G722
+            | CodecKind::L16(_)
+            | CodecKind::Gsm
+            | CodecKind::G723
+            | CodecKind::G729
+            | CodecKind::Opus => None,
         }
     }
 

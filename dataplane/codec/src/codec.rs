@@ -6,8 +6,11 @@
 use core::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::g711;
+use crate::g722::{G722Decoder, G722Encoder};
+use crate::g729::{G729Decoder, G729Encoder};
+use crate::gsm::{GsmDecoder, GsmEncoder};
 use crate::kind::CodecKind;
+use crate::{g711, g729, opus};
 
 /// Why a codec did not do its work.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -34,6 +37,19 @@ impl fmt::Display for CodecError {
 }
 
 impl core::error::Error for CodecError {}
+
+impl CodecKind {
+    /// Whether it can be decoded and encoded here: all but G.723.1, and G.729 once a library for it [was
+    /// loaded](g729::load).
+    #[must_use]
+    pub fn is_decodable(self) -> bool {
+        match self {
+            Self::Pcmu | Self::Pcma | Self::L16(_) | Self::G722 | Self::Gsm | Self::Opus => true,
+            Self::G729 => g729::is_loaded(),
+            Self::G723 => false,
+        }
+    }
+}
 
 /// What a codec with a state does with payloads.
 pub(crate) trait Decode: fmt::Debug + Send {
@@ -93,9 +109,11 @@ impl Decoder {
     pub fn new(kind: CodecKind) -> Result<Self, CodecError> {
         let state: Option<Box<dyn Decode>> = match kind {
             CodecKind::Pcmu | CodecKind::Pcma | CodecKind::L16(_) => None,
-            CodecKind::G722 | CodecKind::Gsm | CodecKind::G723 | CodecKind::G729 | CodecKind::Opus => {
-                return Err(CodecError::Unavailable);
-            }
+            CodecKind::G722 => Some(Box::new(G722Decoder::new())),
+            CodecKind::Opus => Some(Box::new(opus::Decoder::new()?)),
+            CodecKind::Gsm => Some(Box::new(GsmDecoder::new()?)),
+            CodecKind::G729 => Some(Box::new(G729Decoder::new()?)),
+            CodecKind::G723 => return Err(CodecError::Unavailable),
         };
         Ok(Self { kind, state, failed: false })
     }
@@ -189,12 +207,14 @@ impl Encoder {
     ///
     /// # Errors
     /// `Unavailable`.
-    pub fn new(kind: CodecKind, _settings: EncoderSettings) -> Result<Self, CodecError> {
+    pub fn new(kind: CodecKind, settings: EncoderSettings) -> Result<Self, CodecError> {
         let state: Option<Box<dyn Encode>> = match kind {
             CodecKind::Pcmu | CodecKind::Pcma | CodecKind::L16(_) => None,
-            CodecKind::G722 | CodecKind::Gsm | CodecKind::G723 | CodecKind::G729 | CodecKind::Opus => {
-                return Err(CodecError::Unavailable);
-            }
+            CodecKind::G722 => Some(Box::new(G722Encoder::new())),
+            CodecKind::Opus => Some(Box::new(opus::Encoder::new(settings)?)),
+            CodecKind::Gsm => Some(Box::new(GsmEncoder::new()?)),
+            CodecKind::G729 => Some(Box::new(G729Encoder::new()?)),
+            CodecKind::G723 => return Err(CodecError::Unavailable),
         };
         Ok(Self { kind, state, failed: false })
     }
@@ -293,6 +313,41 @@ mod tests {
             let mut part = [1; 30];
             decoder.decode_part(&bytes[..len], 140, &mut part);
             assert_eq!((&part[..20], &part[20..]), (&all[140..], &[0; 10][..]));
+        }
+    }
+
+    #[test]
+    fn every_packet_time_that_can_be_encoded_is() {
+        let kinds = [
+            CodecKind::Pcmu,
+            CodecKind::Pcma,
+            CodecKind::G722,
+            CodecKind::L16(Rate::Narrow),
+            CodecKind::L16(Rate::Wide),
+            CodecKind::L16(Rate::Full),
+            CodecKind::Gsm,
+            CodecKind::G723,
+            CodecKind::G729,
+            CodecKind::Opus,
+        ];
+        for kind in kinds {
+            assert_eq!(kind.is_decodable(), Decoder::new(kind).is_ok(), "{kind}");
+            assert_eq!(kind.is_decodable(), Encoder::new(kind, EncoderSettings::default()).is_ok(), "{kind}");
+            if !kind.is_decodable() {
+                assert_eq!(Decoder::new(kind).unwrap_err(), CodecError::Unavailable);
+                continue;
+            }
+            for ptime_ms in (1..=120).filter(|ptime_ms| kind.can_encode_ms(*ptime_ms)) {
+                let mut encoder =
+                    Encoder::new(kind, EncoderSettings { bitrate: 510_000, ..Default::default() }).unwrap();
+                let mut decoder = Decoder::new(kind).unwrap();
+                let samples = vec![1000; (kind.rate().hz() / 1000 * ptime_ms) as usize];
+                let (mut bytes, mut out) = ([0; crate::kind::PAYLOAD_BYTES_MAX as usize], vec![0; samples.len()]);
+                for _ in 0..5 {
+                    let len = encoder.encode(&samples, &mut bytes).unwrap();
+                    assert_eq!(decoder.decode(&bytes[..len], &mut out), Ok(samples.len()), "{kind}, {ptime_ms} ms");
+                }
+            }
         }
     }
 

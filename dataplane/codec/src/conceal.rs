@@ -1,5 +1,5 @@
-//! Fills holes in speech at 8 kHz with what was said before them: the last periods of the voice, said again and faded
-//! out. Of the class of ITU-T G.711 appendix I, without its delay.
+//! Fills holes in speech with what was said before them: the last periods of the voice, said again and faded out. Of the
+//! class of ITU-T G.711 appendix I, without its delay, and for any rate.
 //!
 //! ```text
 //! heard ──────[  period  ]│ made: [  period  ][  period  ]…  fading │ heard again
@@ -10,13 +10,18 @@
 //! turn, one longer than 20 ms three, so that it does not buzz; from 10 ms on what is made fades, and after 60 ms there
 //! is silence. At the end of a hole what is made goes on for a moment under what comes, and is faded into it.
 //!
-//! The state is the struct, about 800 bytes; the search costs 60 x 160 products once a hole.
+//! The state is the struct, about 800 bytes, and at the higher rates what was heard last beside it. The search costs 60 x
+//! 160 products once a hole: it is one at 8 kHz whatever the rate, refined at that rate afterwards.
+
+use crate::kind::Rate;
 
 /// Makes up for samples that are missing.
 #[derive(Clone, Debug)]
 pub struct Concealment {
     /// What was heard last; what is in use lies at its end.
-    cycle: [i16; CYCLE],
+    cycle: Cycle,
+    /// Samples for each at 8 kHz, by which all lengths below are multiplied.
+    scale: usize,
     /// Samples of it in use, a whole number of periods.
     len: usize,
     period: usize,
@@ -29,10 +34,24 @@ pub struct Concealment {
 }
 
 impl Concealment {
-    /// With nothing missing.
+    /// With nothing missing, at 8 kHz.
     #[must_use]
     pub const fn new() -> Self {
-        Self { cycle: [0; CYCLE], len: 0, period: 0, at: 0, made: 0, step: 0 }
+        Self { cycle: Cycle::Narrow([0; CYCLE]), scale: 1, len: 0, period: 0, at: 0, made: 0, step: 0 }
+    }
+
+    /// With nothing missing. Allocates, but for 8 kHz.
+    #[must_use]
+    pub fn with_rate(rate: Rate) -> Self {
+        let scale = rate.frame_samples() / FRAME;
+        let cycle = if scale == 1 { Cycle::Narrow([0; CYCLE]) } else { Cycle::Wider(vec![0; CYCLE * scale].into()) };
+        Self { cycle, scale, ..Self::new() }
+    }
+
+    /// Samples before a hole that are looked at; [`HISTORY`] at 8 kHz.
+    #[must_use]
+    pub const fn history(&self) -> usize {
+        HISTORY * self.scale
     }
 
     /// Whether a hole is being filled.
@@ -44,7 +63,7 @@ impl Concealment {
     /// Whether what is made has faded to silence.
     #[must_use]
     pub const fn is_silent(&self) -> bool {
-        self.made >= SILENT_AFTER || (self.made > 0 && self.period == 0)
+        self.made >= SILENT_AFTER * self.scale || (self.made > 0 && self.period == 0)
     }
 
     /// Forgets a hole: something else begins.
@@ -52,12 +71,12 @@ impl Concealment {
         self.made = 0;
     }
 
-    /// Begins a hole behind `heard`: the samples before it, the more of [`HISTORY`] the better. Without enough of them,
-    /// or without sound in them, silence is made.
+    /// Begins a hole behind `heard`: the samples before it, the more of [`Self::history`] the better. Without enough of
+    /// them, or without sound in them, silence is made.
     pub fn begin(&mut self, heard: &[i16]) {
-        let heard = &heard[heard.len().saturating_sub(HISTORY)..];
+        let heard = &heard[heard.len().saturating_sub(self.history())..];
         (self.made, self.step) = (0, 0);
-        self.period = period_of(heard).unwrap_or(0);
+        self.period = period_of(heard, self.scale).unwrap_or(0);
         if self.period == 0 {
             return;
         }
@@ -65,13 +84,14 @@ impl Concealment {
         // One period at least, and what comes before it for the seam.
         let periods = ((heard.len() - quarter) / period).clamp(1, PERIODS_MAX);
         self.len = periods * period;
-        let cycle = &mut self.cycle[CYCLE - self.len..];
+        let end = CYCLE * self.scale;
+        let cycle = &mut self.cycle.samples_mut()[end - self.len..];
         cycle.copy_from_slice(&heard[heard.len() - self.len..]);
         // The end leads back to the beginning of the last period, and so of any whole number of them.
         let seam = &mut cycle[periods * period - quarter..];
         let before = &heard[heard.len() - period - quarter..heard.len() - period];
         fade(seam, before);
-        self.at = CYCLE - period;
+        self.at = end - period;
         // What the voice would say next is what it said a period ago; where it stood then and where it stands differ.
         self.step = i32::from(heard[heard.len() - 1]) - i32::from(heard[heard.len() - 1 - period]);
     }
@@ -91,8 +111,9 @@ impl Concealment {
         }
         // The longer the hole the less what was made fits what comes.
         let quarter = self.period / 4;
-        let over = (quarter + self.made / 4).clamp(FADE_MIN, FADE_MAX).min(samples.len());
-        let mut made = [0; FADE_MAX];
+        let (shortest, longest) = (FADE_MIN * self.scale, FADE_MAX * self.scale);
+        let over = (quarter + self.made / 4).clamp(shortest, longest).min(samples.len());
+        let mut made = [0; FADE_MAX * SCALE_MAX];
         let silent = self.is_silent();
         self.fill(&mut made[..over]);
         self.made = 0;
@@ -110,16 +131,18 @@ impl Concealment {
             self.made = self.made.saturating_add(1);
             return 0;
         }
-        if self.at == CYCLE {
-            let periods = 1 + self.made / FRAME;
-            self.at = CYCLE - (periods * self.period).min(self.len);
+        let end = CYCLE * self.scale;
+        if self.at == end {
+            let periods = 1 + self.made / (FRAME * self.scale);
+            self.at = end - (periods * self.period).min(self.len);
         }
         let quarter = self.period / 4;
         let taken_up = if self.made < quarter { self.step * as_i32(quarter - self.made) / as_i32(quarter) } else { 0 };
-        let sample = i32::from(self.cycle[self.at]) + taken_up;
-        let gain = as_i32(SILENT_AFTER - self.made.max(FADE_AFTER));
+        let sample = i32::from(self.cycle.samples()[self.at]) + taken_up;
+        let (fade_after, silent_after) = (FADE_AFTER * self.scale, SILENT_AFTER * self.scale);
+        let gain = as_i32(silent_after - self.made.max(fade_after));
         (self.at, self.made) = (self.at + 1, self.made + 1);
-        narrow(sample * gain / as_i32(SILENT_AFTER - FADE_AFTER))
+        narrow(sample * gain / as_i32(silent_after - fade_after))
     }
 }
 
@@ -129,34 +152,70 @@ impl Default for Concealment {
     }
 }
 
+/// Where what was heard last is kept.
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "most streams are at 8 kHz, and theirs is to lie with the rest")]
+enum Cycle {
+    Narrow([i16; CYCLE]),
+    Wider(Box<[i16]>),
+}
+
+impl Cycle {
+    fn samples(&self) -> &[i16] {
+        match self {
+            Self::Narrow(samples) => samples,
+            Self::Wider(samples) => samples,
+        }
+    }
+
+    fn samples_mut(&mut self) -> &mut [i16] {
+        match self {
+            Self::Narrow(samples) => samples,
+            Self::Wider(samples) => samples,
+        }
+    }
+}
+
 /// The period of a voice at the end of `heard`; `None` if there is too little of it, or nothing to be heard.
-fn period_of(heard: &[i16]) -> Option<usize> {
-    let window = WINDOW.min(heard.len().checked_sub(PERIOD_MAX + PERIOD_MAX / 4)?);
+fn period_of(heard: &[i16], scale: usize) -> Option<usize> {
+    // As at 8 kHz: the mean of so many samples each, what is left over at the beginning.
+    let (_, groups) = heard.split_at(heard.len() % scale);
+    let len = groups.len() / scale;
+    let window = WINDOW.min(len.checked_sub(PERIOD_MAX + PERIOD_MAX / 4)?);
     if window < WINDOW_MIN || heard.iter().all(|sample| sample.unsigned_abs() < AUDIBLE) {
         return None;
     }
     let mut samples = [0.0f32; HISTORY];
-    let samples = &mut samples[..heard.len()];
-    for (to, from) in samples.iter_mut().zip(heard) {
-        *to = f32::from(*from);
+    let samples = &mut samples[..len];
+    for (to, group) in samples.iter_mut().zip(groups.chunks_exact(scale)) {
+        *to = group.iter().map(|sample| f32::from(*sample)).sum();
     }
-    let last = &samples[samples.len() - window..];
-    // How alike the end is to what came `lag` before it: the cosine between the two, were it not for the energy of the
-    // end, which is the same for all.
-    let alike = |lag: usize| {
-        let before = &samples[samples.len() - window - lag..samples.len() - lag];
-        let (mut product, mut energy) = (0.0f32, 1.0f32);
-        for (a, b) in last.iter().zip(before) {
-            product += a * b;
-            energy += b * b;
-        }
-        product / energy.sqrt()
-    };
-    let best = |lags: &mut dyn Iterator<Item = usize>| {
+    let best = |lags: &mut dyn Iterator<Item = usize>, alike: &dyn Fn(usize) -> f32| {
         lags.map(|lag| (lag, alike(lag))).max_by(|a, b| a.1.total_cmp(&b.1)).map(|(lag, _)| lag)
     };
-    let coarse = best(&mut (PERIOD_MIN..=PERIOD_MAX).step_by(2))?;
-    best(&mut (coarse.saturating_sub(1).max(PERIOD_MIN)..=(coarse + 1).min(PERIOD_MAX)))
+    let coarse_alike = |lag: usize| alike(samples, window, lag, |sample| *sample);
+    let coarse = best(&mut (PERIOD_MIN..=PERIOD_MAX).step_by(2), &coarse_alike)?;
+    let fine = best(&mut (coarse.saturating_sub(1).max(PERIOD_MIN)..=(coarse + 1).min(PERIOD_MAX)), &coarse_alike)?;
+    if scale == 1 {
+        return Some(fine);
+    }
+    let shortest = (fine * scale).saturating_sub(scale - 1).max(PERIOD_MIN * scale);
+    let longest = (fine * scale + scale - 1).min(PERIOD_MAX * scale);
+    best(&mut (shortest..=longest), &|lag| alike(heard, window * scale, lag, |sample| f32::from(*sample)))
+}
+
+/// How alike the end is to what came `lag` before it: the cosine between the two, were it not for the energy of the end,
+/// which is the same for all.
+fn alike<T>(samples: &[T], window: usize, lag: usize, number: impl Fn(&T) -> f32) -> f32 {
+    let last = &samples[samples.len() - window..];
+    let before = &samples[samples.len() - window - lag..samples.len() - lag];
+    let (mut product, mut energy) = (0.0f32, 1.0f32);
+    for (a, b) in last.iter().zip(before) {
+        let (a, b) = (number(a), number(b));
+        product += a * b;
+        energy += b * b;
+    }
+    product / energy.sqrt()
 }
 
 /// Fades `samples` into `into`.
@@ -183,7 +242,7 @@ fn narrow(sample: i32) -> i16 {
     sample.clamp(i32::from(i16::MIN), i32::from(i16::MAX)) as i16
 }
 
-/// Samples before a hole that are looked at.
+/// Samples before a hole that are looked at, at 8 kHz as all the lengths below.
 pub const HISTORY: usize = CYCLE + PERIOD_MAX / 4;
 /// 10 ms.
 const FRAME: usize = 80;
@@ -208,6 +267,8 @@ const SILENT_AFTER: usize = 6 * FRAME;
 const FADE_MIN: usize = 10;
 /// At most.
 const FADE_MAX: usize = FRAME;
+/// Of 48 kHz.
+const SCALE_MAX: usize = 6;
 
 #[cfg(test)]
 #[expect(clippy::cast_possible_truncation, reason = "samples of our own")]
@@ -243,6 +304,51 @@ mod tests {
             let error = error_db(&made, |n| voice(HISTORY + n));
             assert!(error < -12.0, "{error} dB at a period of {period}");
         }
+    }
+
+    #[test]
+    fn higher_rates_are_concealed_as_well() {
+        for (rate, scale) in [(Rate::Wide, 2), (Rate::Full, 6)] {
+            for period in [41.0, 53.3, 64.0, 80.5, 97.0, 118.0] {
+                let voice = voice(period * scale as f64);
+                let mut concealment = Concealment::with_rate(rate);
+                assert_eq!(concealment.history(), HISTORY * scale);
+                let heard: Vec<i16> = (0..concealment.history()).map(&voice).collect();
+                concealment.begin(&heard);
+                let mut made = vec![0; rate.frame_samples()];
+                concealment.fill(&mut made);
+                let error = error_db(&made, |n| voice(heard.len() + n));
+                assert!(error < -12.0, "{error} dB at a period of {period} x {scale}");
+                // Faded to silence after 60 ms, and joined without a step.
+                let mut rest = vec![0; 6 * rate.frame_samples()];
+                let steepest = (0..6000).map(|n| (i32::from(voice(n + 1)) - i32::from(voice(n))).abs()).max().unwrap();
+                concealment.fill(&mut rest[..rate.frame_samples()]);
+                let mut next: Vec<i16> =
+                    (heard.len() + 2 * made.len()..heard.len() + 3 * made.len()).map(&voice).collect();
+                let mut ends = concealment.clone();
+                ends.join(&mut next);
+                let heard: Vec<i16> =
+                    heard.iter().chain(&made).chain(&rest[..made.len()]).chain(&next).copied().collect();
+                for (n, pair) in heard.windows(2).enumerate() {
+                    let step = (i32::from(pair[1]) - i32::from(pair[0])).abs();
+                    assert!(step <= steepest * 2, "a step of {step} at {n}, period of {period} x {scale}");
+                }
+                concealment.fill(&mut rest);
+                assert!(rest[4 * rate.frame_samples()..].iter().all(|sample| *sample == 0));
+            }
+        }
+    }
+
+    #[test]
+    fn the_rate_of_8_khz_is_what_new_makes() {
+        let heard: Vec<i16> = (0..HISTORY).map(voice(71.3)).collect();
+        let (mut a, mut b) = (Concealment::new(), Concealment::with_rate(Rate::Narrow));
+        let (mut made_a, mut made_b) = ([0; 300], [0; 300]);
+        a.begin(&heard);
+        b.begin(&heard);
+        a.fill(&mut made_a);
+        b.fill(&mut made_b);
+        assert_eq!(made_a, made_b);
     }
 
     #[test]

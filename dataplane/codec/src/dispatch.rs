@@ -12,7 +12,7 @@
 use core::fmt;
 use std::sync::LazyLock;
 
-use crate::{dtmf, g711, mix, stretch, tone};
+use crate::{agc, dtmf, g711, limit, mix, resample, stretch, tone};
 
 /// The instruction set whose kernels are in use, for the log.
 pub fn instruction_set() -> &'static str {
@@ -120,8 +120,15 @@ kernels! {
     fn apply_gain(samples: &mut [i16], gain_q12: i32) = mix::loops::apply_gain;
     fn peak(samples: &[i16]) -> u16 = mix::loops::peak;
     fn energy(samples: &[i16]) -> u64 = mix::loops::energy;
+    fn narrow_if_fits(sum: &[i32], out: &mut [i16]) -> bool = limit::loops::narrow_if_fits;
+    fn subtract_narrow_if_fits(sum: &[i32], own: &[i16], out: &mut [i16]) -> bool = limit::loops::subtract_narrow_if_fits;
+    fn peak_sum(sum: &[i32]) -> u32 = limit::loops::peak_sum;
+    fn scale(sum: &[i32], gain: f32, step: f32, out: &mut [i16]) = limit::loops::scale;
+    fn ramp(samples: &mut [i16], gain: f32, step: f32) = agc::loops::ramp;
     fn sines(sines: &[tone::Sine; 2], gain: f32, out: &mut [i16]) = tone::loops::sines;
     fn correlate_dtmf(samples: &[i16; 40], out: &mut [f32; 16]) = dtmf::loops::correlate_dtmf;
+    fn interpolate(filter: &resample::Filter, samples: &[i16], out: &mut [i16]) = resample::loops::interpolate;
+    fn decimate(filter: &resample::Filter, samples: &[i16], out: &mut [i16]) = resample::loops::decimate;
     fn correlate_lags(pattern: &[i16; 80], region: &[i16], out: &mut [i32]) = stretch::loops::correlate_lags;
 }
 

@@ -111,6 +111,17 @@ impl CodecKind {
         }
     }
 
+    /// The payload type it has unless another is negotiated: the static one, or a dynamic one of our choice.
+    pub const fn payload_type(self) -> u8 {
+        match (self.static_payload_type(), self) {
+            (Some(number), _) => number,
+            (None, Self::L16(Rate::Narrow)) => 112,
+            (None, Self::L16(Rate::Wide)) => 113,
+            (None, Self::L16(Rate::Full)) => 114,
+            (None, _) => 111,
+        }
+    }
+
     /// Its name in SDP.
     pub const fn name(self) -> &'static str {
         match self {

@@ -3,9 +3,13 @@
 use core::net::SocketAddr;
 use std::sync::Arc;
 
+pub use ringbridge_codec::{CodecKind, EncoderSettings, Rate};
+
 use crate::digits::{DigitSet, Digits};
-use crate::id::{ConferenceId, ConnectionId, OperationId};
-use crate::limits::{PARTICIPANTS_MAX, PAYLOAD_TYPES_MAX};
+use crate::id::{ConferenceId, ConnectionId, OperationId, ShardId};
+use crate::limits::{PARTICIPANTS_MAX, PAYLOAD_TYPES_MAX, TALK_STOP_MS_DEFAULT};
+use crate::parts::Parts;
+use crate::playout::DelaySpec;
 use crate::samples::{Playlist, RecordQueue};
 use crate::time::Instant;
 
@@ -62,6 +66,9 @@ pub enum Command {
         a: ConnectionId,
         /// The called.
         b: ConnectionId,
+        /// Whether packets are decoded, and encoded again, where the sides differ in codec or packet time. Where they
+        /// don't, and without it, packets pass untouched.
+        transcode: bool,
     },
     /// Undo a relay, named by either of its connections.
     StopRelay {
@@ -74,6 +81,38 @@ pub enum Command {
         id: ConferenceId,
         /// How it is to be.
         spec: ConferenceSpec,
+    },
+    /// Open one part of a conference that is mixed on several shards. All parts are opened with the same id, spec and
+    /// `parts`; the one on the id's own shard is its home, where operations on it run.
+    CreatePart {
+        /// The conference's id.
+        id: ConferenceId,
+        /// A free slot of this shard; at home that of the id.
+        slot: u32,
+        /// How the conference is to be. No hairpin.
+        spec: ConferenceSpec,
+        /// What all parts have in common.
+        parts: Box<Parts>,
+    },
+    /// One part of a conference is gone, with its shard: the others don't wait for it any more.
+    DropPart {
+        /// The conference.
+        conference: ConferenceId,
+        /// Where the part was.
+        shard: ShardId,
+    },
+    /// Whoever has a role in this part of a conference is a party from now on: somebody in another part has it.
+    CedeRole {
+        /// The conference.
+        conference: ConferenceId,
+        /// Coach or pupil.
+        role: Role,
+    },
+    /// End a conference of several parts, or one part of it, as the last party has left: whoever is still in it stays as
+    /// a connection.
+    VacateConference {
+        /// Which.
+        id: ConferenceId,
     },
     /// Make a mixed conference of a hairpin, for good. Changes nothing if it is one.
     PromoteConference {
@@ -195,6 +234,10 @@ impl Command {
             },
             Self::ListConnections { .. }
             | Self::CreateConference { .. }
+            | Self::CreatePart { .. }
+            | Self::DropPart { .. }
+            | Self::CedeRole { .. }
+            | Self::VacateConference { .. }
             | Self::PromoteConference { .. }
             | Self::DeleteConference { .. }
             | Self::InspectConference { .. }
@@ -213,7 +256,10 @@ impl Command {
             Self::PromoteConference { id } | Self::DeleteConference { id, .. } | Self::InspectConference { id } => {
                 Some(*id)
             }
+            Self::VacateConference { id } => Some(*id),
             Self::JoinConference { conference, .. }
+            | Self::DropPart { conference, .. }
+            | Self::CedeRole { conference, .. }
             | Self::SetParticipant { conference, .. }
             | Self::LeaveConference { conference, .. } => Some(*conference),
             Self::StartOperation { target, .. }
@@ -233,6 +279,7 @@ impl Command {
             | Self::MuteRecording { .. }
             | Self::ListConnections { .. }
             | Self::CreateConference { .. }
+            | Self::CreatePart { .. }
             | Self::ListConferences { .. } => None,
         }
     }
@@ -245,37 +292,6 @@ pub enum Target {
     Connection(ConnectionId),
     /// A conference: all members hear a play; the full mix is recorded.
     Conference(ConferenceId),
-}
-
-/// A codec that can be negotiated.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub enum CodecKind {
-    /// G.711 µ-law, 8 kHz (RFC 3551 section 4.5.14).
-    #[default]
-    Pcmu,
-    /// G.711 A-law, 8 kHz.
-    Pcma,
-    /// G.723.1 (RFC 3551 section 4.5.3): passed on between equal connections, never decoded.
-    G723,
-    /// G.729 (RFC 3551 section 4.5.6): passed on between equal connections, never decoded.
-    G729,
-}
-
-impl CodecKind {
-    /// Whether it can be decoded and encoded here; else its packets can only be passed on as they are.
-    pub const fn is_decodable(self) -> bool {
-        matches!(self, Self::Pcmu | Self::Pcma)
-    }
-
-    /// Its static payload type (RFC 3551 section 6).
-    pub const fn payload_type(self) -> u8 {
-        match self {
-            Self::Pcmu => 0,
-            Self::G723 => 4,
-            Self::Pcma => 8,
-            Self::G729 => 18,
-        }
-    }
 }
 
 /// Where a connection's digits come from, besides `SendDigits`.
@@ -334,8 +350,20 @@ pub struct ConnectionSpec {
     pub tx_codec: CodecKind,
     /// Payload type that is sent, `0 ..= 127`.
     pub tx_payload_type: u8,
+    /// How the encoder is to encode, if it has a choice.
+    pub encoder: EncoderSettings,
     /// Payload type of telephone-events (RFC 4733).
     pub telephone_event_payload_type: u8,
+    /// Payload type of comfort noise (RFC 3389), both ways: silence is then not sent but described.
+    pub comfort_noise_payload_type: Option<u8>,
+    /// Identifier of the header extension in which it says how loud each packet is (RFC 6464), `1 ..= 14`. What is said to
+    /// be silent is not decoded for a mix, if its codec has no state.
+    pub audio_level_extension: Option<u8>,
+    /// Identifier of the header extension in which it is told who is how loud in the mix (RFC 6465), `1 ..= 14`. The
+    /// packets then name the SSRCs of those who are heard.
+    pub mixer_level_extension: Option<u8>,
+    /// How long what arrives may wait to be played.
+    pub delay: DelaySpec,
     /// Further payload types that the endpoint may send; relayed, never decoded.
     pub payload_types: [Option<u8>; PAYLOAD_TYPES_MAX],
     /// Packet time in milliseconds, both ways: `1 ..= RELAY_PTIME_MS_MAX`; a multiple of 10 up to 60 to be mixed.
@@ -369,7 +397,12 @@ impl Default for ConnectionSpec {
             rx_payload_type: CodecKind::Pcmu.payload_type(),
             tx_codec: CodecKind::Pcmu,
             tx_payload_type: CodecKind::Pcmu.payload_type(),
+            encoder: EncoderSettings::default(),
             telephone_event_payload_type: 101,
+            comfort_noise_payload_type: None,
+            audio_level_extension: None,
+            mixer_level_extension: None,
+            delay: DelaySpec::default(),
             payload_types: [None; PAYLOAD_TYPES_MAX],
             ptime_ms: 20,
             direction: Direction::SendRecv,
@@ -393,8 +426,18 @@ pub struct ConnectionChange {
     pub rx_codec: Option<(CodecKind, u8)>,
     /// A new codec to encode, with its payload type.
     pub tx_codec: Option<(CodecKind, u8)>,
+    /// Another way to encode.
+    pub encoder: Option<EncoderSettings>,
     /// A new payload type of telephone-events.
     pub telephone_event_payload_type: Option<u8>,
+    /// A new payload type of comfort noise; `Some(None)`: none.
+    pub comfort_noise_payload_type: Option<Option<u8>>,
+    /// A new extension for its levels; `Some(None)`: none.
+    pub audio_level_extension: Option<Option<u8>>,
+    /// A new extension for the levels of the mix; `Some(None)`: none.
+    pub mixer_level_extension: Option<Option<u8>>,
+    /// New bounds of the delay.
+    pub delay: Option<DelaySpec>,
     /// New further payload types.
     pub payload_types: Option<[Option<u8>; PAYLOAD_TYPES_MAX]>,
     /// A new packet time.
@@ -422,12 +465,41 @@ pub struct ConferenceSpec {
     /// A tone to all when somebody joins who can be heard (not muted, no monitor, no coach, not receive-only), if others
     /// are there already, and when one leaves who could be heard at any time. Recordings of the conference hold it.
     pub tones: bool,
+    /// Rate of the mix. A member whose codec has another is resampled once each way; prompts and recordings are at 8 kHz
+    /// whatever it is.
+    pub rate: Rate,
+    /// So many of the loudest are mixed, with some preference for those who are mixed already; `None`: all.
+    pub loudest: Option<u16>,
+    /// When talk is told: `talk.started` and `talk.stopped`, and who is the active speaker.
+    pub talk: TalkSpec,
+}
+
+/// When talk is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TalkSpec {
+    /// Whether it is told at all.
+    pub told: bool,
+    /// A silence of so many milliseconds ends talk, `TALK_STOP_MS`.
+    pub stop_ms: u16,
+}
+
+impl Default for TalkSpec {
+    fn default() -> Self {
+        Self { told: true, stop_ms: TALK_STOP_MS_DEFAULT }
+    }
 }
 
 impl Default for ConferenceSpec {
     fn default() -> Self {
         let participants_max = u32::try_from(PARTICIPANTS_MAX).unwrap_or(u32::MAX);
-        Self { participants_max, hairpin: false, tones: false }
+        Self {
+            participants_max,
+            hairpin: false,
+            tones: false,
+            rate: Rate::Narrow,
+            loudest: None,
+            talk: TalkSpec::default(),
+        }
     }
 }
 
@@ -440,6 +512,12 @@ pub struct ParticipantSpec {
     pub deaf: bool,
     /// Gain of what it says, in decibels, `GAIN_DB_MIN ..= GAIN_DB_MAX`.
     pub gain_db: i16,
+    /// Gain of what it hears, likewise. Other than 0 it costs an encoder of its own.
+    pub output_gain_db: i16,
+    /// Brings what it says to the loudness of a telephone line, -19 dBm0.
+    pub agc: bool,
+    /// Takes noise out of what it says (RNNoise). Adds 10 ms of delay.
+    pub noise_suppression: bool,
     /// Who hears it, and what it hears.
     pub role: Role,
     /// A short beep to it alone, again and again: the first one `TARIFF_PERIOD` after it was switched on, or after the
@@ -477,6 +555,12 @@ pub struct ParticipantChange {
     pub deaf: Option<bool>,
     /// New gain in decibels.
     pub gain_db: Option<i16>,
+    /// New gain of what it hears, in decibels.
+    pub output_gain_db: Option<i16>,
+    /// Automatic gain on or off.
+    pub agc: Option<bool>,
+    /// Noise suppression on or off.
+    pub noise_suppression: Option<bool>,
     /// A new role; from and to `Monitor` only by leaving and joining again.
     pub role: Option<Role>,
     /// Tariff tone on or off.

@@ -1,8 +1,8 @@
 //! A conference: everybody hears the sum of all others, and some hear or are heard as their role says.
 //!
 //! The mix runs in frames of 10 ms on the conference's own clock. Each frame: pull every participant's samples, sum
-//! them in i32, then give each listener the sum less his own share, narrowed once with saturation. Listeners whose own
-//! share is nothing hear the same samples; they share one encode per codec.
+//! them in i32, then give each listener the sum less his own share, narrowed once. Listeners whose own share is nothing
+//! hear the same samples; they share one encode for each codec, packet time and encoder setting.
 //!
 //! ```text
 //!              in the sum          hears
@@ -14,21 +14,27 @@
 
 use core::time::Duration;
 
-use ringbridge_codec::mix;
+use ringbridge_codec::kind::FRAME_SAMPLES_MAX;
+use ringbridge_codec::limit::Limiter;
+use ringbridge_codec::resample::Resampler;
+use ringbridge_codec::{Rate, mix};
 
 use crate::adjust::Adjustment;
-use crate::command::{CodecKind, ConferenceSpec, Role, Target};
-use crate::connection::{Connection, Media, Participant};
+use crate::command::{ConferenceSpec, ConnectionSpec, Role, Target};
+use crate::connection::{Connection, Media, Narrow, Participant, law_of};
 use crate::digits::DigitBuffer;
-use crate::event::{ConnectionCounters, Event};
+use crate::event::{CommandError, ConnectionCounters, Event};
 use crate::id::ConferenceId;
-use crate::limits::{CONFERENCE_OPERATIONS_MAX, FRAME_MS, FRAME_SAMPLES, PHASES};
+use crate::levels::{ActiveSpeaker, Candidates, Contributors};
+use crate::limits::{CONFERENCE_OPERATIONS_MAX, FRAME_MS, FRAME_SAMPLES, PHASES, PRIVATE_HOLD_MS};
 use crate::op::{Operation, run_each};
+use crate::outlet::{Format, History, Outlet, SharedOutlet};
 use crate::outputs::Outputs;
-use crate::sender::{encode, silence};
+use crate::parts::Part;
+use crate::sender::{Law, encode, silence};
 use crate::talk::{SILENCE_DBOV, TalkChange, is_loud};
 use crate::time::Instant;
-use crate::tones::{Notice, Tone, Tones};
+use crate::tones::{Notice, Tones};
 
 /// Who has a role that only one can have, by slot.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -66,7 +72,7 @@ pub(crate) struct Conference {
     /// Media time zero, a whole millisecond on the conference's phase.
     pub(crate) epoch: Instant,
     /// The next frame to be mixed; due at `epoch + frame * 10 ms`.
-    frame: u64,
+    pub(crate) frame: u64,
     /// Whether frames are mixed: empty and one-party rooms cost nothing.
     pub(crate) running: bool,
     /// Slots of the connections in it, in order of joining.
@@ -80,10 +86,82 @@ pub(crate) struct Conference {
     /// Whether joining and leaving is told by a tone.
     tones: bool,
     /// The tone that sounds, and its first frame.
-    notice: Option<(Notice, u64)>,
+    pub(crate) notice: Option<(Notice, u64)>,
     pub(crate) operations: [Option<Box<Operation>>; CONFERENCE_OPERATIONS_MAX],
     /// Volume and speed of what is played to it.
     pub(crate) adjustment: Adjustment,
+    /// Rate of the mix.
+    pub(crate) rate: Rate,
+    /// What it takes to serve more than G.711 at 8 kHz.
+    pub(crate) wide: Option<Box<WideRoom>>,
+    /// What it takes if this is one part of several.
+    pub(crate) part: Option<Box<Part>>,
+    /// Of the whole mix.
+    limiter: Limiter,
+    /// So many of the loudest are mixed; `None`: all.
+    pub(crate) loudest: Option<u16>,
+    pub(crate) active_speaker: ActiveSpeaker,
+    /// Quiet frames that stop talk; `None`: talk is not told.
+    talk_stop_frames: Option<u16>,
+    /// Somebody is told who is in the mix.
+    pub(crate) names: bool,
+}
+
+/// What a conference has whose mix is not at 8 kHz, or some of whose members are sent more than G.711.
+#[derive(Debug)]
+pub(crate) struct WideRoom {
+    /// One for each format that members have in common.
+    outlets: Vec<SharedOutlet>,
+    /// What they were fed.
+    history: History,
+    /// From prompts and tones to the mix.
+    from_narrow: Resampler,
+    /// From the mix to recordings.
+    to_narrow: Resampler,
+}
+
+impl WideRoom {
+    fn new(rate: Rate) -> Box<Self> {
+        Box::new(Self {
+            outlets: Vec::new(),
+            history: History::new(rate),
+            from_narrow: Resampler::new(Rate::Narrow, rate),
+            to_narrow: Resampler::new(rate, Rate::Narrow),
+        })
+    }
+}
+
+/// Room for frames that are worked on, so that none is cleared for nothing.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(crate) struct Scratch {
+    pub(crate) sum: [i32; FRAME_SAMPLES_MAX],
+    /// The whole mix.
+    mix: [i16; FRAME_SAMPLES_MAX],
+    /// What one listener hears.
+    frame: [i16; FRAME_SAMPLES_MAX],
+    pub(crate) coach: [i16; FRAME_SAMPLES_MAX],
+    /// A frame before it is resampled.
+    pub(crate) raw: [i16; FRAME_SAMPLES_MAX],
+    pub(crate) narrow: Narrow,
+    candidates: Candidates,
+    /// Who is in the mix.
+    contributors: Contributors,
+}
+
+impl Scratch {
+    pub(crate) fn new() -> Box<Self> {
+        Box::new(Self {
+            sum: [0; FRAME_SAMPLES_MAX],
+            mix: [0; FRAME_SAMPLES_MAX],
+            frame: [0; FRAME_SAMPLES_MAX],
+            coach: [0; FRAME_SAMPLES_MAX],
+            raw: [0; FRAME_SAMPLES_MAX],
+            narrow: [0; FRAME_SAMPLES],
+            candidates: Candidates::default(),
+            contributors: Contributors::new(),
+        })
+    }
 }
 
 impl Conference {
@@ -107,24 +185,48 @@ impl Conference {
             notice: None,
             operations: [const { None }; CONFERENCE_OPERATIONS_MAX],
             adjustment: Adjustment::default(),
+            rate: spec.rate,
+            wide: (spec.rate != Rate::Narrow).then(|| WideRoom::new(spec.rate)),
+            part: None,
+            limiter: Limiter::new(),
+            loudest: spec.loudest,
+            active_speaker: ActiveSpeaker::default(),
+            talk_stop_frames: spec.talk.told.then(|| u32::from(spec.talk.stop_ms) / FRAME_MS).map(frames_u16),
+            names: false,
         }
     }
 
     /// When the next frame is due.
     pub(crate) fn next_due(&self) -> Instant {
-        self.epoch + Duration::from_millis(self.frame * u64::from(FRAME_MS))
+        self.due_of(self.frame)
+    }
+
+    /// When a frame is due.
+    pub(crate) fn due_of(&self, frame: u64) -> Instant {
+        self.epoch + Duration::from_millis(frame.saturating_mul(u64::from(FRAME_MS)))
+    }
+
+    /// The frame after `now`.
+    pub(crate) fn frame_after(&self, now: Instant) -> u64 {
+        let passed = now.saturating_since(self.epoch).as_millis() / u128::from(FRAME_MS) + 1;
+        self.frame.max(u64::try_from(passed).unwrap_or(u64::MAX))
     }
 
     /// Puts the next frame after `now`: frames that nobody was there to hear are not made up for.
     pub(crate) fn skip_to(&mut self, now: Instant) {
-        let passed = now.saturating_since(self.epoch).as_millis() / u128::from(FRAME_MS) + 1;
-        self.frame = self.frame.max(u64::try_from(passed).unwrap_or(u64::MAX));
+        self.frame = self.frame_after(now);
+        if let Some(wide) = &mut self.wide {
+            wide.history.clear();
+        }
     }
 
     /// Whether there is anything to mix.
     pub(crate) fn wants_to_run(&self, connections: &[Option<Connection>]) -> bool {
         if self.passes_on {
             return false;
+        }
+        if let Some(part) = &self.part {
+            return self.part_wants_to_run(part, connections);
         }
         match self.participants.len() {
             0 => self.operations.iter().flatten().any(|operation| operation.ends_unheard()),
@@ -139,9 +241,10 @@ impl Conference {
     }
 
     /// Has a tone begin with the next frame, in place of one that sounds.
-    pub(crate) fn announce(&mut self, notice: Notice) {
-        if self.announces() && self.running {
-            self.notice = Some((notice, self.frame));
+    pub(crate) fn announce(&mut self, now: Instant, notice: Notice) {
+        if self.announces() && (self.running || self.runs_elsewhere()) {
+            let first = if self.running { self.frame } else { self.frame_after(now) };
+            self.notice = Some((notice, first));
         }
     }
 
@@ -163,104 +266,303 @@ impl Conference {
         self.participants.iter().filter_map(|&slot| Some((slot, connections.get(slot as usize)?.as_ref()?)))
     }
 
+    /// Sees that there is what a member with this format needs besides.
+    pub(crate) fn provide_for(&mut self, spec: &ConnectionSpec) -> Result<(), CommandError> {
+        self.names |= spec.mixer_level_extension.is_some();
+        if self.rate == Rate::Narrow && law_of(spec.tx_codec).is_some() {
+            return Ok(());
+        }
+        let (format, rate) = (Format::of(spec), self.rate);
+        let wide = self.wide.get_or_insert_with(|| WideRoom::new(rate));
+        if !wide.outlets.iter().any(|shared| shared.format() == format) {
+            let outlet = Outlet::new(rate, format).map_err(|_| CommandError::UnsupportedCodec)?;
+            wide.outlets.push(SharedOutlet::new(outlet));
+        }
+        Ok(())
+    }
+
+    /// Lets go of what no member needs any more.
+    pub(crate) fn forget_formats(&mut self, connections: &[Option<Connection>]) {
+        let names = self.members(connections).any(|(_, member)| member.spec.mixer_level_extension.is_some());
+        self.names = names;
+        let Some(mut wide) = self.wide.take() else { return };
+        let in_use = |format| self.members(connections).any(|(_, member)| Format::of(&member.spec) == format);
+        wide.outlets.retain(|shared| in_use(shared.format()));
+        if self.rate != Rate::Narrow || !wide.outlets.is_empty() {
+            self.wide = Some(wide);
+        }
+    }
+
     /// Mixes the frame that is due and moves on to the next.
-    pub(crate) fn mix(&mut self, connections: &mut [Option<Connection>], tones: &Tones, out: &mut Outputs) {
-        let due = self.next_due();
+    pub(crate) fn mix(
+        &mut self,
+        connections: &mut [Option<Connection>],
+        tones: &Tones,
+        scratch: &mut Scratch,
+        out: &mut Outputs,
+    ) {
+        let (due, index) = (self.next_due(), self.frame);
         self.frame += 1;
-        let mut sum = [0i32; FRAME_SAMPLES];
-        let mut coach = None;
+        let coached = self.collect(due, connections, scratch, out);
+        self.add_notice(index, tones, scratch);
+        self.run_operations(scratch, out);
+        self.deliver((due, index), coached, connections, tones, scratch, out);
+    }
+
+    /// Sums what the members say in a frame. Whether a coach says anything, which is kept for the pupil.
+    pub(crate) fn collect(
+        &mut self,
+        due: Instant,
+        connections: &mut [Option<Connection>],
+        scratch: &mut Scratch,
+        out: &mut Outputs,
+    ) -> bool {
+        let samples = self.rate.frame_samples();
+        scratch.sum[..samples].fill(0);
+        scratch.candidates.clear();
+        scratch.contributors.len = 0;
+        let mut coached = false;
+        let room =
+            Collecting { id: self.id, due, talk_stop_frames: self.talk_stop_frames, sums: self.loudest.is_none() };
         for &slot in &self.participants {
-            if let Some(connection) = connections.get_mut(slot as usize).and_then(Option::as_mut) {
-                collect(connection, due, self.id, &mut sum, &mut coach, out);
+            let Some(connection) = connections.get_mut(slot as usize).and_then(Option::as_mut) else { continue };
+            coached |= collect(connection, &room, scratch, out);
+            let Connection { id, participant, receiver, media: Some(media), .. } = connection else { continue };
+            if media.failed {
+                out.broken.push(slot);
+            }
+            if participant.talk.is_talking() && media.in_mix {
+                self.active_speaker.hear(*id, participant.talk.loudness());
+            }
+            if !media.in_mix {
+                participant.is_chosen = false;
+            } else if self.loudest.is_some() {
+                scratch.candidates.add(slot, participant.talk.loudness(), participant.is_chosen);
+            } else if self.names
+                && let Some(ssrc) = receiver.ssrc()
+            {
+                scratch.contributors.add(ssrc, participant.talk.level_dbov());
             }
         }
-        if let Some((notice, first)) = self.notice {
-            // The frame that is mixed is the one before the next.
-            match tones.notice(notice, self.frame - 1 - first) {
-                Some(samples) => mix::accumulate(&mut sum, samples),
-                None => self.notice = None,
-            }
+        if let Some(loudest) = self.loudest {
+            self.sum_loudest(loudest, connections, scratch);
         }
-        self.run_operations(&mut sum, out);
-        let tariff_tone = if self.hairpin { None } else { Some(tones.tariff()) };
-        let mut shared = SharedEncodes::new(&sum, coach.as_ref(), tariff_tone);
-        for &slot in &self.participants {
-            if let Some(connection) = connections.get_mut(slot as usize).and_then(Option::as_mut) {
-                deliver(connection, slot, due, &mut shared, out);
+        if let Some(connection) = self.active_speaker.decide()
+            && self.talk_stop_frames.is_some()
+        {
+            out.push_event(Event::ActiveSpeaker { conference: self.id, connection });
+        }
+        coached
+    }
+
+    /// Sums what the loudest say; the others are not in the mix.
+    fn sum_loudest(&self, loudest: u16, connections: &mut [Option<Connection>], scratch: &mut Scratch) {
+        let Scratch { sum, candidates, contributors, .. } = scratch;
+        let (chosen, others) = candidates.split(loudest);
+        let rows = chosen.iter().map(|&(_, slot)| (slot, true)).chain(others.iter().map(|&(_, slot)| (slot, false)));
+        for (slot, is_chosen) in rows {
+            let Some(connection) = connections.get_mut(slot as usize).and_then(Option::as_mut) else { continue };
+            let Connection { participant, receiver, media: Some(media), .. } = connection else { continue };
+            (participant.is_chosen, media.in_mix) = (is_chosen, is_chosen);
+            if is_chosen {
+                mix::accumulate(&mut sum[..self.rate.frame_samples()], media.samples());
+                if self.names
+                    && let Some(ssrc) = receiver.ssrc()
+                {
+                    contributors.add(ssrc, participant.talk.level_dbov());
+                }
             }
         }
     }
 
-    fn run_operations(&mut self, sum: &mut [i32; FRAME_SAMPLES], out: &mut Outputs) {
+    /// Adds the tone that sounds.
+    pub(crate) fn add_notice(&mut self, index: u64, tones: &Tones, scratch: &mut Scratch) {
+        let Some((notice, first)) = self.notice else { return };
+        let Some(frame) = index.checked_sub(first) else { return };
+        match tones.notice(self.rate, notice, frame) {
+            Some(tone) => mix::accumulate(&mut scratch.sum[..self.rate.frame_samples()], tone),
+            None => self.notice = None,
+        }
+    }
+
+    /// Gives every member his part of the sum.
+    pub(crate) fn deliver(
+        &mut self,
+        (due, index): (Instant, u64),
+        coached: bool,
+        connections: &mut [Option<Connection>],
+        tones: &Tones,
+        scratch: &mut Scratch,
+        out: &mut Outputs,
+    ) {
+        let rate = self.rate;
+        let samples = rate.frame_samples();
+        // Sounds that cancel each other are no less silent.
+        let silent = scratch.sum[..samples].iter().all(|&sample| sample == 0);
+        let Scratch { sum, mix, frame, coach, narrow, contributors, .. } = scratch;
+        if let Some(wide) = self.wide.as_deref_mut() {
+            self.limiter.process(&sum[..samples], &mut mix[..samples]);
+            wide.history.push(&mix[..samples]);
+            for shared in &mut wide.outlets {
+                shared.feed(&mix[..samples], position_of(index, shared.format()));
+            }
+        }
+        let mut delivery = Delivery {
+            due,
+            index,
+            rate,
+            sum: &sum[..samples],
+            coach: coached.then_some(&coach[..samples]),
+            tones: (!self.hairpin).then_some(tones),
+            frame: &mut frame[..samples],
+            narrow,
+            silent,
+            limited: self.wide.is_some(),
+            contributors: self.names.then_some(&*contributors),
+            mix: &mut mix[..samples],
+            shared: [None; 2],
+            limiter: &mut self.limiter,
+            wide: self.wide.as_deref_mut(),
+        };
+        for &slot in &self.participants {
+            if let Some(connection) = connections.get_mut(slot as usize).and_then(Option::as_mut) {
+                delivery.deliver(connection, slot, out);
+            }
+        }
+    }
+
+    fn run_operations(&mut self, scratch: &mut Scratch, out: &mut Outputs) {
         if self.operations.iter().all(Option::is_none) {
             return;
         }
-        let target = Target::Conference(self.id);
-        // Nobody gathers digits on a conference.
-        let mut buffer = DigitBuffer::default();
-        let mut frame = [0; FRAME_SAMPLES];
-        let mut loud = false;
-        if self.operations.iter().flatten().any(|operation| operation.needs_level()) {
-            // What the members say, without what is played to them.
-            mix::narrow(sum, &mut frame);
-            loud = is_loud(&frame);
-        }
+        // What the members say, without what is played to them.
+        let loud = self.is_loud(scratch);
         // Prompts first, so that recordings hold the full mix.
-        run_each(&mut self.operations, true, target, &mut buffer, out, |operation| {
-            let fills = operation.play(loud, &mut frame)?;
-            if fills {
-                mix::accumulate(sum, &frame);
+        self.play(loud, scratch, out);
+        self.listen(loud, scratch, out);
+    }
+
+    /// Whether the sum is sound, if an operation asks.
+    pub(crate) fn is_loud(&self, scratch: &mut Scratch) -> bool {
+        if !self.operations.iter().flatten().any(|operation| operation.needs_level()) {
+            return false;
+        }
+        let samples = self.rate.frame_samples();
+        let Scratch { sum, mix, .. } = scratch;
+        mix::narrow(&sum[..samples], &mut mix[..samples]);
+        is_loud(&mix[..samples])
+    }
+
+    /// Runs the operations that are heard, and adds them to the sum. Whether there is anything to hear.
+    pub(crate) fn play(&mut self, loud: bool, scratch: &mut Scratch, out: &mut Outputs) -> bool {
+        let samples = self.rate.frame_samples();
+        let Scratch { sum, frame, narrow, .. } = scratch;
+        let sum = &mut sum[..samples];
+        let target = Target::Conference(self.id);
+        let (mut played, mut prompts) = (false, [0i32; FRAME_SAMPLES]);
+        // Nobody gathers digits on a conference.
+        run_each(&mut self.operations, true, target, &mut DigitBuffer::default(), out, |operation| {
+            if operation.play(loud, narrow)? {
+                mix::accumulate(&mut prompts, narrow);
+                played = true;
             }
             Ok(())
         });
-        if self.operations.iter().flatten().any(|operation| !operation.kind().is_heard()) {
-            mix::narrow(sum, &mut frame);
-            run_each(&mut self.operations, false, target, &mut buffer, out, |operation| operation.listen(loud, &frame));
+        match self.wide.as_deref_mut().filter(|_| self.rate != Rate::Narrow) {
+            None => {
+                for (sum, prompt) in sum.iter_mut().zip(&prompts) {
+                    *sum += prompt;
+                }
+            }
+            Some(wide) if played => {
+                mix::narrow(&prompts, narrow);
+                wide.from_narrow.process(narrow, &mut frame[..samples]);
+                mix::accumulate(sum, &frame[..samples]);
+            }
+            Some(_) => {}
         }
+        played
+    }
+
+    /// Runs the operations that listen to the sum.
+    pub(crate) fn listen(&mut self, loud: bool, scratch: &mut Scratch, out: &mut Outputs) {
+        if !self.operations.iter().flatten().any(|operation| !operation.kind().is_heard()) {
+            return;
+        }
+        let samples = self.rate.frame_samples();
+        let Scratch { sum, mix, narrow, .. } = scratch;
+        match self.wide.as_deref_mut().filter(|_| self.rate != Rate::Narrow) {
+            None => mix::narrow(&sum[..samples], narrow),
+            Some(wide) => {
+                mix::narrow(&sum[..samples], &mut mix[..samples]);
+                wide.to_narrow.process(&mix[..samples], narrow);
+            }
+        }
+        let target = Target::Conference(self.id);
+        run_each(&mut self.operations, false, target, &mut DigitBuffer::default(), out, |operation| {
+            operation.listen(loud, narrow)
+        });
     }
 }
 
-/// Takes one participant's share of a frame: pulls it, records it, judges it, and adds it to the sum; that of the coach
-/// is kept for the pupil.
-fn collect(
-    connection: &mut Connection,
+fn frames_u16(frames: u32) -> u16 {
+    u16::try_from(frames.max(1)).unwrap_or(u16::MAX)
+}
+
+/// Which frame of a packet of that format a frame of the conference is.
+fn position_of(index: u64, format: Format) -> u32 {
+    // Less than the frames of a packet.
+    u32::try_from(index % u64::from(format.frames())).unwrap_or(0)
+}
+
+/// What is common to the shares of a frame.
+struct Collecting {
+    id: ConferenceId,
     due: Instant,
-    conference: ConferenceId,
-    sum: &mut [i32; FRAME_SAMPLES],
-    coach: &mut Option<[i16; FRAME_SAMPLES]>,
-    out: &mut Outputs,
-) {
+    talk_stop_frames: Option<u16>,
+    /// Whether a share is added to the sum at once; else the loudest are chosen first.
+    sums: bool,
+}
+
+/// Takes one participant's share of a frame: pulls it, records it, judges it, and adds it to the sum; that of the coach
+/// is kept for the pupil. Whether the coach says anything.
+fn collect(connection: &mut Connection, room: &Collecting, scratch: &mut Scratch, out: &mut Outputs) -> bool {
+    let due = room.due;
     let listened_to = connection.is_listened_to();
     let target = connection.target();
     if !listened_to {
         if let Some(media) = &mut connection.media {
             // What is left of the last recording.
-            if media.jitter.next_timestamp().is_some() {
-                media.jitter.reset();
+            if media.playout.next_timestamp().is_some() {
+                media.playout.reset();
             }
         }
-        return;
+        return false;
     }
-    let heard = connection.hear(due, out);
+    let heard = connection.hear(due, scratch, out);
     let keeps_tones_out = connection.wants_digits();
-    let Connection { id, participant, digits, media: Some(media), .. } = connection else { return };
-    let frame = heard.then_some(&media.frame);
+    let Connection { id, participant, digits, media: Some(media), .. } = connection else { return false };
+    let samples = media.rate.frame_samples();
+    if let Some(care) = media.care.as_mut().filter(|_| heard) {
+        care.take(&mut media.frame[..samples]);
+    }
+    let frame = heard.then_some(media.samples());
     let change = if participant.role == Role::Monitor {
         participant.talk.measure(frame);
         None
     } else {
-        participant.talk.look(frame)
+        participant.talk.look(frame, room.talk_stop_frames.unwrap_or(u16::MAX))
     };
     if media.runs_any() {
-        let Media { operations, frame, .. } = media.as_mut();
         let loud = participant.talk.is_loud();
-        run_each(operations, false, target, digits, out, |operation| operation.listen(loud, frame));
+        let frame = &scratch.narrow;
+        run_each(&mut media.operations, false, target, digits, out, |operation| operation.listen(loud, frame));
     }
     if participant.role == Role::Monitor {
-        return;
+        return false;
     }
-    if let Some(change) = change {
-        let (conference, connection) = (conference, *id);
+    if let Some(change) = change.filter(|_| room.talk_stop_frames.is_some()) {
+        let (conference, connection) = (room.id, *id);
         out.push_event(match change {
             TalkChange::Started => Event::TalkStarted { conference, connection },
             TalkChange::Stopped => Event::TalkStopped { conference, connection },
@@ -270,121 +572,273 @@ fn collect(
     let sounds = if heard { participant.talk.level_dbov() > SILENCE_DBOV } else { media.concealed };
     let speaks = sounds && !participant.muted && !media.is_kept_out(keeps_tones_out);
     media.in_mix = speaks && participant.role != Role::Coach;
-    if speaks {
-        mix::apply_gain(&mut media.frame, participant.gain_q12);
-        if media.in_mix {
-            mix::accumulate(sum, &media.frame);
-        } else {
-            *coach = Some(media.frame);
-        }
+    if !speaks {
+        return false;
     }
-}
-
-/// Gives one listener his frame.
-fn deliver(connection: &mut Connection, slot: u32, due: Instant, shared: &mut SharedEncodes<'_>, out: &mut Outputs) {
-    let target = connection.target();
-    let Connection { spec, participant, digits, media: Some(media), .. } = connection else { return };
-    let codec = spec.tx_codec;
-    let beep = if participant.tariff_tone { shared.beep_for(participant) } else { None };
-    let mut payload = [0; FRAME_SAMPLES];
-    let mut frame = [0; FRAME_SAMPLES];
-    let mut prompted = false;
-    if media.is_played_to() {
-        // A prompt to one participant takes the place of the mix for him alone.
-        let loud = participant.talk.is_loud();
-        run_each(&mut media.operations, true, target, digits, out, |operation| {
-            prompted = operation.play(loud, &mut frame)?;
-            Ok(())
-        });
+    mix::apply_gain(&mut media.frame[..samples], participant.gain_q12);
+    if media.in_mix && !room.sums {
+        return false;
     }
-    if !spec.direction.sends() {
-        // The prompt goes on, unheard: it has to end.
-        return;
-    }
-    if prompted {
-        if let Some(beep) = beep {
-            let mut sum = [0; FRAME_SAMPLES];
-            mix::accumulate(&mut sum, &frame);
-            mix::accumulate(&mut sum, beep);
-            mix::narrow(&sum, &mut frame);
-        }
-        encode(codec, &frame, &mut payload);
-    } else if participant.deaf {
-        payload = silence(codec);
-    } else if beep.is_some() || (participant.role == Role::Pupil && shared.coach.is_some()) {
-        let coach = shared.coach.filter(|_| participant.role == Role::Pupil);
-        let mut sum = *shared.sum;
-        for samples in [beep, coach].into_iter().flatten() {
-            mix::accumulate(&mut sum, samples);
-        }
-        narrow_for(media, &sum, &mut frame);
-        encode(codec, &frame, &mut payload);
-    } else if media.in_mix {
-        narrow_for(media, shared.sum, &mut frame);
-        encode(codec, &frame, &mut payload);
-    } else {
-        payload = *shared.get(codec);
-    }
-    out.send_frame(media, slot, due, &payload, spec);
-}
-
-/// Writes what is left of `sum` without the listener's own share.
-fn narrow_for(media: &Media, sum: &[i32; FRAME_SAMPLES], frame: &mut [i16; FRAME_SAMPLES]) {
     if media.in_mix {
-        mix::subtract_narrow(sum, &media.frame, frame);
-    } else {
-        mix::narrow(sum, frame);
+        mix::accumulate(&mut scratch.sum[..samples], &media.frame[..samples]);
+        return false;
     }
+    scratch.coach[..samples].copy_from_slice(&media.frame[..samples]);
+    true
 }
 
-/// Moves one frame out of the jitter buffer into `media.frame`; whether anything of it was heard.
-pub(crate) fn pull(media: &mut Media, due: Instant, counters: &mut ConnectionCounters) -> bool {
-    let pulled = media.jitter.pull(due, &mut media.frame);
-    counters.concealed_samples += u64::from(pulled.missing);
-    media.concealed = pulled.concealed;
-    media.gap = !pulled.heard && !pulled.concealed;
-    pulled.heard
+/// What a listener hears in a frame.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Content {
+    /// The mix, as others do.
+    Shared,
+    /// What lies in the delivery's own frame.
+    Own,
+    /// Nothing.
+    Silence,
 }
 
-/// What everybody hears who is not in the mix himself, encoded at most once per codec.
-struct SharedEncodes<'a> {
-    sum: &'a [i32; FRAME_SAMPLES],
+/// Gives listeners their frames. What several hear is encoded at most once for each format.
+struct Delivery<'a> {
+    due: Instant,
+    /// Which frame of the conference it is.
+    index: u64,
+    rate: Rate,
+    sum: &'a [i32],
     /// What the coach says to the pupil.
-    coach: Option<&'a [i16; FRAME_SAMPLES]>,
-    /// To those who get one.
-    tariff_tone: Option<&'a Tone>,
-    pcmu: Option<[u8; FRAME_SAMPLES]>,
-    pcma: Option<[u8; FRAME_SAMPLES]>,
+    coach: Option<&'a [i16]>,
+    /// The tariff tone, to those who get one; none between two.
+    tones: Option<&'a Tones>,
+    /// What the present listener alone hears.
+    frame: &'a mut [i16],
+    narrow: &'a mut Narrow,
+    /// Who is in the mix, if anybody is told.
+    contributors: Option<&'a Contributors>,
+    /// Whether nothing is in the mix.
+    silent: bool,
+    /// The whole mix, once it is [limited](Self::limited).
+    mix: &'a mut [i16],
+    limited: bool,
+    /// The whole mix in G.711, if it is at 8 kHz.
+    shared: [Option<[u8; FRAME_SAMPLES]>; 2],
+    /// Of the whole mix.
+    limiter: &'a mut Limiter,
+    wide: Option<&'a mut WideRoom>,
 }
 
-impl<'a> SharedEncodes<'a> {
-    const fn new(
-        sum: &'a [i32; FRAME_SAMPLES],
-        coach: Option<&'a [i16; FRAME_SAMPLES]>,
-        tariff_tone: Option<&'a Tone>,
-    ) -> Self {
-        Self { sum, coach, tariff_tone, pcmu: None, pcma: None }
+impl<'a> Delivery<'a> {
+    /// Gives one listener his frame.
+    fn deliver(&mut self, connection: &mut Connection, slot: u32, out: &mut Outputs) {
+        let content = self.content(connection, out);
+        let Connection { spec, receiver, media: Some(media), .. } = connection else { return };
+        if let Some(id) = spec.mixer_level_extension {
+            let named = self.contributors.filter(|_| content != Content::Silence);
+            media.sender.name(id, named, receiver.ssrc());
+        }
+        // A prompt goes on even if it is unheard: it has to end.
+        if !spec.direction.sends() {
+            return;
+        }
+        let is_silent = match content {
+            Content::Shared => self.silent,
+            Content::Silence => true,
+            Content::Own => false,
+        };
+        if let Some(payload_type) = spec.comfort_noise_payload_type
+            && out.send_noise(media, slot, self.due, is_silent, payload_type, spec)
+        {
+            return;
+        }
+        if media.wide.is_some() {
+            self.send_wide(media, slot, content, spec, out);
+        } else if let Some(law) = law_of(spec.tx_codec) {
+            let mut payload = [0; FRAME_SAMPLES];
+            let due = self.due;
+            let bytes = match content {
+                Content::Shared => self.shared(law, out),
+                Content::Silence => {
+                    payload = silence(law);
+                    &payload
+                }
+                Content::Own => {
+                    out.totals.encodes += 1;
+                    encode(law, self.frame, &mut payload);
+                    &payload
+                }
+            };
+            out.send_frame(media, slot, due, bytes, spec);
+        }
+    }
+
+    fn content(&mut self, connection: &mut Connection, out: &mut Outputs) -> Content {
+        let target = connection.target();
+        let Connection { participant, digits, media: Some(media), .. } = connection else { return Content::Silence };
+        let beep = if participant.tariff_tone { self.beep_for(participant) } else { None };
+        let mut prompted = false;
+        if media.is_played_to() {
+            // A prompt to one participant takes the place of the mix for him alone.
+            let loud = participant.talk.is_loud();
+            run_each(&mut media.operations, true, target, digits, out, |operation| {
+                prompted = operation.play(loud, self.narrow)?;
+                Ok(())
+            });
+        }
+        if prompted {
+            match media.wide.as_mut() {
+                Some(wide) => wide.from_narrow.process(self.narrow, self.frame),
+                None => self.frame.copy_from_slice(self.narrow),
+            }
+            if let Some(beep) = beep {
+                let mut sum = [0; FRAME_SAMPLES_MAX];
+                let sum = &mut sum[..self.frame.len()];
+                mix::accumulate(sum, self.frame);
+                mix::accumulate(sum, beep);
+                mix::narrow(sum, self.frame);
+            }
+            return Content::Own;
+        }
+        if participant.deaf {
+            return Content::Silence;
+        }
+        let coach = self.coach.filter(|_| participant.role == Role::Pupil);
+        if beep.is_some() || coach.is_some() {
+            let mut sum = [0; FRAME_SAMPLES_MAX];
+            let sum = &mut sum[..self.frame.len()];
+            sum.copy_from_slice(self.sum);
+            for samples in [beep, coach].into_iter().flatten() {
+                mix::accumulate(sum, samples);
+            }
+            narrow_for(media, sum, self.frame);
+            mix::apply_gain(self.frame, participant.output_gain_q12);
+            return Content::Own;
+        }
+        if media.in_mix || participant.output_gain_q12 != mix::GAIN_Q12_UNITY {
+            narrow_for(media, self.sum, self.frame);
+            mix::apply_gain(self.frame, participant.output_gain_q12);
+            return Content::Own;
+        }
+        Content::Shared
+    }
+
+    /// Sends what is collected into packets on the grid of the conference's frames.
+    fn send_wide(&mut self, media: &mut Media, slot: u32, content: Content, spec: &ConnectionSpec, out: &mut Outputs) {
+        let Media { sender, wide, owns_stream, relay_map, .. } = media;
+        let (Some(room), Some(wide)) = (self.wide.as_deref_mut(), wide.as_deref_mut()) else { return };
+        let format = wide.outlet.format();
+        let position = position_of(self.index, format);
+        if sender.frames_before(self.due) != position {
+            // It has just joined, or the clock stood still: its next packet begins with the others'.
+            sender.discard_partial();
+            wide.live = false;
+            if position != 0 {
+                return;
+            }
+        }
+        let is_shared = content == Content::Shared;
+        wide.hold = if is_shared { wide.hold.saturating_sub(1) } else { HOLD_FRAMES };
+        // A packet that has begun as its own ends as its own.
+        let private = wide.hold > 0 || (wide.live && position != 0);
+        let is_last = position + 1 == format.frames();
+        let bytes = if private {
+            let warm = if wide.live { Ok(()) } else { wide.outlet.warm_up(&room.history, position) };
+            wide.live = true;
+            warm.and_then(|()| {
+                match content {
+                    Content::Shared => wide.outlet.feed(self.mix),
+                    Content::Own => wide.outlet.feed(self.frame),
+                    Content::Silence => {
+                        self.frame.fill(0);
+                        wide.outlet.feed(self.frame);
+                    }
+                }
+                out.totals.encodes += u64::from(is_last);
+                if is_last { wide.outlet.finish() } else { Ok(&[][..]) }
+            })
+        } else {
+            wide.live = false;
+            let shared = room.outlets.iter_mut().find(|shared| shared.format() == format).filter(|_| is_last);
+            shared.map_or(Ok(&[][..]), |shared| {
+                let (payload, is_new) = shared.payload(&room.history, self.rate)?;
+                out.totals.encodes += u64::from(is_new);
+                Ok(payload)
+            })
+        };
+        match bytes {
+            Ok(bytes) => {
+                // A codec may find that there is nothing to send.
+                if is_last && bytes.is_empty() {
+                    sender.discard_partial();
+                } else {
+                    (*owns_stream, *relay_map) = (true, None);
+                    out.push_frame(sender, slot, self.due, bytes, spec);
+                }
+            }
+            Err(_) => out.broken.push(slot),
+        }
     }
 
     /// What is due of a participant's tariff tone.
-    fn beep_for(&self, participant: &mut Participant) -> Option<&'a [i16; FRAME_SAMPLES]> {
-        let tone = self.tariff_tone?;
-        tone.get(participant.next_tariff_frame()?)
+    fn beep_for(&self, participant: &mut Participant) -> Option<&'a [i16]> {
+        self.tones?.tariff(self.rate, participant.next_tariff_frame()?)
     }
 
-    fn get(&mut self, codec: CodecKind) -> &[u8; FRAME_SAMPLES] {
-        let sum = self.sum;
-        let place = match codec {
-            // Whoever can't be decoded is never mixed.
-            CodecKind::Pcmu | CodecKind::G723 | CodecKind::G729 => &mut self.pcmu,
-            CodecKind::Pcma => &mut self.pcma,
-        };
-        place.get_or_insert_with(|| {
-            let mut frame = [0; FRAME_SAMPLES];
+    /// The whole mix in G.711, encoded once.
+    fn shared(&mut self, law: Law, out: &mut Outputs) -> &[u8; FRAME_SAMPLES] {
+        let Self { sum, mix, shared, limiter, limited, .. } = self;
+        shared[law as usize].get_or_insert_with(|| {
             let mut payload = [0; FRAME_SAMPLES];
-            mix::narrow(sum, &mut frame);
-            encode(codec, &frame, &mut payload);
+            if !*limited {
+                limiter.process(sum, mix);
+                *limited = true;
+            }
+            encode(law, mix, &mut payload);
+            out.totals.encodes += 1;
             payload
         })
     }
+}
+
+/// Frames for which a member who falls silent keeps an encoder of its own.
+const HOLD_FRAMES: u32 = PRIVATE_HOLD_MS / FRAME_MS;
+
+/// Writes what is left of `sum` without the listener's own share.
+fn narrow_for(media: &mut Media, sum: &[i32], frame: &mut [i16]) {
+    if media.in_mix {
+        media.limiter.process_less(sum, &media.frame[..frame.len()], frame);
+    } else {
+        media.limiter.process(sum, frame);
+    }
+}
+
+/// Moves one frame out of the jitter buffer into `media.frame`, at the rate of its clock; whether anything of it was
+/// heard.
+pub(crate) fn pull(
+    media: &mut Media,
+    due: Instant,
+    raw: &mut [i16; FRAME_SAMPLES_MAX],
+    counters: &mut ConnectionCounters,
+) -> bool {
+    let samples = media.rate.frame_samples();
+    let rx_samples = media.playout.codec().rate().frame_samples();
+    let resampled = media.wide.as_mut().filter(|_| rx_samples != samples);
+    let pulled = match resampled {
+        None => media.playout.pull(due, &mut media.frame[..samples]),
+        Some(wide) => {
+            let pulled = media.playout.pull(due, &mut raw[..rx_samples]);
+            // The resampler still holds the end of what sounded.
+            wide.quiet =
+                if pulled.heard || pulled.concealed || pulled.noise { 0 } else { wide.quiet.saturating_add(1) };
+            if wide.quiet <= 2 {
+                wide.inward.process(&raw[..rx_samples], &mut media.frame[..samples]);
+            } else {
+                media.frame[..samples].fill(0);
+            }
+            pulled
+        }
+    };
+    counters.concealed_samples += u64::from(pulled.missing);
+    media.concealed = pulled.concealed;
+    media.gap = !pulled.heard && !pulled.concealed && !pulled.noise;
+    media.failed |= pulled.failed;
+    pulled.heard
 }

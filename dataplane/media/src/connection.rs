@@ -3,27 +3,31 @@
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use ringbridge_codec::mix;
+use ringbridge_codec::kind::FRAME_SAMPLES_MAX;
+use ringbridge_codec::limit::Limiter;
+use ringbridge_codec::{Rate, mix};
 use ringbridge_wire::seq::{RtpTimestamp, SeqNumber};
 
 use crate::adjust::Adjustment;
 use crate::bucket::TokenBucket;
-use crate::command::{ConnectionSpec, OperationKind, ParticipantChange, ParticipantSpec, Role, Target};
+use crate::command::{CodecKind, ConnectionSpec, OperationKind, ParticipantChange, ParticipantSpec, Role, Target};
 use crate::digits::DigitBuffer;
 use crate::event::{ConnectionCounters, ConnectionState, ConnectionStatus, StreamStamp};
 use crate::id::{ConnectionId, OperationId};
-use crate::jitter_buffer::JitterBuffer;
 use crate::latch::Latch;
+use crate::levels::{Care, Claims};
 use crate::limits::{
-    CONNECTION_OPERATIONS_MAX, FRAME_MS, FRAME_SAMPLES, PTIME_MS_MAX, RELAY_PTIME_MS_MAX, SAMPLE_RATE_HZ, TARIFF_PERIOD,
+    CONNECTION_OPERATIONS_MAX, FRAME_MS, FRAME_SAMPLES, PTIME_MS_MAX, RELAY_PTIME_MS_MAX, TARIFF_PERIOD,
 };
 use crate::listen::InBand;
 use crate::op::{Operation, Said};
+use crate::outlet::Wide;
+use crate::playout::Playout;
 use crate::port::Port;
 use crate::receiver::Receiver;
 use crate::reports::{Quality, Reports};
 use crate::rng::SplitMix64;
-use crate::sender::Sender;
+use crate::sender::{Law, Sender};
 use crate::talk::TalkDetector;
 use crate::time::Instant;
 use crate::tones::TONE_FRAMES;
@@ -51,6 +55,17 @@ pub(crate) enum Taped {
     By,
 }
 
+/// The law of a codec that is G.711.
+pub(crate) const fn law_of(codec: CodecKind) -> Option<Law> {
+    match codec {
+        CodecKind::Pcmu => Some(Law::Mu),
+        CodecKind::Pcma => Some(Law::A),
+        CodecKind::G722 | CodecKind::L16(_) | CodecKind::Gsm | CodecKind::G723 | CodecKind::G729 | CodecKind::Opus => {
+            None
+        }
+    }
+}
+
 /// Maps a relayed stream onto our own.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RelayMap {
@@ -61,21 +76,40 @@ pub(crate) struct RelayMap {
     pub(crate) timestamp_offset: u32,
 }
 
-/// What a connection needs once its media is more than relayed. 9 KiB.
+/// A frame at the rate of operations.
+pub(crate) type Narrow = [i16; FRAME_SAMPLES];
+
+/// What a connection needs once its media is more than relayed.
 #[derive(Debug)]
 pub(crate) struct Media {
-    pub(crate) jitter: JitterBuffer,
+    pub(crate) playout: Playout,
     pub(crate) sender: Sender,
     /// We send a stream of our own, and from the first time on always.
     pub(crate) owns_stream: bool,
     pub(crate) relay_map: Option<RelayMap>,
     pub(crate) operations: [Option<Box<Operation>>; CONNECTION_OPERATIONS_MAX],
-    /// What it says in the present frame, gain applied.
-    pub(crate) frame: [i16; FRAME_SAMPLES],
+    /// Rate of the clock that drives it: of its conference, its relay, or of its own operations.
+    pub(crate) rate: Rate,
+    /// What is done to its voice in a conference.
+    pub(crate) care: Option<Box<Care>>,
+    /// What it says of its own loudness.
+    pub(crate) claims: Claims,
+    /// There if it is not G.711 on a clock of 8 kHz.
+    pub(crate) wide: Option<Box<Wide>>,
+    /// What it says in the present frame at that rate, gain applied.
+    pub(crate) frame: [i16; FRAME_SAMPLES_MAX],
     /// Nothing of `frame` came, and nothing stands for it.
     pub(crate) gap: bool,
     /// Something of `frame` was made up: it is missing, or a frame was put in to keep step.
     pub(crate) concealed: bool,
+    /// The decoder has failed.
+    pub(crate) failed: bool,
+    /// Of what it alone hears.
+    pub(crate) limiter: Limiter,
+    /// Frames of silence in a row that were, or would have been, sent.
+    pub(crate) silent_frames: u32,
+    /// The present silence has been described by comfort noise.
+    pub(crate) describes_silence: bool,
     /// Whether `frame` is in the mix.
     pub(crate) in_mix: bool,
     /// Finds digits in what it says, if they may come that way.
@@ -85,14 +119,22 @@ pub(crate) struct Media {
 impl Media {
     pub(crate) fn new(rng: &mut SplitMix64) -> Box<Self> {
         Box::new(Self {
-            jitter: JitterBuffer::new(),
+            playout: Playout::new(CodecKind::Pcmu),
             sender: Sender::new(rng),
             owns_stream: false,
             relay_map: None,
             operations: [const { None }; CONNECTION_OPERATIONS_MAX],
-            frame: [0; FRAME_SAMPLES],
+            rate: Rate::Narrow,
+            care: None,
+            claims: Claims::default(),
+            wide: None,
+            frame: [0; FRAME_SAMPLES_MAX],
             gap: true,
             concealed: false,
+            failed: false,
+            limiter: Limiter::new(),
+            silent_frames: 0,
+            describes_silence: false,
             in_mix: false,
             in_band: None,
         })
@@ -100,12 +142,31 @@ impl Media {
 
     /// Makes it as good as new for another connection.
     pub(crate) fn recycle(&mut self, rng: &mut SplitMix64) {
-        self.jitter.reset();
+        self.playout.recycle();
         self.sender = Sender::new(rng);
         self.owns_stream = false;
         self.relay_map = None;
         self.in_mix = false;
         self.in_band = None;
+        (self.care, self.claims) = (None, Claims::default());
+        self.wide = None;
+        self.failed = false;
+        (self.silent_frames, self.describes_silence) = (0, false);
+        self.limiter = Limiter::new();
+    }
+
+    /// What it says in the present frame.
+    pub(crate) fn samples(&self) -> &[i16] {
+        &self.frame[..self.rate.frame_samples()]
+    }
+
+    /// Writes what it says in the present frame as its operations hear it. Once a frame.
+    pub(crate) fn narrow(&mut self, out: &mut Narrow) {
+        let samples = self.rate.frame_samples();
+        match self.wide.as_mut().filter(|_| self.rate != Rate::Narrow) {
+            Some(wide) => wide.to_narrow.process(&self.frame[..samples], out),
+            None => out.copy_from_slice(&self.frame[..FRAME_SAMPLES]),
+        }
     }
 
     pub(crate) fn runs_any(&self) -> bool {
@@ -127,6 +188,12 @@ pub(crate) struct Participant {
     tariff_frames: u16,
     pub(crate) gain_db: i16,
     pub(crate) gain_q12: i32,
+    pub(crate) output_gain_db: i16,
+    pub(crate) output_gain_q12: i32,
+    pub(crate) agc: bool,
+    pub(crate) noise_suppression: bool,
+    /// Among the loudest, if only they are mixed.
+    pub(crate) is_chosen: bool,
     pub(crate) talk: TalkDetector,
 }
 
@@ -142,19 +209,27 @@ impl Participant {
             tariff_frames: 0,
             gain_db: 0,
             gain_q12: mix::GAIN_Q12_UNITY,
+            output_gain_db: 0,
+            output_gain_q12: mix::GAIN_Q12_UNITY,
+            agc: false,
+            noise_suppression: false,
+            is_chosen: false,
             talk: TalkDetector::new(),
         }
     }
 
     /// As it joins; `None`: its role does not go with the rest.
     pub(crate) fn new(spec: ParticipantSpec) -> Option<Self> {
-        let ParticipantSpec { muted, deaf, gain_db, role, tariff_tone } = spec;
+        let ParticipantSpec { muted, deaf, gain_db, output_gain_db, agc, noise_suppression, role, tariff_tone } = spec;
         let (joined, role) =
             if role == Role::Monitor { (Self { role, ..Self::party() }, None) } else { (Self::party(), Some(role)) };
         joined.changed(ParticipantChange {
             muted: Some(muted),
             deaf: Some(deaf),
             gain_db: Some(gain_db),
+            output_gain_db: Some(output_gain_db),
+            agc: Some(agc),
+            noise_suppression: Some(noise_suppression),
             role,
             tariff_tone: Some(tariff_tone),
         })
@@ -164,7 +239,8 @@ impl Participant {
     ///
     /// Who is a monitor can't be heard anyway: to mute it changes nothing.
     pub(crate) fn changed(mut self, change: ParticipantChange) -> Option<Self> {
-        let ParticipantChange { muted, deaf, gain_db, role, tariff_tone } = change;
+        let ParticipantChange { muted, deaf, gain_db, output_gain_db, agc, noise_suppression, role, tariff_tone } =
+            change;
         let must_be_heard = |role| matches!(role, Role::Coach | Role::Pupil);
         if let Some(muted) = muted.filter(|_| self.role != Role::Monitor) {
             if muted && must_be_heard(self.role) {
@@ -195,6 +271,12 @@ impl Participant {
             self.gain_db = gain_db;
             self.gain_q12 = mix::gain_q12_from_db(gain_db);
         }
+        if let Some(gain_db) = output_gain_db {
+            self.output_gain_db = gain_db;
+            self.output_gain_q12 = mix::gain_q12_from_db(gain_db);
+        }
+        self.agc = agc.unwrap_or(self.agc);
+        self.noise_suppression = noise_suppression.unwrap_or(self.noise_suppression);
         Some(self)
     }
 
@@ -234,6 +316,10 @@ pub(crate) struct Connection {
     /// The RTP socket is connected to the learned source.
     pub(crate) connected: bool,
     pub(crate) link: Link,
+    /// What its relay brings may be decoded, and encoded again, if the sides differ.
+    pub(crate) may_transcode: bool,
+    /// What its relay brings is decoded, and encoded again for the other side.
+    pub(crate) transcodes: bool,
     pub(crate) taped: Taped,
     pub(crate) participant: Participant,
     pub(crate) counters: ConnectionCounters,
@@ -281,6 +367,8 @@ impl Connection {
             rtcp_learned: None,
             connected: false,
             link: Link::None,
+            may_transcode: false,
+            transcodes: false,
             taped: Taped::Not,
             participant: Participant::party(),
             counters: ConnectionCounters::default(),
@@ -326,7 +414,8 @@ impl Connection {
     /// How well it is heard.
     pub(crate) fn quality(&self) -> Quality {
         let plays = matches!(self.link, Link::Conference(_)) || self.solo_due.is_some();
-        self.reports.quality(&self.receiver, self.spec.rx_codec, self.spec.ptime_ms, plays)
+        let delay = self.media.as_ref().filter(|_| plays).map(|media| media.playout.delay());
+        self.reports.quality(&self.receiver, self.spec.rx_codec, self.spec.ptime_ms, delay)
     }
 
     /// Who there is to report to: us, and the endpoint if it sends and has not said BYE.
@@ -346,16 +435,43 @@ impl Connection {
     }
 
     /// Whether its packets can be mixed, played and recorded.
-    pub(crate) const fn is_mixable(&self) -> bool {
+    pub(crate) fn is_mixable(&self) -> bool {
         Self::can_mix(&self.spec)
     }
 
     /// Whether packets of a connection like this can be mixed, played and recorded.
-    pub(crate) const fn can_mix(spec: &ConnectionSpec) -> bool {
+    pub(crate) fn can_mix(spec: &ConnectionSpec) -> bool {
         spec.rx_codec.is_decodable()
             && spec.tx_codec.is_decodable()
-            && spec.ptime_ms.is_multiple_of(FRAME_MS)
             && spec.ptime_ms <= PTIME_MS_MAX
+            && spec.tx_codec.can_encode_ms(spec.ptime_ms)
+    }
+
+    /// Whether what goes between connections like these has to be decoded and encoded again.
+    pub(crate) fn must_transcode(a: &ConnectionSpec, b: &ConnectionSpec) -> bool {
+        let differ = (a.rx_codec, b.rx_codec, a.ptime_ms) != (b.tx_codec, a.tx_codec, b.ptime_ms);
+        differ && Self::can_mix(a) && Self::can_mix(b)
+    }
+
+    /// The rate at which two are transcoded: what both can hear.
+    pub(crate) fn common_rate(a: &ConnectionSpec, b: &ConnectionSpec) -> Rate {
+        let rate = |spec: &ConnectionSpec| spec.rx_codec.rate().max(spec.tx_codec.rate());
+        rate(a).min(rate(b))
+    }
+
+    /// Whether what it sends and is sent is G.711.
+    pub(crate) const fn is_g711(spec: &ConnectionSpec) -> bool {
+        law_of(spec.rx_codec).is_some() && law_of(spec.tx_codec).is_some()
+    }
+
+    /// Whether packets of this type are audio that is decoded here.
+    pub(crate) fn is_audio(&self, payload_type: u8) -> bool {
+        payload_type == self.spec.rx_payload_type || Some(payload_type) == self.spec.comfort_noise_payload_type
+    }
+
+    /// Rate of the timestamps it sends us, in Hz.
+    pub(crate) const fn clock_rate_hz(&self) -> u32 {
+        self.spec.rx_codec.clock_rate_hz()
     }
 
     /// Whether packets between connections like these can be passed on as they are.
@@ -368,10 +484,6 @@ impl Connection {
     /// Whether its conference decodes what it sends: a monitor's audio is for its own digits and operations alone.
     pub(crate) fn is_listened_to(&self) -> bool {
         self.participant.role != Role::Monitor || self.needs_audio()
-    }
-
-    pub(crate) const fn ptime_samples(&self) -> u32 {
-        self.spec.ptime_ms * (SAMPLE_RATE_HZ / 1000)
     }
 
     /// Whether its endpoint is played to.
@@ -404,11 +516,11 @@ impl Connection {
         Target::Connection(self.id)
     }
 
-    /// What it says in the present frame.
-    pub(crate) fn said(&self) -> Option<Said> {
+    /// What it says in the present frame, as its operations hear it.
+    pub(crate) fn said(&self, samples: &Narrow) -> Option<Said> {
         let media = self.media.as_ref()?;
         let loud = self.participant.talk.is_loud();
-        Some(Said { samples: media.frame, loud, gap: media.gap, concealed: media.concealed })
+        Some(Said { samples: *samples, loud, gap: media.gap, concealed: media.concealed })
     }
 
     /// When its own clock would tick next if it started now: whole milliseconds, spread by slot.
@@ -422,7 +534,7 @@ impl Connection {
     /// The first sample of its incoming stream that is not yet used.
     pub(crate) fn stamp_in(&self) -> Option<StreamStamp> {
         let (ssrc, expected, sequence) = self.receiver.expected()?;
-        let playout = self.media.as_ref().and_then(|media| media.jitter.next_timestamp());
+        let playout = self.media.as_ref().and_then(|media| media.playout.next_timestamp());
         Some(StreamStamp {
             connection: self.id,
             ssrc,

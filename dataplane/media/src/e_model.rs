@@ -34,7 +34,11 @@ impl Impairment {
     /// That of a codec. `conceals`: what is lost is made up for (G.711 appendix I); in a relay nobody here knows.
     pub(crate) const fn of(codec: CodecKind, conceals: bool) -> Self {
         match codec {
-            CodecKind::Pcmu | CodecKind::Pcma => Self { equipment: 0.0, robustness: if conceals { 25.1 } else { 4.3 } },
+            // The table has no values of the others for the narrowband model; at their rates they are no worse than G.711.
+            CodecKind::Pcmu | CodecKind::Pcma | CodecKind::G722 | CodecKind::L16(_) | CodecKind::Opus => {
+                Self { equipment: 0.0, robustness: if conceals { 25.1 } else { 4.3 } }
+            }
+            CodecKind::Gsm => Self { equipment: 20.0, robustness: 43.0 },
             CodecKind::G723 => Self { equipment: 15.0, robustness: 16.1 },
             CodecKind::G729 => Self { equipment: 11.0, robustness: 19.0 },
         }

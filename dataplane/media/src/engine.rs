@@ -6,19 +6,21 @@
 
 use std::collections::BTreeMap;
 
-use crate::command::Request;
-use crate::conference::Conference;
-use crate::connection::{Connection, Link, Media, Taped};
+use crate::command::{ConnectionSpec, Rate, Request};
+use crate::conference::{Conference, Scratch};
+use crate::connection::{Connection, Link, Media, Taped, law_of};
 use crate::event::{DropReason, EndReason, Event};
 use crate::id::{ConferenceId, ConnectionId, ShardId};
-use crate::limits::{CONFERENCES_MAX, CONNECTIONS_MAX, FRAME_MS, FRAME_SAMPLES};
+use crate::levels::Care;
+use crate::limits::{CONFERENCES_MAX, CONNECTIONS_MAX, FRAME_MS, FRAME_SAMPLES, TALK_STOP_MS_DEFAULT};
 use crate::op::{Said, run_each};
+use crate::outlet::Wide;
 use crate::outputs::Outputs;
 pub use crate::outputs::Totals;
 use crate::port::{DatagramMeta, Disposition, Port, PortAction, Transmit};
 use crate::rng::SplitMix64;
 use crate::rtcp::{CNAME_BYTES, draw_cname};
-use crate::sender::{encode, silence};
+use crate::sender::{encode, frames_of, silence};
 use crate::talk::TalkDetector;
 use crate::time::Instant;
 use crate::tones::Tones;
@@ -27,20 +29,24 @@ use core::time::Duration;
 use ringbridge_wire::rtcp::NtpTimestamp;
 
 const FRAME: Duration = Duration::from_millis(FRAME_MS as u64);
+/// Quiet frames after which nobody talks, outside a conference.
+const SOLO_STOP_FRAMES: u16 = TALK_STOP_MS_DEFAULT / FRAME_MS as u16;
 /// A clock that is further behind than this goes on from now instead of catching up frame by frame.
 const CATCH_UP_MAX: Duration = Duration::from_millis(500);
 
 #[expect(clippy::cast_possible_truncation, reason = "below 2^24")]
 const CONNECTION_SLOTS: u32 = CONNECTIONS_MAX as u32;
-/// Deadlines that wait at once, apart from those that no longer count: three of each connection (one that is reserved
-/// has no clock of its own), one of each conference.
-const DEADLINES: usize = 3 * CONNECTIONS_MAX + CONFERENCES_MAX;
+/// Deadlines of each connection that wait at once, apart from those that no longer count (one that is reserved has no
+/// clock of its own); each conference has one, and two more if it is mixed in parts.
+const DEADLINES_EACH: usize = 3;
 
 /// Whose deadline it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum TimerKey {
     /// The next frame of a conference.
     Conference(u32),
+    /// What a part of a conference waits for is late, or it has to be heard of.
+    Part(u32),
     /// The next frame of a connection that has a clock of its own.
     Solo(u32),
     /// Whether a connection has been silent for too long.
@@ -65,7 +71,7 @@ pub struct Engine {
     pub(crate) conferences: Vec<Option<Conference>>,
     /// Where the connections live here that were created on another shard.
     pub(crate) adopted: BTreeMap<ConnectionId, u32>,
-    /// Where the conferences live here that were created on another shard.
+    /// Where the conferences live here that were opened on another shard.
     pub(crate) adopted_rooms: BTreeMap<ConferenceId, u32>,
     pub(crate) wheel: Wheel<TimerKey>,
     pub(crate) out: Outputs,
@@ -73,7 +79,8 @@ pub struct Engine {
     #[expect(clippy::vec_box, reason = "a connection takes the box as it is")]
     pub(crate) media_pool: Vec<Box<Media>>,
     pub(crate) phase_next: u32,
-    tones: Box<Tones>,
+    pub(crate) tones: Box<Tones>,
+    pub(crate) scratch: Box<Scratch>,
     fired: Vec<(Instant, TimerKey)>,
 }
 
@@ -82,6 +89,13 @@ impl Engine {
     ///
     /// Tables are sized here (see [`crate::limits`]); about 25 MiB.
     pub fn new(shard: ShardId, seed: u64, now: Instant) -> Self {
+        Self::with_slots(shard, seed, now, CONNECTIONS_MAX, CONFERENCES_MAX)
+    }
+
+    /// An engine with fewer slots than [`crate::limits`] allows, for who makes engines by the thousand: tests.
+    pub fn with_slots(shard: ShardId, seed: u64, now: Instant, connections: usize, conferences: usize) -> Self {
+        let (connections, conferences) = (connections.min(CONNECTIONS_MAX), conferences.min(CONFERENCES_MAX));
+        let deadlines = DEADLINES_EACH * (connections + conferences);
         let mut rng = SplitMix64::new(seed);
         let cname = draw_cname(&mut rng);
         Self {
@@ -90,16 +104,17 @@ impl Engine {
             rng,
             wall_at_epoch: NtpTimestamp(0),
             cname,
-            connections: (0..CONNECTIONS_MAX).map(|_| None).collect(),
-            conferences: (0..CONFERENCES_MAX).map(|_| None).collect(),
+            connections: (0..connections).map(|_| None).collect(),
+            conferences: (0..conferences).map(|_| None).collect(),
             adopted: BTreeMap::new(),
             adopted_rooms: BTreeMap::new(),
-            wheel: Wheel::new(now, DEADLINES),
+            wheel: Wheel::new(now, deadlines),
             out: Outputs::new(),
             media_pool: Vec::new(),
             phase_next: 0,
             tones: Tones::new(),
-            fired: Vec::with_capacity(DEADLINES),
+            scratch: Scratch::new(),
+            fired: Vec::with_capacity(deadlines),
         }
     }
 
@@ -124,6 +139,7 @@ impl Engine {
     pub fn handle_command(&mut self, now: Instant, request: Request) {
         self.now = now;
         let Request { token, received, command } = request;
+        self.settle_rooms(&command);
         let result = self.execute(received, command);
         self.out.push_event(Event::Answer { token, result });
     }
@@ -137,6 +153,7 @@ impl Engine {
         for (due, key) in fired.drain(..) {
             match key {
                 TimerKey::Conference(slot) => self.tick_conference(due, slot),
+                TimerKey::Part(slot) => self.check_part(due, slot),
                 TimerKey::Solo(slot) => self.tick_solo(due, slot),
                 TimerKey::Silence(slot) => self.check_silence(due, slot),
                 TimerKey::Reservation(slot) => self.check_reservation(due, slot),
@@ -144,6 +161,7 @@ impl Engine {
             }
         }
         self.fired = fired;
+        self.release_broken();
     }
 
     /// Writes the next packet of our own into `slot` (at least [`crate::limits::DATAGRAM_BYTES_MAX`] bytes).
@@ -238,7 +256,8 @@ impl Engine {
 
     /// The first slot in use among the `look` slots from `from`, wrapping at the end of the table.
     pub fn slot_in_use(&self, from: u32, look: u32) -> Option<u32> {
-        (from..from + look).map(|slot| slot % CONNECTION_SLOTS).find(|&slot| self.connections[slot as usize].is_some())
+        let in_use = |slot: &u32| self.connections.get(*slot as usize).is_some_and(Option::is_some);
+        (from..from + look).map(|slot| slot % CONNECTION_SLOTS).find(in_use)
     }
 
     /// Where a connection lives on this shard, if it does.
@@ -255,22 +274,35 @@ impl Engine {
         let Some(conference) = self.conferences[slot as usize].as_mut() else { return };
         let wants = conference.wants_to_run(&self.connections);
         if wants == conference.running {
+            if conference.part.is_some() {
+                self.tell_change(slot);
+            }
+            return;
+        }
+        if conference.is_waiting() {
+            // It comes back here.
+            self.deliver_part(slot);
             return;
         }
         conference.running = wants;
         if wants {
             conference.skip_to(self.now);
+            if let Some(part) = &mut conference.part {
+                part.since = conference.frame;
+            }
             self.wheel.arm(conference.next_due(), TimerKey::Conference(slot));
+            self.tell_change(slot);
             return;
         }
         for &member in &conference.participants {
             let Some(connection) = self.connections[member as usize].as_mut() else { continue };
             fall_silent(connection, conference.id, &mut self.out);
             if let Some(media) = &mut connection.media {
-                media.jitter.reset();
+                media.playout.reset();
             }
             finish_packet(connection, member, &mut self.out);
         }
+        self.tell_change(slot);
     }
 
     /// Starts or stops a connection's own clock, as it has operations outside a conference, or digits to listen for, or
@@ -278,8 +310,8 @@ impl Engine {
     pub(crate) fn review_solo(&mut self, slot: u32, first_due: Option<Instant>) {
         let Some(connection) = self.connections[slot as usize].as_mut() else { return };
         let in_conference = matches!(connection.link, Link::Conference(_));
-        let wants = (connection.runs_any() || connection.wants_digits()) && !in_conference;
-        if !in_conference && !connection.is_played_to() {
+        let wants = (connection.runs_any() || connection.wants_digits() || connection.transcodes) && !in_conference;
+        if !in_conference && !connection.is_played_to() && !connection.transcodes {
             finish_packet(connection, slot, &mut self.out);
         }
         match connection.taped {
@@ -303,7 +335,7 @@ impl Engine {
             (false, Some(_)) => {
                 connection.solo_due = None;
                 if let Some(media) = connection.media.as_mut().filter(|_| !in_conference) {
-                    media.jitter.reset();
+                    media.playout.reset();
                 }
             }
             (true, Some(_)) | (false, None) => {}
@@ -328,10 +360,14 @@ impl Engine {
         }
         let late = self.now.saturating_since(due);
         self.out.totals.ticks_late += u64::from(late > FRAME);
+        if conference.is_waiting() || (conference.part.is_some() && late <= CATCH_UP_MAX) {
+            self.tick_part(slot);
+            return;
+        }
         if late > CATCH_UP_MAX {
             conference.skip_to(self.now);
         } else {
-            conference.mix(&mut self.connections, &self.tones, &mut self.out);
+            conference.mix(&mut self.connections, &self.tones, &mut self.scratch, &mut self.out);
         }
         self.wheel.arm(conference.next_due(), TimerKey::Conference(slot));
         // Operations may have ended.
@@ -349,19 +385,21 @@ impl Engine {
         connection.solo_due = Some(next);
         self.wheel.arm(next, TimerKey::Solo(slot));
         let Taped::With(peer) = connection.taped else {
-            self.hear_solo(due, slot);
-            self.run_solo(due, slot, None);
+            let own = self.hear_solo(due, slot);
+            self.carry(due, slot);
+            self.run_solo(due, slot, own.as_ref(), None);
             self.review_solo(slot, None);
             return;
         };
         if let Some(peer) = self.connections[peer as usize].as_mut() {
             peer.solo_due = Some(next);
         }
-        self.hear_solo(due, slot);
-        self.hear_solo(due, peer);
-        let other = self.connections[peer as usize].as_ref().and_then(Connection::said);
-        self.run_solo(due, slot, other.as_ref());
-        self.run_solo(due, peer, None);
+        let own = self.hear_solo(due, slot);
+        self.carry(due, slot);
+        let other = self.hear_solo(due, peer);
+        self.carry(due, peer);
+        self.run_solo(due, slot, own.as_ref(), other.as_ref());
+        self.run_solo(due, peer, other.as_ref(), None);
         self.skip_frames(slot, next.saturating_since(due + FRAME));
         self.review_solo(slot, None);
         self.review_solo(peer, None);
@@ -376,27 +414,57 @@ impl Engine {
         operations.for_each(|operation| operation.skip(frames));
     }
 
-    /// Takes the frame that is due from a connection outside a conference.
-    fn hear_solo(&mut self, due: Instant, slot: u32) {
-        let Some(connection) = self.connections[slot as usize].as_mut() else { return };
-        if connection.needs_audio() {
-            let heard = connection.hear(due, &mut self.out);
-            let frame = connection.media.as_ref().map(|media| &media.frame);
-            connection.participant.talk.look(frame.filter(|_| heard));
+    /// Takes the frame that is due from a connection outside a conference; what its operations hear.
+    fn hear_solo(&mut self, due: Instant, slot: u32) -> Option<Said> {
+        let connection = self.connections[slot as usize].as_mut()?;
+        if !connection.needs_audio() && !connection.transcodes {
+            return None;
         }
+        let heard = connection.hear(due, &mut self.scratch, &mut self.out);
+        if connection.media.as_ref().is_some_and(|media| media.failed) {
+            self.out.broken.push(slot);
+        }
+        let frame = connection.media.as_ref().map(|media| media.samples());
+        connection.participant.talk.look(frame.filter(|_| heard), SOLO_STOP_FRAMES);
+        connection.said(&self.scratch.narrow)
     }
 
-    /// Runs the operations of a connection outside a conference for a frame. `other`: what the other party of its call
-    /// says, if that is recorded here.
-    fn run_solo(&mut self, due: Instant, slot: u32, other: Option<&Said>) {
+    /// Encodes what a connection says in the present frame for the other side of its relay.
+    fn carry(&mut self, due: Instant, slot: u32) {
+        let Some(connection) = self.connections[slot as usize].as_ref().filter(|connection| connection.transcodes)
+        else {
+            return;
+        };
+        let Link::Relay(to) = connection.link else { return };
+        let Ok([Some(connection), Some(peer)]) = self.connections.get_disjoint_mut([slot as usize, to as usize]) else {
+            return;
+        };
+        let Some(media) = connection.media.as_ref() else { return };
+        let begun = peer.media.as_ref().is_some_and(|media| media.sender.is_partial());
+        if media.gap && !begun {
+            // Where nothing comes nothing goes, but what was begun is sent.
+            return;
+        }
+        let Connection { media: Some(peer_media), spec, .. } = peer else { return };
+        // The last packet of a prompt may still wait to be sent.
+        let is_full = peer_media.sender.frames() >= frames_of(spec.ptime_ms);
+        if !spec.direction.sends() || peer_media.is_played_to() || is_full {
+            return;
+        }
+        send_solo(peer_media, to, due, media.samples(), spec, &mut self.out);
+    }
+
+    /// Runs the operations of a connection outside a conference for a frame. `own`: what it says; `other`: what the other
+    /// party of its call says, if that is recorded here.
+    fn run_solo(&mut self, due: Instant, slot: u32, own: Option<&Said>, other: Option<&Said>) {
+        const SILENCE: [i16; FRAME_SAMPLES] = [0; FRAME_SAMPLES];
         let Some(connection) = self.connections[slot as usize].as_mut() else { return };
         let target = connection.target();
-        let call = other.zip(other.and_then(|_| connection.said()));
         let Connection { spec, participant, digits, media: Some(media), .. } = connection else { return };
         let loud = participant.talk.is_loud();
-        let Media { operations, frame, .. } = media.as_mut();
-        run_each(operations, false, target, digits, &mut self.out, |operation| match &call {
-            Some((other, own)) if operation.records_call() => operation.listen_to_call(own, other),
+        let frame = own.map_or(&SILENCE, |own| &own.samples);
+        run_each(&mut media.operations, false, target, digits, &mut self.out, |operation| match own.zip(other) {
+            Some((own, other)) if operation.records_call() => operation.listen_to_call(own, other),
             Some(_) | None => operation.listen(loud, frame),
         });
         if media.is_played_to() {
@@ -407,10 +475,62 @@ impl Engine {
                 Ok(())
             });
             if prompted && spec.direction.sends() {
-                let mut payload = [0; FRAME_SAMPLES];
-                encode(spec.tx_codec, &samples, &mut payload);
-                self.out.send_frame(media, slot, due, &payload, spec);
+                let Scratch { raw, .. } = &mut *self.scratch;
+                let frame = match media.wide.as_mut() {
+                    Some(wide) => {
+                        let frame = &mut raw[..media.rate.frame_samples()];
+                        wide.from_narrow.process(&samples, frame);
+                        &*frame
+                    }
+                    None => &samples[..],
+                };
+                send_solo(media, slot, due, frame, spec, &mut self.out);
             }
+        }
+    }
+
+    /// Gives a connection what it takes to be served at the rate of the clock that drives it now. Allocates if it is more
+    /// than G.711 on a clock of 8 kHz.
+    pub(crate) fn fit_media(&mut self, slot: u32) {
+        let Some(connection) = self.connections[slot as usize].as_ref() else { return };
+        let rate = match connection.link {
+            Link::Conference(room) => self.conferences[room as usize].as_ref().map_or(Rate::Narrow, |room| room.rate),
+            Link::Relay(peer) if connection.transcodes => {
+                let peer = self.connections[peer as usize].as_ref();
+                peer.map_or(Rate::Narrow, |peer| Connection::common_rate(&connection.spec, &peer.spec))
+            }
+            Link::Relay(_) | Link::None => Rate::Narrow,
+        };
+        let Some(connection) = self.connections[slot as usize].as_mut() else { return };
+        let Connection { spec, link, participant, media: Some(media), .. } = connection else { return };
+        let fits = media.wide.as_ref().is_some_and(|wide| wide.fits(rate, spec));
+        if rate == Rate::Narrow && Connection::is_g711(spec) {
+            if media.wide.take().is_some() {
+                // What its own outlet held of the packet is lost.
+                media.sender.discard_partial();
+            }
+        } else if !fits && Connection::can_mix(spec) {
+            if media.wide.is_some() || media.rate != rate {
+                media.sender.discard_partial();
+            }
+            media.wide = Wide::new(rate, spec).ok();
+            if media.wide.is_none() {
+                self.out.broken.push(slot);
+            }
+        }
+        media.rate = rate;
+        let wants_care = matches!(link, Link::Conference(_));
+        if !media.care.as_ref().is_some_and(|care| wants_care && care.fits(rate, participant)) {
+            media.care = Care::new(rate, participant).filter(|_| wants_care);
+        }
+        media.playout.set_codec(spec.rx_codec);
+        media.playout.set_delay(spec.delay);
+    }
+
+    /// Ends connections whose codec has failed.
+    pub(crate) fn release_broken(&mut self) {
+        while let Some(slot) = self.out.broken.pop() {
+            self.release_wherever(slot, EndReason::CodecFailed);
         }
     }
 
@@ -445,17 +565,70 @@ impl Engine {
     }
 }
 
+/// Sends a frame of what only one connection hears, at the rate of its clock.
+fn send_solo(media: &mut Media, slot: u32, due: Instant, frame: &[i16], spec: &ConnectionSpec, out: &mut Outputs) {
+    let Media { wide, sender, owns_stream, relay_map, .. } = media;
+    (*owns_stream, *relay_map) = (true, None);
+    let Some(wide) = wide else {
+        let mut payload = [0; FRAME_SAMPLES];
+        if let (Some(law), Some(frame)) = (law_of(spec.tx_codec), frame.get(..FRAME_SAMPLES)) {
+            encode(law, frame, &mut payload);
+            out.totals.encodes += 1;
+            out.push_frame(sender, slot, due, &payload, spec);
+        }
+        return;
+    };
+    let position = sender.frames_before(due);
+    if wide.outlet.frames() != position as usize {
+        sender.discard_partial();
+        wide.outlet.clear();
+    }
+    wide.outlet.feed(frame);
+    if wide.outlet.frames() < wide.outlet.format().frames() as usize {
+        return out.push_frame(sender, slot, due, &[], spec);
+    }
+    out.totals.encodes += 1;
+    match wide.outlet.finish() {
+        Ok([]) => sender.discard_partial(),
+        Ok(payload) => out.push_frame(sender, slot, due, payload, spec),
+        Err(_) => out.broken.push(slot),
+    }
+}
+
 /// Fills up and sends a packet that was begun, so that nothing of a stream's last words is lost.
 pub(crate) fn finish_packet(connection: &mut Connection, slot: u32, out: &mut Outputs) {
     let Connection { spec, media: Some(media), .. } = connection else { return };
-    if !media.sender.is_partial() || out.ready.contains(&slot) {
+    let Media { sender, wide, .. } = media.as_mut();
+    if !sender.is_partial() || out.ready.contains(&slot) {
         return;
     }
     if !spec.direction.sends() {
-        media.sender.discard_partial();
+        sender.discard_partial();
         return;
     }
-    while !media.sender.fill(&silence(spec.tx_codec), spec.ptime_ms) {}
+    if let Some(wide) = wide {
+        // What was shared with others is theirs.
+        let frames = wide.outlet.frames();
+        if frames == 0 || frames != sender.frames() as usize {
+            sender.discard_partial();
+            return;
+        }
+        let missing = wide.outlet.format().frames() - sender.frames();
+        for _ in 1..missing {
+            sender.fill(&[], spec.ptime_ms);
+        }
+        match wide.outlet.fill_up() {
+            Ok([]) => sender.discard_partial(),
+            Ok(payload) => {
+                sender.fill(payload, spec.ptime_ms);
+                out.ready.push_back(slot);
+            }
+            Err(_) => out.broken.push(slot),
+        }
+        return;
+    }
+    let Some(law) = law_of(spec.tx_codec) else { return };
+    while !sender.fill(&silence(law), spec.ptime_ms) {}
     out.ready.push_back(slot);
 }
 

@@ -2,7 +2,7 @@
 
 use core::net::SocketAddr;
 
-use crate::command::{CodecKind, Direction, OperationKind, Role, Target};
+use crate::command::{CodecKind, Direction, OperationKind, Rate, Role, Target};
 use crate::digits::Digits;
 use crate::id::{ConferenceId, ConnectionId, OperationId};
 use crate::reports::Quality;
@@ -79,6 +79,13 @@ pub enum Event {
         /// Who.
         connection: ConnectionId,
     },
+    /// Somebody else leads the talk: he has been the loudest for a while.
+    ActiveSpeaker {
+        /// Where.
+        conference: ConferenceId,
+        /// Who.
+        connection: ConnectionId,
+    },
     /// A digit was pressed: as telephone-event (RFC 4733) or as tones. Told when it ends. May be dropped when nobody reads.
     Digit {
         /// From whom.
@@ -93,7 +100,10 @@ pub enum Event {
 impl Event {
     /// Whether it may be dropped when its reader is behind. All others have a reserved place.
     pub const fn is_droppable(&self) -> bool {
-        matches!(self, Self::TalkStarted { .. } | Self::TalkStopped { .. } | Self::Digit { .. })
+        matches!(
+            self,
+            Self::TalkStarted { .. } | Self::TalkStopped { .. } | Self::ActiveSpeaker { .. } | Self::Digit { .. }
+        )
     }
 }
 
@@ -266,6 +276,8 @@ pub enum EndReason {
     LastLeft,
     /// It was reserved and never completed.
     Expired,
+    /// Its codec failed in a way that it can't go on from.
+    CodecFailed,
     /// Its shard failed.
     ShardFailed,
     /// The server ends.
@@ -399,8 +411,14 @@ pub struct ConferenceStatus {
     pub participants: Vec<ParticipantStatus>,
     /// Operations running on it.
     pub operations: Vec<OperationId>,
+    /// Rate of its mix.
+    pub rate: Rate,
     /// Two parties patched to each other; not promoted yet.
     pub hairpin: bool,
+    /// Who leads the talk, or did last.
+    pub active_speaker: Option<ConnectionId>,
+    /// So many of the loudest are mixed; `None`: all.
+    pub loudest: Option<u16>,
     /// Media time since it was created, milliseconds.
     pub media_time_ms: f64,
 }
@@ -416,6 +434,12 @@ pub struct ParticipantStatus {
     pub deaf: bool,
     /// Gain in decibels.
     pub gain_db: i16,
+    /// Gain of what it hears, in decibels.
+    pub output_gain_db: i16,
+    /// Whether its gain is automatic.
+    pub agc: bool,
+    /// Whether noise is taken out of what it says.
+    pub noise_suppression: bool,
     /// What it is in the conference.
     pub role: Role,
     /// Gets the tariff tone.

@@ -30,9 +30,17 @@ impl Engine {
             Command::InspectConnection { id } => self.inspect_connection(id),
             Command::ListConnections { from, limit } => Ok(self.list_connections(from, limit)),
             Command::DeleteConnection { id } => self.delete_connection(received, id),
-            Command::StartRelay { a, b } => self.start_relay(received, a, b),
+            Command::StartRelay { a, b, transcode } => self.start_relay(received, a, b, transcode),
             Command::StopRelay { a } => self.stop_relay(received, a),
             Command::CreateConference { id, spec } => self.create_conference(id, spec),
+            Command::CreatePart { id, slot, spec, parts } => self.create_part(id, slot, spec, &parts),
+            Command::DropPart { conference, shard } => {
+                let room = self.find_conference(conference)?;
+                self.drop_part(room, shard);
+                Ok(Answer::Done)
+            }
+            Command::CedeRole { conference, role } => self.cede_role(received, conference, role),
+            Command::VacateConference { id } => self.vacate_conference(received, id),
             Command::PromoteConference { id } => self.promote_conference(id),
             Command::JoinConference { conference, connection, participant } => {
                 self.join(received, conference, connection, participant)
@@ -120,6 +128,7 @@ impl Engine {
         if connection.media.is_none() {
             let pooled = self.media_pool.pop();
             connection.media = Some(pooled.unwrap_or_else(|| Media::new(&mut self.rng)));
+            self.fit_media(slot);
         }
     }
 
@@ -175,7 +184,7 @@ impl Engine {
         }
     }
 
-    fn link_of(&self, slot: u32) -> Option<Link> {
+    pub(crate) fn link_of(&self, slot: u32) -> Option<Link> {
         self.connections[slot as usize].as_ref().map(|connection| connection.link)
     }
 
@@ -215,6 +224,9 @@ impl Engine {
             muted: member.participant.muted,
             deaf: member.participant.deaf,
             gain_db: member.participant.gain_db,
+            output_gain_db: member.participant.output_gain_db,
+            agc: member.participant.agc,
+            noise_suppression: member.participant.noise_suppression,
             role: member.participant.role,
             tariff_tone: member.participant.tariff_tone,
             talking: member.participant.talk.is_talking(),
@@ -224,7 +236,10 @@ impl Engine {
             id: conference.id,
             participants: participants.collect(),
             operations: conference.operations.iter().flatten().map(|operation| operation.id()).collect(),
+            rate: conference.rate,
             hairpin: conference.hairpin,
+            active_speaker: conference.active_speaker.current(),
+            loudest: conference.loudest,
             media_time_ms: self.now.millis_since(conference.epoch),
         }
     }

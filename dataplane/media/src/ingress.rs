@@ -1,5 +1,6 @@
 //! What happens to a datagram: checked, learned from, counted, then relayed in place, decoded, or dropped by name.
 
+use ringbridge_wire::audio_level::AudioLevel;
 use ringbridge_wire::demux::{self, Kind};
 use ringbridge_wire::rtcp;
 use ringbridge_wire::rtp::{self, RtpPacket};
@@ -10,9 +11,8 @@ use crate::connection::{Connection, Link, Media, RelayMap};
 use crate::engine::{Engine, arm_silence};
 use crate::event::{DropReason, Event};
 use crate::latch::Verdict;
-use crate::limits::SAMPLE_RATE_HZ;
+use crate::levels::Claims;
 use crate::port::{DatagramMeta, Disposition, Port, PortAction, Transmit};
-use crate::sender;
 use crate::time::Instant;
 
 impl Engine {
@@ -75,10 +75,12 @@ impl Engine {
             connection.reports.restart();
             (connection.event_begun, connection.event_ended) = (None, None);
             if let Some(media) = &mut connection.media {
-                media.jitter.reset();
+                media.playout.reset();
+                media.claims = Claims::default();
             }
         }
-        connection.receiver.update(now, &packet, connection.ptime_samples());
+        let clock_rate_hz = connection.clock_rate_hz();
+        connection.receiver.update(now, &packet, clock_rate_hz, connection.spec.ptime_ms);
         connection.counters.packets_in += 1;
         connection.counters.bytes_in += datagram.len() as u64;
         self.out.totals.packets_in += 1;
@@ -90,7 +92,8 @@ impl Engine {
             self.resolve_collision(slot);
             connection = self.connections[slot as usize].as_mut().ok_or(DropReason::ClosedPort)?;
         }
-        let may_report = connection.spec.rtcp_reports && !matches!(connection.link, Link::Relay(_));
+        let relays = matches!(connection.link, Link::Relay(_)) && !connection.transcodes;
+        let may_report = connection.spec.rtcp_reports && !relays;
         if may_report && connection.reports.due.is_none() {
             self.begin_reports(slot);
             connection = self.connections[slot as usize].as_mut().ok_or(DropReason::ClosedPort)?;
@@ -110,16 +113,17 @@ impl Engine {
                 return Ok(Disposition::Consumed);
             }
         } else if wants_samples(connection, &self.conferences) {
-            let decoded = decode(now, connection, &packet);
-            if matches!(decoded, Err(DropReason::Late | DropReason::Early)) {
+            let kept = keep(now, connection, &packet);
+            if matches!(kept, Err(DropReason::Late | DropReason::Early)) {
                 connection.receiver.discard();
             }
             // In a conference the samples are all there is; a relayed packet goes on even if it can't be recorded.
             if matches!(connection.link, Link::Conference(_)) {
-                decoded?;
+                kept?;
             }
         }
         match connection.link {
+            Link::Relay(_) if connection.transcodes && connection.is_audio(payload_type) => Ok(Disposition::Consumed),
             Link::Relay(peer) => self.relay_rtp(now, slot, peer, datagram),
             Link::Conference(room) => {
                 let conference = self.conferences[room as usize].as_ref();
@@ -159,6 +163,11 @@ impl Engine {
             }
             Link::None => None,
         }
+    }
+
+    /// Where its RTCP goes on to: it says nothing of a stream that is encoded again.
+    pub(crate) fn passes_rtcp_to(&self, slot: u32) -> Option<u32> {
+        self.relayed_to(slot).filter(|_| self.connections[slot as usize].as_ref().is_some_and(|side| !side.transcodes))
     }
 
     fn relay_rtp(&mut self, now: Instant, from: u32, to: u32, datagram: &mut [u8]) -> Result<Disposition, DropReason> {
@@ -207,7 +216,7 @@ impl Engine {
         }
         connection.counters.rtcp_in += 1;
         self.out.totals.packets_in += 1;
-        let Some(to) = self.relayed_to(meta.port.slot) else { return self.take_reports(meta.port.slot, datagram) };
+        let Some(to) = self.passes_rtcp_to(meta.port.slot) else { return self.take_reports(meta.port.slot, datagram) };
         let Some(peer) = self.connections[to as usize].as_mut() else { return Ok(Disposition::Consumed) };
         let (port, target) = peer.rtcp_way(to).ok_or(DropReason::NoTarget)?;
         peer.counters.rtcp_out += 1;
@@ -222,50 +231,58 @@ fn wants_samples(connection: &Connection, conferences: &[Option<crate::conferenc
         Link::Conference(conference) => {
             connection.is_listened_to() && conferences[conference as usize].as_ref().is_some_and(|room| room.running)
         }
-        Link::Relay(_) | Link::None => connection.solo_due.is_some() && connection.needs_audio(),
+        Link::Relay(_) | Link::None => {
+            connection.solo_due.is_some() && (connection.needs_audio() || connection.transcodes)
+        }
     }
 }
 
-fn decode(now: Instant, connection: &mut Connection, packet: &RtpPacket<'_>) -> Result<(), DropReason> {
+/// Keeps a packet until it is played.
+fn keep(now: Instant, connection: &mut Connection, packet: &RtpPacket<'_>) -> Result<(), DropReason> {
     let Connection { spec, media: Some(media), .. } = connection else { return Ok(()) };
-    if packet.payload_type() != spec.rx_payload_type {
-        return Err(DropReason::PayloadType);
+    let (payload, payload_type) = (packet.payload(), packet.payload_type());
+    let (sequence, timestamp) = (packet.sequence_number(), packet.timestamp());
+    if let Some(id) = spec.audio_level_extension {
+        let level = packet.extension_element(id).and_then(|data| AudioLevel::parse(data).ok());
+        media.claims.note(now, level.map(|level| level.level));
     }
-    let payload = packet.payload();
-    media.jitter.push(now, packet.timestamp(), payload.len(), |offset, samples| {
-        sender::decode(spec.rx_codec, &payload[offset..offset + samples.len()], samples);
-    })
+    if payload_type == spec.rx_payload_type {
+        media.playout.push(now, sequence, timestamp, packet.marker(), payload)
+    } else if Some(payload_type) == spec.comfort_noise_payload_type {
+        media.playout.push_noise(now, sequence, timestamp, payload)
+    } else {
+        Err(DropReason::PayloadType)
+    }
 }
 
 /// Takes a digit at the first packet of its event, whichever that is, and reports it at the first with the end bit (RFC
 /// 4733 section 2.5.1.4 sends it three times).
 fn take_digit(now: Instant, connection: &mut Connection, packet: &RtpPacket<'_>) -> Option<Event> {
     let event = TelephoneEvent::parse(packet.payload()).ok()?;
+    let clock_rate_hz = connection.clock_rate_hz();
     let timestamp = packet.timestamp();
     let digit = telephone_event::digit(event.event);
-    if is_next_event(connection.event_begun, timestamp) {
+    if is_next_event(connection.event_begun, timestamp, clock_rate_hz) {
         connection.event_begun = Some(timestamp);
         connection.press_event(now, digit);
     }
-    if !event.end || !is_next_event(connection.event_ended, timestamp) {
+    if !event.end || !is_next_event(connection.event_ended, timestamp, clock_rate_hz) {
         return None;
     }
     connection.event_ended = Some(timestamp);
     Some(Event::Digit {
         connection: connection.id,
         digit: digit?,
-        duration_ms: u32::from(event.duration) * 1000 / SAMPLE_RATE_HZ,
+        duration_ms: u32::from(event.duration) * 1000 / clock_rate_hz,
     })
 }
 
-/// Whether `timestamp` is not that of the last event, nor of one shortly before it whose packets were overtaken.
-fn is_next_event(last: Option<RtpTimestamp>, timestamp: RtpTimestamp) -> bool {
-    last.is_none_or(|last| !(-EVENT_OVERTAKEN_MAX..=0).contains(&timestamp.distance_from(last)))
+/// Whether `timestamp` is not that of the last event, nor of one shortly before it whose packets were overtaken: two
+/// seconds. What is further back is another timeline.
+fn is_next_event(last: Option<RtpTimestamp>, timestamp: RtpTimestamp, clock_rate_hz: u32) -> bool {
+    let overtaken_max = 2 * clock_rate_hz.cast_signed();
+    last.is_none_or(|last| !(-overtaken_max..=0).contains(&timestamp.distance_from(last)))
 }
-
-/// How far back, in units of the timestamp, a packet belongs to an earlier event: two seconds. What is further back is
-/// another timeline.
-const EVENT_OVERTAKEN_MAX: i32 = 2 * SAMPLE_RATE_HZ.cast_signed();
 
 /// Rewrites a relayed packet so that it continues the stream of our own that a prompt began.
 ///
@@ -299,7 +316,7 @@ fn continue_as_own(now: Instant, media: &mut Media, ptime_ms: u32, datagram: &mu
     if known.is_none() {
         rtp::set_marker(datagram, true);
     }
-    let step = ptime_ms * (SAMPLE_RATE_HZ / 1000);
+    let step = ptime_ms * media.sender.ticks_per_ms();
     media.sender.advance_to(now, own_sequence.next(), own_timestamp.wrapping_add(step), ptime_ms);
     Ok(())
 }

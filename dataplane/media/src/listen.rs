@@ -4,10 +4,11 @@
 //! its conference, or else by its own, which stops when no packet has come for a while.
 
 use ringbridge_codec::dtmf::{DtmfChange, DtmfDetector, symbol};
+use ringbridge_codec::mix;
 
 use crate::command::{DigitSource, OperationKind};
-use crate::conference::pull;
-use crate::connection::{Connection, Link, Media, Taped};
+use crate::conference::{Scratch, pull};
+use crate::connection::{Connection, Link, Media, Narrow, Taped};
 use crate::event::Event;
 use crate::limits::{LISTENING_MAX, SAMPLES_PER_MS};
 use crate::outputs::Outputs;
@@ -81,22 +82,39 @@ impl Connection {
         self.taped == Taped::By || self.wants_digits() || self.media.as_ref().is_some_and(|media| media.needs_audio())
     }
 
-    /// Takes the frame that is due out of the jitter buffer, looks for digits in it, and hands it to every operation that
-    /// listens. Returns whether anything was heard in it.
-    pub(crate) fn hear(&mut self, due: Instant, out: &mut Outputs) -> bool {
+    /// Takes the frame that is due out of the jitter buffer, looks for digits in it, and leaves it in `scratch` as
+    /// operations hear it, if there are any. Returns whether anything was heard in it.
+    pub(crate) fn hear(&mut self, due: Instant, scratch: &mut Scratch, out: &mut Outputs) -> bool {
         let Some(media) = self.media.as_deref_mut() else { return false };
-        let heard = pull(media, due, &mut self.counters);
+        let may_claim = self.spec.audio_level_extension.is_some() && self.spec.rx_codec.is_stateless();
+        let is_needed = self.listens || self.taped != Taped::Not || media.needs_audio() || self.transcodes;
+        if may_claim && !is_needed && media.claims.allow_to_skip(due, media.playout.delay().current_ms) {
+            let pulled = media.playout.skip(due, &mut scratch.raw[..self.spec.rx_codec.rate().frame_samples()]);
+            self.counters.concealed_samples += u64::from(pulled.missing);
+            (media.concealed, media.gap) = (false, false);
+            out.totals.decodes_saved += 1;
+            return false;
+        }
+        let heard = pull(media, due, &mut scratch.raw, &mut self.counters);
+        if may_claim && heard {
+            let level = mix::level_dbov(mix::energy(media.samples()), media.samples().len());
+            media.claims.verify(due, media.playout.delay().current_ms, level);
+        }
+        let wants_digits = self.listens && (!self.sends_events || matches!(self.link, Link::Conference(_)));
+        if wants_digits || self.taped != Taped::Not || media.runs_any() {
+            media.narrow(&mut scratch.narrow);
+        }
         if self.listens {
-            if self.wants_digits() {
-                self.find_digits(due, out);
+            if wants_digits {
+                self.find_digits(due, &scratch.narrow, out);
             }
             self.listens = due.saturating_since(self.last_heard) <= LISTENING_MAX;
         }
         heard
     }
 
-    fn find_digits(&mut self, due: Instant, out: &mut Outputs) {
-        let Some(Media { frame, in_band: Some(in_band), .. }) = self.media.as_deref_mut() else { return };
+    fn find_digits(&mut self, due: Instant, frame: &Narrow, out: &mut Outputs) {
+        let Some(Media { in_band: Some(in_band), .. }) = self.media.as_deref_mut() else { return };
         // A frame ends no more than one digit and begins no more than one.
         let (mut began, mut ended) = (None, None);
         in_band.detector.process(frame, &mut |change| match change {

@@ -3,15 +3,22 @@
 use core::net::SocketAddr;
 use std::collections::VecDeque;
 
+use ringbridge_codec::noise::ComfortNoise;
 use ringbridge_wire::rtcp::CompoundWriter;
 use ringbridge_wire::seq::Ssrc;
 
 use crate::command::{ConnectionSpec, Target};
 use crate::connection::Media;
 use crate::event::{Condition, DropCounters, DropReason, Event};
-use crate::limits::{CONNECTIONS_MAX, EVENTS_WAITING_MAX, FAREWELLS_WAITING_MAX, FRAME_SAMPLES};
+use crate::limits::{
+    COMFORT_NOISE_AFTER_MS, COMFORT_NOISE_DBOV, CONNECTIONS_MAX, EVENTS_WAITING_MAX, FAREWELLS_WAITING_MAX, FRAME_MS,
+};
+
+const COMFORT_NOISE_AFTER_FRAMES: u32 = COMFORT_NOISE_AFTER_MS / FRAME_MS;
 use crate::op::Operation;
+use crate::parts::Exchange;
 use crate::port::{Port, PortAction, Transmit};
+use crate::sender::Sender;
 use crate::time::Instant;
 
 /// Counters of one engine.
@@ -27,8 +34,17 @@ pub struct Totals {
     pub packets_in: u64,
     /// RTP and RTCP packets sent.
     pub packets_out: u64,
+    /// Payloads encoded: of members with one of their own, and of formats that several listen to. G.711 counts a frame,
+    /// others a packet.
+    pub encodes: u64,
+    /// Frames that were not decoded as they were said to be silent.
+    pub decodes_saved: u64,
     /// Media frames that were mixed more than a frame after they were due.
     pub ticks_late: u64,
+    /// Partial sums of other parts of a conference that a frame was mixed without.
+    pub partials_late: u64,
+    /// Partial sums that found no place in a queue, or were of no use.
+    pub partials_dropped: u64,
     /// Talk and digit events dropped because nobody polled.
     pub events_dropped: u64,
     /// Packets dropped, by reason.
@@ -46,6 +62,10 @@ pub(crate) struct Outputs {
     pub(crate) reports: VecDeque<u32>,
     /// Last packets of streams that have ended.
     pub(crate) farewells: VecDeque<Farewell>,
+    /// Slots of connections whose codec has failed.
+    pub(crate) broken: Vec<u32>,
+    /// Partial sums on their way to other shards.
+    pub(crate) exchange: Exchange,
     pub(crate) totals: Totals,
 }
 
@@ -69,6 +89,8 @@ impl Outputs {
             ready: VecDeque::with_capacity(CONNECTIONS_MAX),
             reports: VecDeque::with_capacity(REPORTS_AT_ONCE),
             farewells: VecDeque::with_capacity(FAREWELLS_WAITING_MAX),
+            broken: Vec::new(),
+            exchange: Exchange::default(),
             totals: Totals::default(),
         }
     }
@@ -101,18 +123,62 @@ impl Outputs {
         self.push_event(operation.end(target, condition));
     }
 
-    /// Appends a frame to the stream of the connection in `slot`, and notes the packet if that completes one.
+    /// Appends a frame to the stream of the connection in `slot`, which from now on is our own.
     pub(crate) fn send_frame(
         &mut self,
         media: &mut Media,
         slot: u32,
         due: Instant,
-        payload: &[u8; FRAME_SAMPLES],
+        bytes: &[u8],
         spec: &ConnectionSpec,
     ) {
         media.owns_stream = true;
         media.relay_map = None;
-        if media.sender.push(due, payload, spec.tx_payload_type, spec.ptime_ms) {
+        self.push_frame(&mut media.sender, slot, due, bytes, spec);
+    }
+
+    /// Takes note of a frame that is silent or not, for an endpoint that takes comfort noise (RFC 3389). `true`: silence
+    /// has lasted long enough to be described, once, and is then not sent.
+    pub(crate) fn send_noise(
+        &mut self,
+        media: &mut Media,
+        slot: u32,
+        due: Instant,
+        is_silent: bool,
+        payload_type: u8,
+        spec: &ConnectionSpec,
+    ) -> bool {
+        if !is_silent {
+            (media.silent_frames, media.describes_silence) = (0, false);
+            return false;
+        }
+        media.silent_frames = media.silent_frames.saturating_add(1);
+        // What was begun is sent as it is.
+        if media.silent_frames <= COMFORT_NOISE_AFTER_FRAMES || media.sender.frames_before(due) > 0 {
+            return false;
+        }
+        if !core::mem::replace(&mut media.describes_silence, true) {
+            let mut payload = [0; 1];
+            let len = ComfortNoise::white(COMFORT_NOISE_DBOV).write(&mut payload).unwrap_or(0);
+            media.sender.set_clock_rate(spec.tx_codec.clock_rate_hz());
+            if media.sender.push(due, &payload[..len], payload_type, FRAME_MS) {
+                self.ready.push_back(slot);
+            }
+        }
+        true
+    }
+
+    /// Appends a frame, with the bytes that are known with it, and notes the packet if that completes one.
+    pub(crate) fn push_frame(
+        &mut self,
+        sender: &mut Sender,
+        slot: u32,
+        due: Instant,
+        bytes: &[u8],
+        spec: &ConnectionSpec,
+    ) {
+        sender.set_clock_rate(spec.tx_codec.clock_rate_hz());
+        if sender.push(due, bytes, spec.tx_payload_type, spec.ptime_ms) {
             self.ready.push_back(slot);
         }
     }

@@ -4,7 +4,6 @@ use ringbridge_wire::rtp::RtpPacket;
 use ringbridge_wire::seq::{RtpTimestamp, SeqNumber};
 
 use crate::bursts::{Bursts, LossPattern};
-use crate::limits::SAMPLE_RATE_HZ;
 use crate::time::Instant;
 
 /// Reception statistics of one SSRC.
@@ -16,6 +15,8 @@ pub(crate) struct Receiver {
 #[derive(Clone, Debug)]
 struct Heard {
     ssrc: u32,
+    /// Of the timestamps.
+    clock_rate_hz: u32,
     base: u64,
     /// Highest sequence number with cycles.
     highest: u64,
@@ -48,21 +49,22 @@ impl Receiver {
         Self { heard: None }
     }
 
-    /// Takes in one accepted packet. `ptime_samples` is the step until two packets have shown it.
-    pub(crate) fn update(&mut self, now: Instant, packet: &RtpPacket<'_>, ptime_samples: u32) {
+    /// Takes in one accepted packet. `ptime_ms` is the step until two packets have shown it.
+    pub(crate) fn update(&mut self, now: Instant, packet: &RtpPacket<'_>, clock_rate_hz: u32, ptime_ms: u32) {
         let (ssrc, seq, timestamp) = (packet.ssrc().0, packet.sequence_number(), packet.timestamp());
-        let arrival = now.as_nanos() / (1_000_000_000 / u64::from(SAMPLE_RATE_HZ));
+        let arrival = arrival(now, clock_rate_hz);
         // Modulo 2^64 and only ever used as a difference.
         let transit = (arrival as i64).wrapping_sub(i64::from(timestamp.0));
         let heard = match &mut self.heard {
-            Some(heard) if heard.ssrc == ssrc => heard,
+            Some(heard) if heard.ssrc == ssrc && heard.clock_rate_hz == clock_rate_hz => heard,
             Some(_) | None => {
                 self.heard = Some(Heard {
                     ssrc,
                     base: u64::from(seq.0) + (1 << 16),
                     highest: u64::from(seq.0) + (1 << 16),
                     highest_timestamp: timestamp,
-                    step: ptime_samples,
+                    clock_rate_hz,
+                    step: ptime_ms * (clock_rate_hz / 1000),
                     received: 1,
                     jitter: 0,
                     transit,
@@ -83,7 +85,7 @@ impl Receiver {
             }
             heard.bursts.received();
             let step = timestamp.0.wrapping_sub(heard.highest_timestamp.0);
-            if ahead == 1 && step > 0 && step < SAMPLE_RATE_HZ {
+            if ahead == 1 && step > 0 && step < clock_rate_hz {
                 heard.step = step;
             }
             heard.highest = heard.highest.wrapping_add_signed(ahead);
@@ -98,7 +100,7 @@ impl Receiver {
         let difference = u32::try_from(transit.wrapping_sub(heard.transit).unsigned_abs()).unwrap_or(u32::MAX);
         heard.transit = transit;
         // A jump of more than ten seconds is a new timeline, not jitter.
-        if difference < 10 * SAMPLE_RATE_HZ {
+        if difference < 10 * clock_rate_hz {
             heard.jitter = heard.jitter + difference - ((heard.jitter + 8) >> 4);
         }
     }
@@ -149,8 +151,15 @@ impl Receiver {
 
     /// Interarrival jitter in milliseconds.
     pub(crate) fn jitter_ms(&self) -> f64 {
-        self.heard.as_ref().map_or(0.0, |heard| f64::from(heard.jitter >> 4) * 1000.0 / f64::from(SAMPLE_RATE_HZ))
+        self.heard.as_ref().map_or(0.0, |heard| f64::from(heard.jitter >> 4) * 1000.0 / f64::from(heard.clock_rate_hz))
     }
+}
+
+/// When a packet came, in units of the timestamp.
+const fn arrival(now: Instant, clock_rate_hz: u32) -> u64 {
+    // All clock rates are whole thousands; what is less than a unit is cut.
+    let (seconds, nanos) = (now.as_nanos() / 1_000_000_000, now.as_nanos() % 1_000_000_000);
+    seconds * clock_rate_hz as u64 + nanos * (clock_rate_hz as u64 / 1000) / 1_000_000
 }
 
 /// Packets ahead of the last that are still taken for losses.
@@ -173,7 +182,7 @@ mod tests {
             ssrc: Ssrc(7),
         }
         .emit(&mut bytes);
-        receiver.update(Instant::from_millis(ms), &RtpPacket::parse(&bytes).unwrap(), 160);
+        receiver.update(Instant::from_millis(ms), &RtpPacket::parse(&bytes).unwrap(), 8000, 20);
     }
 
     #[test]

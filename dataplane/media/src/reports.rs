@@ -8,12 +8,13 @@ use core::time::Duration;
 
 use ringbridge_wire::rtcp::{CompoundWriter, NtpTimestamp, ReportBlock, RtcpPacket, RtcpWriteError, SenderInfo};
 use ringbridge_wire::seq::Ssrc;
-use ringbridge_wire::xr::{EXTENDED_REPORT, UNAVAILABLE, VoipMetrics};
+use ringbridge_wire::xr::{self, EXTENDED_REPORT, ExtendedReport, UNAVAILABLE, VoipMetrics, XrBlock, XrContents};
 
 use crate::bursts::{GAP_MIN, LossPattern};
 use crate::command::CodecKind;
 use crate::e_model::{Impairment, Path, mos, r_factor};
-use crate::limits::{FRAME_MS, JITTER_DELAY, JITTER_SAMPLES, SAMPLES_PER_MS};
+use crate::limits::{DELAY_MS_MAX, FRAME_MS};
+use crate::playout;
 use crate::receiver::Receiver;
 use crate::rng::SplitMix64;
 use crate::time::Instant;
@@ -36,6 +37,8 @@ pub(crate) struct Reports {
     prior: (u64, u64),
     /// Middle of the NTP timestamp of the endpoint's last sender report, and when it came.
     sender_report: Option<(u32, Instant)>,
+    /// A reference time that is still to be answered: who sent it, the middle of its NTP timestamp, and when it came.
+    reference_time: Option<(u32, u32, Instant)>,
     round_trip: Option<Duration>,
     told: Option<Told>,
     /// SSRC that has said BYE.
@@ -64,10 +67,13 @@ pub struct Told {
 pub struct Quality {
     /// How losses are spread.
     pub pattern: LossPattern,
-    /// From here to the endpoint and back, in milliseconds, if it answers our sender reports.
+    /// From here to the endpoint and back, in milliseconds, if it answers our sender reports, or our reference times
+    /// (RFC 3611 section 4.4) while we only receive.
     pub round_trip_ms: Option<f64>,
-    /// From arrival to play-out here, in milliseconds; 0 in a relay.
+    /// From when a sample could have come at the earliest to when it is played out here, in milliseconds; 0 in a relay.
     pub playout_delay_ms: f64,
+    /// The jitter buffer, where there is one.
+    pub delay: Option<playout::Delay>,
     /// R factor of ITU-T G.107, 0 to 100; `None` until something came.
     pub r_factor: Option<f64>,
     /// Mean opinion score for listening, 1 to 4.5: without delay.
@@ -96,10 +102,25 @@ pub(crate) struct Ours<'a> {
     pub(crate) ssrc: u32,
     /// What we have sent, if that is a stream of our own.
     pub(crate) sent: Option<SenderInfo>,
+    /// Wallclock time.
+    pub(crate) ntp: NtpTimestamp,
     /// Canonical name.
     pub(crate) cname: &'a [u8],
     /// Packet time of what is heard, in milliseconds.
     pub(crate) ptime_ms: u32,
+}
+
+/// What an endpoint's reports are read by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Known {
+    /// SSRC of the stream we send, if we send one.
+    pub(crate) own: Option<u32>,
+    /// SSRC of our reports.
+    pub(crate) reporter: Option<u32>,
+    /// SSRC of the stream that is heard.
+    pub(crate) heard: Option<u32>,
+    /// Units of the timestamps we send in a second.
+    pub(crate) clock_rate_hz: u32,
 }
 
 impl Reports {
@@ -113,6 +134,7 @@ impl Reports {
             sent_before: [0; 2],
             prior: (0, 0),
             sender_report: None,
+            reference_time: None,
             round_trip: None,
             told: None,
             left: None,
@@ -174,7 +196,8 @@ impl Reports {
         Duration::from_secs_f64(wanted.max(least) * random / COMPENSATION)
     }
 
-    /// Writes a compound packet: a report, the name, and VoIP metrics if anything is heard.
+    /// Writes a compound packet: a report and the name. If anything is heard, VoIP metrics, and if we don't send, the time
+    /// by which the round trip is measured then (RFC 3611 section 4.4). Such a time of the endpoint's is answered.
     pub(crate) fn write(
         &mut self,
         now: Instant,
@@ -209,9 +232,21 @@ impl Reports {
             None => writer.receiver_report(Ssrc(ours.ssrc), blocks)?,
         }
         writer.cname(Ssrc(ours.ssrc), ours.cname)?;
-        if let Some(heard) = heard {
-            writer.voip_metrics(Ssrc(ours.ssrc), &metrics(heard.ssrc, quality, ours.ptime_ms))?;
+        let answer = self.reference_time.map(|(ssrc, last_rr, at)| xr::Delay {
+            ssrc: Ssrc(ssrc),
+            last_rr,
+            delay_since_last_rr: units_of_65536(now.saturating_since(at)),
+        });
+        let metrics = heard.map(|heard| metrics(heard.ssrc, quality, ours.ptime_ms));
+        let extended = XrContents {
+            reference_time: heard.filter(|_| ours.sent.is_none()).map(|_| ours.ntp),
+            delays: answer.as_slice(),
+            metrics: metrics.as_ref(),
+        };
+        if !extended.is_empty() {
+            writer.extended_report(Ssrc(ours.ssrc), &extended)?;
         }
+        self.reference_time = None;
         let len = writer.len();
         self.note_size(len);
         Ok(len)
@@ -224,17 +259,16 @@ impl Reports {
         sends
     }
 
-    /// Takes in a compound packet of the endpoint. `own`: the SSRC of the stream we send. The deadline that counts from
-    /// now on, if that has changed.
+    /// Takes in a compound packet of the endpoint. The deadline that counts from now on, if that has changed.
     pub(crate) fn take<'a>(
         &mut self,
         now: Instant,
         ntp: NtpTimestamp,
         packets: impl Iterator<Item = RtcpPacket<'a>>,
         len: usize,
-        own: Option<u32>,
-        heard: Option<u32>,
+        known: &Known,
     ) -> Option<Instant> {
+        let heard = known.heard;
         self.note_size(len);
         let mut due = None;
         for packet in packets {
@@ -243,47 +277,70 @@ impl Reports {
                     if heard.is_none_or(|heard| heard == report.ssrc.0) {
                         self.sender_report = Some((report.info.ntp.middle(), now));
                     }
-                    self.take_blocks(ntp, report.report_blocks(), own);
+                    self.take_blocks(ntp, report.report_blocks(), known);
                 }
-                RtcpPacket::ReceiverReport(report) => self.take_blocks(ntp, report.report_blocks(), own),
+                RtcpPacket::ReceiverReport(report) => self.take_blocks(ntp, report.report_blocks(), known),
                 RtcpPacket::Bye(bye) => {
                     if let Some(source) = bye.sources().find(|source| heard == Some(source.0)) {
                         self.left = Some(source.0);
                         due = self.bring_forward(now, 1).or(due);
                     }
                 }
-                RtcpPacket::Other { packet_type: EXTENDED_REPORT, body, .. } => self.take_metrics(body, own),
+                RtcpPacket::Other { packet_type: EXTENDED_REPORT, body, .. } => {
+                    if let Some(report) = ExtendedReport::parse(body) {
+                        self.take_extended(now, ntp, &report, known);
+                    }
+                }
                 RtcpPacket::SourceDescription(_) | RtcpPacket::Other { .. } => {}
             }
         }
         due
     }
 
-    fn take_blocks(&mut self, ntp: NtpTimestamp, blocks: impl Iterator<Item = ReportBlock>, own: Option<u32>) {
-        let Some(block) = blocks.into_iter().find(|block| own == Some(block.ssrc.0)) else { return };
-        if block.last_sr != 0 {
-            let passed = ntp.middle().wrapping_sub(block.last_sr).wrapping_sub(block.delay_since_last_sr);
-            // What seems to come from the future, or from long ago, is a lie or a step of a clock.
-            if passed < ROUND_TRIP_MAX {
-                self.round_trip = Some(Duration::from_nanos(u64::from(passed) * 1_000_000_000 / 65_536));
-            }
-        }
+    fn take_blocks(&mut self, ntp: NtpTimestamp, blocks: impl Iterator<Item = ReportBlock>, known: &Known) {
+        let Some(block) = blocks.into_iter().find(|block| known.own == Some(block.ssrc.0)) else { return };
+        self.measure_round_trip(ntp, block.last_sr, block.delay_since_last_sr);
         let metrics = self.told.map(|told| (told.r_factor, told.mos_cq));
         let (r_factor, mos_cq) = metrics.unwrap_or_default();
         self.told = Some(Told {
             loss_percent: f64::from(block.fraction_lost) * 100.0 / 256.0,
             cumulative_lost: block.cumulative_lost,
-            jitter_ms: f64::from(block.interarrival_jitter) / f64::from(SAMPLES_PER_MS),
+            jitter_ms: units_to_ms(block.interarrival_jitter, known.clock_rate_hz),
             r_factor,
             mos_cq,
         });
     }
 
-    fn take_metrics(&mut self, body: &[u8], own: Option<u32>) {
-        let metrics = VoipMetrics::find(body).filter(|metrics| own == Some(metrics.ssrc.0));
-        if let (Some(metrics), Some(told)) = (metrics, &mut self.told) {
-            told.r_factor = (metrics.r_factor <= 100).then_some(metrics.r_factor);
-            told.mos_cq = (10..=50).contains(&metrics.mos_cq).then(|| f64::from(metrics.mos_cq) / 10.0);
+    /// `last`: middle of the NTP timestamp of ours that is answered, 0 if none is; `delay`: how long that was held.
+    fn measure_round_trip(&mut self, ntp: NtpTimestamp, last: u32, delay: u32) {
+        if last == 0 {
+            return;
+        }
+        let passed = ntp.middle().wrapping_sub(last).wrapping_sub(delay);
+        // What seems to come from the future, or from long ago, is a lie or a step of a clock.
+        if passed < ROUND_TRIP_MAX {
+            self.round_trip = Some(Duration::from_nanos(u64::from(passed) * 1_000_000_000 / 65_536));
+        }
+    }
+
+    fn take_extended(&mut self, now: Instant, ntp: NtpTimestamp, report: &ExtendedReport<'_>, known: &Known) {
+        for block in report.blocks() {
+            match block {
+                XrBlock::ReferenceTime(time) => self.reference_time = Some((report.ssrc.0, time.middle(), now)),
+                XrBlock::Delays(delays) => {
+                    if let Some(delay) = delays.rows().find(|delay| known.reporter == Some(delay.ssrc.0)) {
+                        self.measure_round_trip(ntp, delay.last_rr, delay.delay_since_last_rr);
+                    }
+                }
+                XrBlock::VoipMetrics(metrics) => {
+                    if let Some(told) = self.told.as_mut().filter(|_| known.own == Some(metrics.ssrc.0)) {
+                        told.r_factor = (metrics.r_factor <= 100).then_some(metrics.r_factor);
+                        let mos_cq = (10..=50).contains(&metrics.mos_cq).then_some(metrics.mos_cq);
+                        told.mos_cq = mos_cq.map(|tenths| f64::from(tenths) / 10.0);
+                    }
+                }
+                XrBlock::Other { .. } => {}
+            }
         }
     }
 
@@ -298,12 +355,18 @@ impl Reports {
         self.left == Some(ssrc)
     }
 
-    /// How well the endpoint is heard. `plays`: its audio is played out here, not just passed on.
-    pub(crate) fn quality(&self, receiver: &Receiver, codec: CodecKind, ptime_ms: u32, plays: bool) -> Quality {
+    /// How well the endpoint is heard. `delay`: its audio is played out here after so long, not just passed on.
+    pub(crate) fn quality(
+        &self,
+        receiver: &Receiver,
+        codec: CodecKind,
+        ptime_ms: u32,
+        delay: Option<playout::Delay>,
+    ) -> Quality {
         let pattern = receiver.pattern();
-        let playout_delay_ms = if plays { PLAYOUT_DELAY_MS } else { 0.0 };
+        let playout_delay_ms = delay.map_or(0.0, |delay| f64::from(delay.current_ms) + f64::from(FRAME_MS) / 2.0);
         let heard = receiver.ssrc();
-        let impairment = Impairment::of(codec, plays);
+        let impairment = Impairment::of(codec, delay.is_some());
         let rate = |delay_ms| {
             let loss_percent = pattern.loss_percent + pattern.discard_percent;
             r_factor(&Path { delay_ms, loss_percent, burst_ratio: pattern.burst_ratio }, impairment)
@@ -316,6 +379,7 @@ impl Reports {
             pattern,
             round_trip_ms,
             playout_delay_ms,
+            delay,
             r_factor: r,
             mos_lq: heard.map(|_| mos(rate(0.0))),
             mos_cq: r.map(mos),
@@ -355,10 +419,15 @@ fn metrics(ssrc: u32, quality: &Quality, ptime_ms: u32) -> VoipMetrics {
         mos_lq: score(quality.mos_lq),
         mos_cq: score(quality.mos_cq),
         receiver_configuration: RECEIVER_CONFIGURATION,
-        jitter_buffer_nominal_ms: JITTER_DELAY.as_millis() as u16,
-        jitter_buffer_maximum_ms: JITTER_BUFFER_MS,
-        jitter_buffer_absolute_maximum_ms: JITTER_BUFFER_MS,
+        jitter_buffer_nominal_ms: quality.delay.map_or(0, |delay| ms(f64::from(delay.current_ms))),
+        jitter_buffer_maximum_ms: quality.delay.map_or(0, |delay| ms(f64::from(delay.target_ms))),
+        jitter_buffer_absolute_maximum_ms: DELAY_MS_MAX,
     }
+}
+
+/// Units of an RTP timestamp in milliseconds.
+fn units_to_ms(units: u32, clock_rate_hz: u32) -> f64 {
+    f64::from(units) * 1000.0 / f64::from(clock_rate_hz)
 }
 
 /// A span in units of 1/65 536 s.
@@ -378,13 +447,8 @@ const UDP_IP_HEADER_BYTES: usize = 28;
 const SIZE_AT_FIRST: f64 = 160.0;
 /// Longest round trip that is believed, in units of 1/65 536 s: one minute.
 const ROUND_TRIP_MAX: u32 = 60 << 16;
-/// From arrival to play-out: the fill of the buffer, and half a frame until the frame is due.
-const PLAYOUT_DELAY_MS: f64 = JITTER_DELAY.as_millis() as f64 + FRAME_MS as f64 / 2.0;
-/// Standard concealment (11), a buffer that does not adapt (10), no rate of adaptation.
-const RECEIVER_CONFIGURATION: u8 = 0b1110_0000;
-/// What the jitter buffer holds.
-#[expect(clippy::cast_possible_truncation, reason = "512")]
-const JITTER_BUFFER_MS: u16 = (JITTER_SAMPLES as u32 / SAMPLES_PER_MS) as u16;
+/// Standard concealment (11), a buffer that adapts (11), no rate of adaptation.
+const RECEIVER_CONFIGURATION: u8 = 0b1111_0000;
 
 #[cfg(test)]
 #[expect(clippy::cast_possible_truncation, reason = "small numbers of our own")]
@@ -396,6 +460,20 @@ mod tests {
 
     const OWN: u32 = 7;
     const THEIRS: u32 = 9;
+    const DELAY: playout::Delay = playout::Delay {
+        target_ms: 20,
+        current_ms: 20,
+        counters: playout::Counters {
+            late: 0,
+            discarded: 0,
+            stretched_samples: 0,
+            compressed_samples: 0,
+            concealed_samples: 0,
+            talkspurts: 1,
+            restarts: 0,
+        },
+    };
+    const KNOWN: Known = Known { own: Some(OWN), reporter: Some(OWN), heard: Some(THEIRS), clock_rate_hz: 8000 };
 
     fn hear(receiver: &mut Receiver, sequence: u16) {
         let mut bytes = [0; RTP_HEADER_BYTES];
@@ -408,11 +486,11 @@ mod tests {
         }
         .emit(&mut bytes);
         let now = Instant::from_millis(20 * u64::from(sequence));
-        receiver.update(now, &RtpPacket::parse(&bytes).unwrap(), 160);
+        receiver.update(now, &RtpPacket::parse(&bytes).unwrap(), 8000, 20);
     }
 
     fn take(reports: &mut Reports, now: Instant, ntp: NtpTimestamp, packet: &[u8]) -> Option<Instant> {
-        reports.take(now, ntp, parse_compound(packet).unwrap(), packet.len(), Some(OWN), Some(THEIRS))
+        reports.take(now, ntp, parse_compound(packet).unwrap(), packet.len(), &KNOWN)
     }
 
     fn compound(fill: impl FnOnce(&mut CompoundWriter<'_>)) -> Vec<u8> {
@@ -466,8 +544,8 @@ mod tests {
     fn a_report_says_what_was_lost_since_the_last() {
         let (mut receiver, mut reports) = (Receiver::new(), Reports::new());
         let mut report = |receiver: &Receiver| {
-            let quality = reports.quality(receiver, CodecKind::Pcmu, 20, true);
-            let ours = Ours { ssrc: OWN, sent: None, cname: b"us", ptime_ms: 20 };
+            let quality = reports.quality(receiver, CodecKind::Pcmu, 20, Some(DELAY));
+            let ours = Ours { ssrc: OWN, sent: None, ntp: NtpTimestamp(0), cname: b"us", ptime_ms: 20 };
             let mut out = [0; 256];
             let len = reports.write(Instant::from_millis(1), &ours, receiver, &quality, &mut out).unwrap();
             let packets: Vec<_> = parse_compound(&out[..len]).unwrap().collect();
@@ -514,7 +592,7 @@ mod tests {
         let held = 9 * 65_536 + 32_768;
         let packet = compound(|writer| writer.receiver_report(Ssrc(THEIRS), &[about_ours(sent, held)]).unwrap());
         take(&mut reports, Instant::from_millis(1), ntp, &packet);
-        let quality = reports.quality(&Receiver::new(), CodecKind::Pcmu, 20, true);
+        let quality = reports.quality(&Receiver::new(), CodecKind::Pcmu, 20, Some(DELAY));
         assert_eq!(quality.round_trip_ms, Some(500.0));
         let told = quality.told.unwrap();
         assert_eq!((told.loss_percent, told.cumulative_lost, told.jitter_ms), (25.0, 5, 10.0));
@@ -533,7 +611,102 @@ mod tests {
                 writer.receiver_report(Ssrc(THEIRS), &[other]).unwrap();
             }),
         );
-        assert_eq!(reports.quality(&Receiver::new(), CodecKind::Pcmu, 20, true).round_trip_ms, Some(500.0));
+        assert_eq!(reports.quality(&Receiver::new(), CodecKind::Pcmu, 20, Some(DELAY)).round_trip_ms, Some(500.0));
+    }
+
+    /// The first two packets are a report and a name.
+    fn extended(compound: &[u8]) -> Option<(u32, Vec<XrBlock<'_>>)> {
+        let packet = parse_compound(compound).unwrap().nth(2)?;
+        let RtcpPacket::Other { packet_type: EXTENDED_REPORT, body, .. } = packet else { panic!("{packet:?}") };
+        let report = ExtendedReport::parse(body).unwrap();
+        Some((report.ssrc.0, report.blocks().collect()))
+    }
+
+    #[test]
+    fn who_only_receives_measures_the_round_trip_by_a_time_of_its_own() {
+        let ntp = NtpTimestamp(0xe000_1000_8000_0000);
+        let (mut receiver, mut reports) = (Receiver::new(), Reports::new());
+        hear(&mut receiver, 0);
+        let quality = reports.quality(&receiver, CodecKind::Pcmu, 20, Some(DELAY));
+        let ours = Ours { ssrc: OWN, sent: None, ntp, cname: b"us", ptime_ms: 20 };
+        let mut out = [0; 256];
+        let len = reports.write(Instant::from_millis(1), &ours, &receiver, &quality, &mut out).unwrap();
+        let Some((OWN, blocks)) = extended(&out[..len]) else { panic!("an extended report") };
+        let [XrBlock::ReferenceTime(time), XrBlock::VoipMetrics(_)] = blocks[..] else { panic!("{blocks:?}") };
+        assert_eq!(time, ntp);
+        // Answered 2 s later; of those the endpoint held it for 1.75 s. What is said to others is not for us.
+        let later = NtpTimestamp(ntp.0 + (2 << 32));
+        let delay = |ssrc, last_rr, delay_since_last_rr| xr::Delay { ssrc: Ssrc(ssrc), last_rr, delay_since_last_rr };
+        let held = 65_536 * 7 / 4;
+        let rows = [delay(8, time.middle(), 0), delay(OWN, time.middle(), held)];
+        let answer = |rows: &[xr::Delay]| {
+            compound(|writer| {
+                let extended = XrContents { delays: rows, ..XrContents::default() };
+                writer.extended_report(Ssrc(THEIRS), &extended).unwrap();
+            })
+        };
+        let known = Known { own: None, ..KNOWN };
+        for (rows, expected) in [
+            (&rows[..1], None),
+            (&[delay(OWN, 0, 0)], None),
+            (&rows[..], Some(250.0)),
+            (&[delay(OWN, later.middle().wrapping_add(65_536), 0)], Some(250.0)),
+            (&[delay(OWN, time.middle(), u32::MAX / 2)], Some(250.0)),
+        ] {
+            let packet = answer(rows);
+            let packets = parse_compound(&packet).unwrap();
+            reports.take(Instant::from_millis(2000), later, packets, packet.len(), &known);
+            assert_eq!(
+                reports.quality(&receiver, CodecKind::Pcmu, 20, Some(DELAY)).round_trip_ms,
+                expected,
+                "{rows:?}"
+            );
+        }
+        // Who sends has its sender reports for that.
+        let info = SenderInfo { ntp, rtp_timestamp: RtpTimestamp(0), packet_count: 1, octet_count: 160 };
+        let ours = Ours { sent: Some(info), ..ours };
+        let len = reports.write(Instant::from_millis(3), &ours, &receiver, &quality, &mut out).unwrap();
+        let Some((OWN, blocks)) = extended(&out[..len]) else { panic!("an extended report") };
+        assert!(matches!(blocks[..], [XrBlock::VoipMetrics(_)]), "{blocks:?}");
+    }
+
+    #[test]
+    fn a_reference_time_is_answered_once_and_the_last_of_several() {
+        let mut reports = Reports::new();
+        let time = |ssrc, ntp| {
+            compound(|writer| {
+                let extended = XrContents { reference_time: Some(NtpTimestamp(ntp)), ..XrContents::default() };
+                writer.extended_report(Ssrc(ssrc), &extended).unwrap();
+            })
+        };
+        take(&mut reports, Instant::from_millis(500), NtpTimestamp(0), &time(5, 1 << 32));
+        take(&mut reports, Instant::from_millis(1000), NtpTimestamp(0), &time(6, 0x0000_0102_0304_0000));
+        let receiver = Receiver::new();
+        let quality = reports.quality(&receiver, CodecKind::Pcmu, 20, Some(DELAY));
+        let ours = Ours { ssrc: OWN, sent: None, ntp: NtpTimestamp(0), cname: b"us", ptime_ms: 20 };
+        // Without room for the answer it waits for the next report.
+        let mut short = [0; 24];
+        assert!(reports.write(Instant::from_millis(3400), &ours, &receiver, &quality, &mut short).is_err());
+        let mut out = [0; 256];
+        let len = reports.write(Instant::from_millis(3500), &ours, &receiver, &quality, &mut out).unwrap();
+        let Some((OWN, blocks)) = extended(&out[..len]) else { panic!("an extended report") };
+        let [XrBlock::Delays(delays)] = blocks[..] else { panic!("{blocks:?}") };
+        let answer = xr::Delay { ssrc: Ssrc(6), last_rr: 0x0102_0304, delay_since_last_rr: 5 * 65_536 / 2 };
+        assert_eq!(delays.rows().collect::<Vec<_>>(), [answer]);
+        let len = reports.write(Instant::from_millis(4500), &ours, &receiver, &quality, &mut out).unwrap();
+        assert!(extended(&out[..len]).is_none());
+    }
+
+    #[test]
+    fn jitter_is_told_in_units_of_the_clock_rate() {
+        for (clock_rate_hz, expected) in [(8_000, 10.0), (16_000, 5.0), (48_000, 80.0 / 48.0)] {
+            let mut reports = Reports::new();
+            let packet = compound(|writer| writer.receiver_report(Ssrc(THEIRS), &[about_ours(0, 0)]).unwrap());
+            let known = Known { clock_rate_hz, ..KNOWN };
+            let packets = parse_compound(&packet).unwrap();
+            reports.take(Instant::from_millis(1), NtpTimestamp(0), packets, packet.len(), &known);
+            assert!((reports.told.unwrap().jitter_ms - expected).abs() < 1e-9, "{clock_rate_hz} Hz");
+        }
     }
 
     #[test]
@@ -548,8 +721,8 @@ mod tests {
         };
         let packet = compound(|writer| writer.sender_report(Ssrc(THEIRS), &info, &[]).unwrap());
         take(&mut reports, Instant::from_millis(1000), NtpTimestamp(0), &packet);
-        let quality = reports.quality(&receiver, CodecKind::Pcmu, 20, true);
-        let ours = Ours { ssrc: OWN, sent: Some(info), cname: b"us", ptime_ms: 20 };
+        let quality = reports.quality(&receiver, CodecKind::Pcmu, 20, Some(DELAY));
+        let ours = Ours { ssrc: OWN, sent: Some(info), ntp: info.ntp, cname: b"us", ptime_ms: 20 };
         let mut out = [0; 256];
         let len = reports.write(Instant::from_millis(3500), &ours, &receiver, &quality, &mut out).unwrap();
         let Some(RtcpPacket::SenderReport(report)) = parse_compound(&out[..len]).unwrap().next() else {
@@ -566,16 +739,17 @@ mod tests {
         hear(&mut receiver, 0);
         reports.begin(Instant::ZERO, &mut rng);
         let Due::Send(due) = reports.expire(Instant::from_millis(10_000), 2, &mut rng) else { panic!("long due") };
-        let quality = reports.quality(&receiver, CodecKind::Pcmu, 20, true);
+        let quality = reports.quality(&receiver, CodecKind::Pcmu, 20, Some(DELAY));
         let metrics = VoipMetrics { ssrc: Ssrc(OWN), r_factor: 80, mos_cq: 40, ..metrics(OWN, &quality, 20) };
         let packet = compound(|writer| {
             writer.receiver_report(Ssrc(THEIRS), &[about_ours(0, 0)]).unwrap();
-            writer.voip_metrics(Ssrc(THEIRS), &metrics).unwrap();
+            let extended = XrContents { metrics: Some(&metrics), ..XrContents::default() };
+            writer.extended_report(Ssrc(THEIRS), &extended).unwrap();
             writer.bye(&[Ssrc(THEIRS)]).unwrap();
         });
         let sooner = take(&mut reports, Instant::from_millis(10_001), NtpTimestamp(0), &packet).unwrap();
         assert!(sooner < due && reports.due == Some(sooner));
-        let quality = reports.quality(&receiver, CodecKind::Pcmu, 20, true);
+        let quality = reports.quality(&receiver, CodecKind::Pcmu, 20, Some(DELAY));
         assert_eq!(quality.told.map(|told| (told.r_factor, told.mos_cq)), Some((Some(80), Some(4.0))));
         assert!(quality.bye);
         // Somebody else's BYE, and another of the same, change nothing.

@@ -7,7 +7,7 @@ use crate::engine::{Engine, TimerKey};
 use crate::event::DropReason;
 use crate::limits::{COLLISION_PERIOD, REPORTING_MAX};
 use crate::port::{Disposition, Transmit};
-use crate::reports::{Due, Ours};
+use crate::reports::{Due, Known, Ours};
 use crate::rng::SplitMix64;
 use crate::time::Instant;
 
@@ -35,9 +35,11 @@ impl Engine {
         let (now, ntp) = (self.now, self.ntp(self.now));
         let packets = parse_compound(datagram).map_err(|_| DropReason::NotRtcp)?;
         let Some(connection) = self.connections[slot as usize].as_mut() else { return Err(DropReason::ClosedPort) };
-        let own = connection.media.as_ref().filter(|media| media.owns_stream).map(|media| media.sender.ssrc());
-        let heard = connection.receiver.ssrc();
-        if let Some(due) = connection.reports.take(now, ntp, packets, datagram.len(), own, heard) {
+        let reporter = connection.media.as_ref().map(|media| media.sender.ssrc());
+        let own = reporter.filter(|_| connection.media.as_ref().is_some_and(|media| media.owns_stream));
+        let (heard, clock_rate_hz) = (connection.receiver.ssrc(), connection.spec.tx_codec.clock_rate_hz());
+        let known = Known { own, reporter, heard, clock_rate_hz };
+        if let Some(due) = connection.reports.take(now, ntp, packets, datagram.len(), &known) {
             self.wheel.arm(due, TimerKey::Report(slot));
         }
         Ok(Disposition::Consumed)
@@ -56,7 +58,7 @@ impl Engine {
 
     /// A report may be due.
     pub(crate) fn check_report(&mut self, due: Instant, slot: u32) {
-        let passes_on = self.relayed_to(slot).is_some();
+        let passes_on = self.passes_rtcp_to(slot).is_some();
         let Some(connection) = self.connections[slot as usize].as_mut() else { return };
         if connection.reports.due != Some(due) {
             return;
@@ -101,7 +103,7 @@ impl Engine {
                 }
                 None => continue,
             };
-            let ours = Ours { ssrc, sent, cname: &self.cname, ptime_ms: spec.ptime_ms };
+            let ours = Ours { ssrc, sent, ntp, cname: &self.cname, ptime_ms: spec.ptime_ms };
             let Ok(len) = reports.write(now, &ours, receiver, &quality, out) else { continue };
             counters.rtcp_out += 1;
             self.out.totals.packets_out += 1;

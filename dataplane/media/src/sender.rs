@@ -5,46 +5,41 @@
 
 use core::time::Duration;
 
-use ringbridge_codec::g711;
+use ringbridge_codec::{g711, kind};
 use ringbridge_wire::rtcp::{NtpTimestamp, SenderInfo};
 use ringbridge_wire::rtp::{RTP_HEADER_BYTES, RtpHeader};
 use ringbridge_wire::seq::{RtpTimestamp, SeqNumber, Ssrc};
 
-use crate::command::CodecKind;
-use crate::limits::{FRAME_MS, FRAME_SAMPLES, FRAME_TICKS, PTIME_MS_MAX, SAMPLES_PER_MS};
+use crate::levels::Contributors;
+use crate::limits::{FRAME_MS, FRAME_SAMPLES, PTIME_MS_MAX};
 use crate::rng::SplitMix64;
 use crate::time::Instant;
 
 const FRAME: Duration = Duration::from_millis(FRAME_MS as u64);
-const FRAMES_PER_PACKET_MAX: usize = (PTIME_MS_MAX / FRAME_MS) as usize;
-const PAYLOAD_BYTES_MAX: usize = FRAMES_PER_PACKET_MAX * FRAME_SAMPLES;
+const FRAMES_PER_PACKET_MAX: u32 = PTIME_MS_MAX / FRAME_MS;
+const PAYLOAD_BYTES_MAX: usize = kind::PAYLOAD_BYTES_MAX as usize;
 
-/// Encodes one frame.
-pub(crate) fn encode(codec: CodecKind, samples: &[i16; FRAME_SAMPLES], payload: &mut [u8; FRAME_SAMPLES]) {
-    match codec {
-        CodecKind::Pcmu => g711::encode_ulaw(samples, payload),
-        CodecKind::Pcma => g711::encode_alaw(samples, payload),
-        // Connections with these are never mixed or played to.
-        CodecKind::G723 | CodecKind::G729 => payload.fill(0),
+/// Encodes one frame of G.711.
+pub(crate) fn encode(law: Law, samples: &[i16], payload: &mut [u8; FRAME_SAMPLES]) {
+    match law {
+        Law::Mu => g711::encode_ulaw(samples, payload),
+        Law::A => g711::encode_alaw(samples, payload),
     }
 }
 
-/// Decodes G.711: one byte, one sample.
-pub(crate) fn decode(codec: CodecKind, payload: &[u8], samples: &mut [i16]) {
-    match codec {
-        CodecKind::Pcmu => g711::decode_ulaw(payload, samples),
-        CodecKind::Pcma => g711::decode_alaw(payload, samples),
-        CodecKind::G723 | CodecKind::G729 => samples.fill(0),
+/// One frame of silence in G.711.
+pub(crate) const fn silence(law: Law) -> [u8; FRAME_SAMPLES] {
+    match law {
+        Law::Mu => [0xff; FRAME_SAMPLES],
+        Law::A => [0xd5; FRAME_SAMPLES],
     }
 }
 
-/// One frame of silence as the codec writes it.
-pub(crate) const fn silence(codec: CodecKind) -> [u8; FRAME_SAMPLES] {
-    match codec {
-        CodecKind::Pcmu => [0xff; FRAME_SAMPLES],
-        CodecKind::Pcma => [0xd5; FRAME_SAMPLES],
-        CodecKind::G723 | CodecKind::G729 => [0; FRAME_SAMPLES],
-    }
+/// The two laws of G.711.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Law {
+    Mu,
+    A,
 }
 
 /// An outgoing stream.
@@ -62,7 +57,14 @@ pub(crate) struct Sender {
     next_due: Option<Instant>,
     /// Packets and payload bytes sent under this SSRC.
     sent: (u32, u32),
+    /// Units of the timestamp in a frame.
+    frame_ticks: u32,
+    /// Frames of the packet being filled,
+    frames: u32,
+    /// and the bytes of its payload that are known so far: a codec may tell all at the last frame.
     filled: usize,
+    /// Whom the packet names, and the identifier of the extension with their levels.
+    named: Option<Box<(u8, Contributors)>>,
     payload: [u8; PAYLOAD_BYTES_MAX],
 }
 
@@ -77,40 +79,77 @@ impl Sender {
             payload_type: 0,
             next_due: None,
             sent: (0, 0),
+            frame_ticks: TICKS_AT_FIRST,
+            frames: 0,
             filled: 0,
+            named: None,
             payload: [0; PAYLOAD_BYTES_MAX],
         }
     }
 
-    /// Appends a frame due at `due`; `true` when the packet of `ptime_ms` is complete and waits for [`emit`](Self::emit).
-    pub(crate) fn push(&mut self, due: Instant, frame: &[u8; FRAME_SAMPLES], payload_type: u8, ptime_ms: u32) -> bool {
+    /// Sets the rate of the timestamps.
+    pub(crate) fn set_clock_rate(&mut self, clock_rate_hz: u32) {
+        let frame_ticks = clock_rate_hz / (1000 / FRAME_MS);
+        if frame_ticks != self.frame_ticks {
+            self.discard_partial();
+            self.frame_ticks = frame_ticks;
+        }
+    }
+
+    /// Appends a frame due at `due`, with the bytes that are known with it; `true` when the packet of `ptime_ms` is
+    /// complete and waits for [`emit`](Self::emit).
+    pub(crate) fn push(&mut self, due: Instant, bytes: &[u8], payload_type: u8, ptime_ms: u32) -> bool {
         self.catch_up(due);
-        if self.filled == 0 {
+        if self.frames == 0 {
             self.payload_type = payload_type;
         }
-        let end = self.filled + FRAME_SAMPLES;
+        let end = self.filled + bytes.len();
         debug_assert!(end <= PAYLOAD_BYTES_MAX, "a complete packet is emitted before the next frame");
         if let Some(place) = self.payload.get_mut(self.filled..end) {
-            place.copy_from_slice(frame);
+            place.copy_from_slice(bytes);
             self.filled = end;
         }
-        self.filled >= packet_samples(ptime_ms)
+        self.frames += 1;
+        self.frames >= frames_of(ptime_ms)
     }
 
     /// Appends a frame right behind the last one; `true` when the packet is complete.
-    pub(crate) fn fill(&mut self, frame: &[u8; FRAME_SAMPLES], ptime_ms: u32) -> bool {
+    pub(crate) fn fill(&mut self, bytes: &[u8], ptime_ms: u32) -> bool {
         let due = self.next_due.unwrap_or_default();
-        self.push(due, frame, self.payload_type, ptime_ms)
+        self.push(due, bytes, self.payload_type, ptime_ms)
+    }
+
+    /// Frames of the packet being filled.
+    pub(crate) const fn frames(&self) -> u32 {
+        self.frames
+    }
+
+    /// Frames of the packet being filled, if the next one is due at `due`: none after a break.
+    pub(crate) fn frames_before(&self, due: Instant) -> u32 {
+        if self.breaks_before(due) { 0 } else { self.frames }
+    }
+
+    /// Names those who are in the next frame, but not the listener himself, with their levels in the extension `id`.
+    /// Allocates the first time.
+    pub(crate) fn name(&mut self, id: u8, contributors: Option<&Contributors>, own: Option<u32>) {
+        let named = self.named.get_or_insert_with(|| Box::new((id, Contributors::new())));
+        named.0 = id;
+        if self.frames == 0 {
+            named.1.len = 0;
+        }
+        if let Some(contributors) = contributors {
+            named.1.add_all(contributors, own);
+        }
     }
 
     /// Whether a packet is partly filled.
     pub(crate) const fn is_partial(&self) -> bool {
-        self.filled > 0
+        self.frames > 0
     }
 
     /// Writes the packet and begins the next. Returns its length in bytes.
     ///
-    /// `out` holds at least a header and the longest payload (492 bytes).
+    /// `out` holds at least a header and the longest payload.
     pub(crate) fn emit(&mut self, out: &mut [u8]) -> usize {
         let header = RtpHeader {
             marker: self.marker,
@@ -119,16 +158,25 @@ impl Sender {
             timestamp: self.timestamp,
             ssrc: Ssrc(self.ssrc),
         };
-        let len = RTP_HEADER_BYTES + self.filled;
-        if let Some(head) = out.first_chunk_mut() {
-            header.emit(head);
-        }
-        out[RTP_HEADER_BYTES..len].copy_from_slice(&self.payload[..self.filled]);
+        let header_len = match &mut self.named {
+            None => out.first_chunk_mut().map_or(RTP_HEADER_BYTES, |head| header.emit(head)),
+            Some(named) => {
+                let (id, contributors) = &mut **named;
+                let levels = Some((*id, contributors.levels()));
+                let len = header.emit_with(out, contributors.ssrcs(), levels).unwrap_or(RTP_HEADER_BYTES);
+                contributors.len = 0;
+                len
+            }
+        };
+        let len = header_len + self.filled;
+        out[header_len..len].copy_from_slice(&self.payload[..self.filled]);
         self.sequence = self.sequence.next();
         self.timestamp = self.timestamp.wrapping_add(self.filled_ticks());
         self.marker = false;
-        self.sent = (self.sent.0.wrapping_add(1), self.sent.1.wrapping_add(self.filled_ticks()));
-        self.filled = 0;
+        #[expect(clippy::cast_possible_truncation, reason = "at most the longest payload")]
+        let bytes = self.filled as u32;
+        self.sent = (self.sent.0.wrapping_add(1), self.sent.1.wrapping_add(bytes));
+        (self.filled, self.frames) = (0, 0);
         len
     }
 
@@ -136,8 +184,9 @@ impl Sender {
     pub(crate) fn info(&self, now: Instant, ntp: NtpTimestamp) -> Option<SenderInfo> {
         let next = self.next_due.filter(|_| self.sent.0 > 0)?;
         let next_timestamp = self.timestamp.wrapping_add(self.filled_ticks());
-        let ticks =
-            |span: Duration| u32::try_from(span.as_micros() * u128::from(SAMPLES_PER_MS) / 1000).unwrap_or(u32::MAX);
+        let ticks = |span: Duration| {
+            u32::try_from(span.as_nanos() * u128::from(self.frame_ticks) / FRAME.as_nanos()).unwrap_or(u32::MAX)
+        };
         let (ahead, behind) = (ticks(next.saturating_since(now)), ticks(now.saturating_since(next)));
         Some(SenderInfo {
             ntp,
@@ -145,6 +194,11 @@ impl Sender {
             packet_count: self.sent.0,
             octet_count: self.sent.1,
         })
+    }
+
+    /// Units of the timestamp in a millisecond.
+    pub(crate) const fn ticks_per_ms(&self) -> u32 {
+        self.frame_ticks / FRAME_MS
     }
 
     /// Whether anything was sent.
@@ -169,20 +223,20 @@ impl Sender {
     pub(crate) fn skip(&mut self) {
         self.timestamp = self.timestamp.wrapping_add(self.filled_ticks());
         self.marker = true;
-        self.filled = 0;
+        (self.filled, self.frames) = (0, 0);
     }
 
     /// Throws away what is partly filled: those samples are never sent.
     pub(crate) fn discard_partial(&mut self) {
-        let unsent = FRAME * (self.filled_ticks() / FRAME_TICKS);
+        let unsent = FRAME * self.frames;
         self.next_due = self.next_due.map(|due| due - unsent);
-        self.filled = 0;
+        (self.filled, self.frames) = (0, 0);
     }
 
     /// Continues the stream with a relayed packet due now: the sequence number and timestamp it gets.
     pub(crate) fn take_over(&mut self, now: Instant) -> (Ssrc, SeqNumber, RtpTimestamp) {
         self.timestamp = self.timestamp.wrapping_add(self.filled_ticks());
-        self.filled = 0;
+        (self.filled, self.frames) = (0, 0);
         self.catch_up(now);
         (Ssrc(self.ssrc), self.sequence, self.timestamp)
     }
@@ -212,33 +266,34 @@ impl Sender {
         (self.ssrc, self.timestamp.0, self.sequence.0)
     }
 
-    /// Samples of the packet being filled, in units of the timestamp.
-    #[expect(clippy::cast_possible_truncation, reason = "at most 480 samples")]
+    /// What the packet being filled holds, in units of the timestamp.
     const fn filled_ticks(&self) -> u32 {
-        self.filled as u32
+        self.frames * self.frame_ticks
+    }
+
+    fn breaks_before(&self, due: Instant) -> bool {
+        self.next_due.is_some_and(|expected| due.saturating_since(expected) >= FRAME)
     }
 
     fn catch_up(&mut self, due: Instant) {
-        if let Some(expected) = self.next_due {
-            let gap = due.saturating_since(expected);
-            if gap >= FRAME {
-                // A packet that was partly filled before the break is given up; its samples count as passed.
-                let gap_ms = u32::try_from(gap.as_millis()).unwrap_or(u32::MAX);
-                let samples = gap_ms.wrapping_mul(SAMPLES_PER_MS);
-                self.timestamp = self.timestamp.wrapping_add(samples.wrapping_add(self.filled_ticks()));
-                self.filled = 0;
-                self.marker = true;
-            }
+        if let Some(expected) = self.next_due.filter(|_| self.breaks_before(due)) {
+            // A packet that was partly filled before the break is given up; its samples count as passed.
+            let gap_ms = u32::try_from(due.saturating_since(expected).as_millis()).unwrap_or(u32::MAX);
+            let samples = gap_ms.wrapping_mul(self.frame_ticks / FRAME_MS);
+            self.timestamp = self.timestamp.wrapping_add(samples.wrapping_add(self.filled_ticks()));
+            (self.filled, self.frames) = (0, 0);
+            self.marker = true;
         }
         self.next_due = Some(due + FRAME);
     }
 }
 
-/// Samples of a packet of `ptime_ms`, cut to what is mixed.
-const fn packet_samples(ptime_ms: u32) -> usize {
-    let frames = ptime_ms / FRAME_MS;
-    let frames = if frames < 1 { 1 } else { frames as usize };
-    (if frames > FRAMES_PER_PACKET_MAX { FRAMES_PER_PACKET_MAX } else { frames }) * FRAME_SAMPLES
+/// Units of the timestamp in a frame until the codec is known.
+const TICKS_AT_FIRST: u32 = 80;
+
+/// Frames of a packet of `ptime_ms`, cut to what is mixed.
+pub(crate) fn frames_of(ptime_ms: u32) -> u32 {
+    (ptime_ms / FRAME_MS).clamp(1, FRAMES_PER_PACKET_MAX)
 }
 
 #[cfg(test)]

@@ -1,17 +1,19 @@
 //! The tones that a conference makes by itself: when somebody joins or leaves, and the tariff tone.
 //!
-//! All are as long as each other and made once, so that a member who is given one needs no state but its frame.
+//! All are as long as each other and made once for every rate, so that a member who is given one needs no state but its
+//! frame.
 
+use ringbridge_codec::Rate;
+use ringbridge_codec::resample::Resampler;
 use ringbridge_codec::tone::{FADE_SAMPLES, ToneGenerator};
 
-use crate::limits::{FRAME_SAMPLES, JOIN_TONE_HZ, NOTICE_TONE_DBM0, NOTICE_TONE_MS, SAMPLES_PER_MS, TARIFF_TONE_HZ};
+use crate::limits::{
+    FRAME_MS, FRAME_SAMPLES, JOIN_TONE_HZ, NOTICE_TONE_DBM0, NOTICE_TONE_MS, SAMPLES_PER_MS, TARIFF_TONE_HZ,
+};
 
 /// Frames of every tone.
-pub(crate) const TONE_FRAMES: usize = TONE_SAMPLES / FRAME_SAMPLES;
+pub(crate) const TONE_FRAMES: usize = (NOTICE_TONE_MS / FRAME_MS) as usize;
 const TONE_SAMPLES: usize = (NOTICE_TONE_MS * SAMPLES_PER_MS) as usize;
-
-/// A tone, frame by frame.
-pub(crate) type Tone = [[i16; FRAME_SAMPLES]; TONE_FRAMES];
 
 /// What everybody in a conference is told by a tone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,40 +22,57 @@ pub(crate) enum Notice {
     Left,
 }
 
-/// Every tone, 9 KiB.
+/// Every tone at every rate, 86 KiB.
 #[derive(Debug)]
 pub(crate) struct Tones {
-    joined: Tone,
-    left: Tone,
-    tariff: Tone,
+    joined: [Vec<i16>; 3],
+    left: [Vec<i16>; 3],
+    tariff: [Vec<i16>; 3],
 }
 
 impl Tones {
     pub(crate) fn new() -> Box<Self> {
         let (low, high) = JOIN_TONE_HZ;
         Box::new(Self {
-            joined: tone([low, high]),
-            left: tone([high, low]),
-            tariff: tone([TARIFF_TONE_HZ, TARIFF_TONE_HZ]),
+            joined: at_all_rates([low, high]),
+            left: at_all_rates([high, low]),
+            tariff: at_all_rates([TARIFF_TONE_HZ, TARIFF_TONE_HZ]),
         })
     }
 
     /// A frame of a notice; `None` when it is over.
-    pub(crate) fn notice(&self, notice: Notice, frame: u64) -> Option<&[i16; FRAME_SAMPLES]> {
+    pub(crate) fn notice(&self, rate: Rate, notice: Notice, frame: u64) -> Option<&[i16]> {
         let tone = match notice {
             Notice::Joined => &self.joined,
             Notice::Left => &self.left,
         };
-        tone.get(usize::try_from(frame).ok()?)
+        frame_of(tone, rate, usize::try_from(frame).ok()?)
     }
 
-    pub(crate) const fn tariff(&self) -> &Tone {
-        &self.tariff
+    /// A frame of the tariff tone; `None` when it is over.
+    pub(crate) fn tariff(&self, rate: Rate, frame: usize) -> Option<&[i16]> {
+        frame_of(&self.tariff, rate, frame)
     }
 }
 
+fn frame_of(tone: &[Vec<i16>; 3], rate: Rate, frame: usize) -> Option<&[i16]> {
+    tone[rate as usize].chunks_exact(rate.frame_samples()).nth(frame)
+}
+
+fn at_all_rates(halves_hz: [u16; 2]) -> [Vec<i16>; 3] {
+    let narrow = tone(halves_hz);
+    Rate::ALL.map(|rate| {
+        let mut resampler = Resampler::new(Rate::Narrow, rate);
+        let mut samples = vec![0; rate.frame_samples() * TONE_FRAMES];
+        for (from, to) in narrow.chunks_exact(FRAME_SAMPLES).zip(samples.chunks_exact_mut(rate.frame_samples())) {
+            resampler.process(from, to);
+        }
+        samples
+    })
+}
+
 /// One frequency after the other, in halves of the same length. Where they differ, both have soft edges.
-fn tone(halves_hz: [u16; 2]) -> Tone {
+fn tone(halves_hz: [u16; 2]) -> [i16; TONE_SAMPLES] {
     let mut samples = [0; TONE_SAMPLES];
     let parts = if halves_hz[0] == halves_hz[1] { 1 } else { 2 };
     for (part, hz) in samples.chunks_exact_mut(TONE_SAMPLES / parts).zip(halves_hz) {
@@ -64,9 +83,5 @@ fn tone(halves_hz: [u16; 2]) -> Tone {
         generator.fade_out();
         generator.fill(end);
     }
-    let mut tone = [[0; FRAME_SAMPLES]; TONE_FRAMES];
-    for (frame, samples) in tone.iter_mut().zip(samples.chunks_exact(FRAME_SAMPLES)) {
-        frame.copy_from_slice(samples);
-    }
-    tone
+    samples
 }

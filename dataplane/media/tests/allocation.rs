@@ -7,6 +7,9 @@
     reason = "small numbers of our own, known to be there"
 )]
 
+#[path = "allocation/parts.rs"]
+mod parts;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -272,7 +275,7 @@ fn relaying_mixing_and_operations_allocate_nothing_once_warm() {
             }
             continue;
         }
-        world.command(Command::StartRelay { a: connection(a), b: connection(b) });
+        world.command(Command::StartRelay { a: connection(a), b: connection(b), transcode: false });
         if n % 5 == 0 {
             world.operate(1_000 + 2 * n, Target::Connection(connection(b)), &prompt);
         }

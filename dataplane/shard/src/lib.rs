@@ -14,6 +14,7 @@ pub mod io;
 mod load;
 pub mod mailbox;
 mod moves;
+pub mod partials;
 pub mod probe;
 pub mod ring;
 pub mod run;

@@ -59,13 +59,14 @@ pub struct Shard<P: PacketIo> {
     pub(crate) io: P,
     mailbox: MailboxReader<P::Socket>,
     outbox: Arc<Outbox>,
-    peers: Arc<Peers<P::Socket>>,
+    pub(crate) peers: Arc<Peers<P::Socket>>,
     pub(crate) moves: Moves<P::Socket>,
     /// What a full inbox of another shard could not take yet, in order.
     peer_backlog: VecDeque<(ShardId, PeerMessage<P::Socket>)>,
     /// Slots whose sockets are on their way out.
     closing: Vec<Closing>,
-    /// What wants a slot that is still closing. All messages wait behind it, for a turn or two.
+    /// What wants a slot that is still closing, or a conference that waits for its other parts. All messages wait behind
+    /// it, for a turn or two.
     deferred: Option<PeerMessage<P::Socket>>,
     stopping: bool,
     events_dropped: u64,
@@ -146,6 +147,7 @@ impl<P: PacketIo> Shard<P> {
         // Before a deadline or a command can follow from them: an endpoint just learned is connected while it is still
         // the one that counts, and a connection whose sockets are out leaves before its clock ticks here again.
         self.settle_ports();
+        let partials = self.take_partials(now);
         let ticked = self.tick(now);
         let messages = self.take_messages(now);
         // The last packet of a connection leaves before its sockets close.
@@ -155,7 +157,7 @@ impl<P: PacketIo> Shard<P> {
         self.look_for_kernel_drops(now);
         self.transmit();
         Ok(Turn {
-            active: received > 0 || ticked || messages > 0,
+            active: received > 0 || ticked || messages > 0 || partials > 0,
             more: received >= DATAGRAMS_PER_TURN_MAX || messages >= COMMANDS_PER_TURN_MAX,
             stop: self.stopping,
         })
@@ -229,6 +231,7 @@ impl<P: PacketIo> Shard<P> {
     pub(crate) fn transmit(&mut self) {
         let Self { engine, io, .. } = self;
         io.transmit(|slot| engine.poll_transmit(slot));
+        self.send_partials();
     }
 
     fn take_messages(&mut self, now: Instant) -> usize {
@@ -296,6 +299,13 @@ impl<P: PacketIo> Shard<P> {
         if let ShardMessage::Open { request, .. } = &message
             && request.command.connection().is_some_and(|id| self.is_closing(id.slot_number()))
         {
+            self.deferred = Some(PeerMessage::Forward(message));
+            return;
+        }
+        if let ShardMessage::Command(request) = &message
+            && self.engine.is_awaited(&request.command)
+        {
+            // Its conference is about to deliver a frame.
             self.deferred = Some(PeerMessage::Forward(message));
             return;
         }
@@ -444,6 +454,9 @@ impl<P: PacketIo> Shard<P> {
             packets_out: totals.packets_out,
             drops: totals.drops,
             ticks_late: totals.ticks_late,
+            partials_late: totals.partials_late,
+            partials_dropped: totals.partials_dropped,
+            encodes: totals.encodes,
             events_dropped: totals.events_dropped + self.events_dropped,
             cpu_ns,
             busy: self.load.busy(self.turn_began, cpu_ns),

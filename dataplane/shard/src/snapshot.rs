@@ -27,6 +27,12 @@ pub struct ShardSnapshot {
     pub drops: DropCounters,
     /// Media steps mixed more than one step (10 ms) after they were due.
     pub ticks_late: u64,
+    /// Sums of other parts of a conference that a frame was mixed without.
+    pub partials_late: u64,
+    /// Sums of parts of a conference that found no place in a queue, or were of no use.
+    pub partials_dropped: u64,
+    /// Payloads encoded.
+    pub encodes: u64,
     /// Talk, level and digit events dropped because nobody read them.
     pub events_dropped: u64,
     /// CPU time of the shard's thread, nanoseconds.

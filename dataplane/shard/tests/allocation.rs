@@ -67,7 +67,10 @@ fn nothing_is_allocated_on_the_packet_path_once_warm() {
     let mut callers: Vec<_> = (0..10).map(|slot| rig.connect(0, slot, 1)).collect();
     let mut called: Vec<_> = (10..20).map(|slot| rig.connect(0, slot, 1)).collect();
     for (a, b) in callers.iter().zip(&called) {
-        assert!(matches!(rig.ask(0, Command::StartRelay { a: a.id, b: b.id }), Ok(Answer::Effect(_))));
+        assert!(matches!(
+            rig.ask(0, Command::StartRelay { a: a.id, b: b.id, transcode: false }),
+            Ok(Answer::Effect(_))
+        ));
     }
     let mut members: Vec<_> = (20..32).map(|slot| rig.connect(0, slot, 1)).collect();
     for (n, room) in members.chunks(4).enumerate() {

@@ -55,7 +55,7 @@ fn calls_move_back_and_forth_without_losing_a_packet() {
     let mut calls: Vec<Call> = (0..CALLS as u32)
         .map(|n| {
             let sides = [rig.connect(0, 2 * n, 1), rig.connect(0, 2 * n + 1, 1)];
-            let relay = Command::StartRelay { a: sides[0].id, b: sides[1].id };
+            let relay = Command::StartRelay { a: sides[0].id, b: sides[1].id, transcode: false };
             assert!(matches!(rig.ask(0, relay), Ok(Answer::Effect(_))));
             Call { sides, sent: [0; 2], heard: [0; 2], shard: 0, moves: 0 }
         })
@@ -175,7 +175,7 @@ fn a_conference_moves_while_three_talk_and_a_prompt_is_played() {
 fn what_can_not_move_stays_and_says_so() {
     let mut rig = Rig::start(2);
     let (mut a, mut b) = (rig.connect(0, 0, 1), rig.connect(0, 1, 1));
-    assert!(matches!(rig.ask(0, Command::StartRelay { a: a.id, b: b.id }), Ok(Answer::Effect(_))));
+    assert!(matches!(rig.ask(0, Command::StartRelay { a: a.id, b: b.id, transcode: false }), Ok(Answer::Effect(_))));
     let stranger = ConnectionId::new(ShardId(0), 7, 1);
     let orders = [
         // No place for the other side; nobody; not elsewhere.
@@ -220,7 +220,7 @@ fn what_can_not_move_stays_and_says_so() {
 fn what_is_on_its_way_to_a_shard_that_fails_arrives_at_the_next_one() {
     let mut rig = Rig::start(2);
     let (mut a, b) = (rig.connect(0, 0, 1), rig.connect(0, 1, 1));
-    assert!(matches!(rig.ask(0, Command::StartRelay { a: a.id, b: b.id }), Ok(Answer::Effect(_))));
+    assert!(matches!(rig.ask(0, Command::StartRelay { a: a.id, b: b.id, transcode: false }), Ok(Answer::Effect(_))));
     rig.send(1, ShardMessage::Panic);
     rig.wait_for(|report| matches!(report, ShardReport::Failed { .. }));
     let token = rig.order(0, Target::Connection(a.id), 1, vec![(a.id, 0), (b.id, 1)], None);

@@ -17,7 +17,7 @@ use ringbridge_shard::mailbox::{ShardMessage, ShardReport};
 fn relays_both_ways_untouched_and_parks_in_between() {
     let mut rig = Rig::start(1);
     let (mut a, mut b) = (rig.connect(0, 0, 1), rig.connect(0, 1, 1));
-    assert!(matches!(rig.ask(0, Command::StartRelay { a: a.id, b: b.id }), Ok(Answer::Effect(_))));
+    assert!(matches!(rig.ask(0, Command::StartRelay { a: a.id, b: b.id, transcode: false }), Ok(Answer::Effect(_))));
     for round in 0..300u32 {
         if round % 100 == 50 {
             // Long enough for the shard to park; what comes next has to wake it.
@@ -86,7 +86,7 @@ fn a_connection_moves_under_traffic_without_losing_a_packet() {
     }
     rig.order(1, Target::Connection(b.id), 0, vec![(b.id, 9)], None);
     // Right behind the move, to the old shard: it is forwarded.
-    let token = rig.post(1, Command::StartRelay { a: b.id, b: a.id });
+    let token = rig.post(1, Command::StartRelay { a: b.id, b: a.id, transcode: false });
     rig.wait_for(
         |report| matches!(report, ShardReport::Moved(moved) if moved.shard == ShardId(0) && moved.connections == [b.id]),
     );
@@ -106,7 +106,7 @@ fn a_connection_moves_under_traffic_without_losing_a_packet() {
 fn a_panic_ends_one_shard_and_it_starts_again_on_the_same_ports() {
     let mut rig = Rig::start(2);
     let (mut a, mut b) = (rig.connect(1, 0, 1), rig.connect(1, 1, 1));
-    assert!(matches!(rig.ask(1, Command::StartRelay { a: a.id, b: b.id }), Ok(Answer::Effect(_))));
+    assert!(matches!(rig.ask(1, Command::StartRelay { a: a.id, b: b.id, transcode: false }), Ok(Answer::Effect(_))));
     let doomed = rig.connect(0, 0, 1);
     rig.send(0, ShardMessage::Panic);
     let ShardReport::Failed { reason } = rig.wait_for(|report| matches!(report, ShardReport::Failed { .. })) else {

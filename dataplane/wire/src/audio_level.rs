@@ -1,9 +1,27 @@
-//! The client-to-mixer audio level, a header extension element of one byte (RFC 6464).
+//! Audio levels in header extension elements: client to mixer (RFC 6464), one byte, and mixer to client (RFC 6465), one
+//! byte for each contributing source.
 
 use core::fmt;
 
+use crate::rtp::RtpPacket;
+use crate::seq::Ssrc;
+
 /// `urn:ietf:params:rtp-hdrext:ssrc-audio-level`, the name SDP `extmap` gives the element.
 pub const AUDIO_LEVEL_URI: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
+
+/// `urn:ietf:params:rtp-hdrext:csrc-audio-level`, the name SDP `extmap` gives the element with the levels of the
+/// contributing sources.
+pub const MIXER_LEVELS_URI: &str = "urn:ietf:params:rtp-hdrext:csrc-audio-level";
+
+/// The level of a contributing source that is silent, or below what the scale tells.
+pub const MIXER_LEVEL_SILENCE: u8 = 127;
+
+/// How loud each contributing source of `packet` is in -dBov, `0 ..= 127` (RFC 6465 s.3), as far as the element `id`
+/// tells: what it holds beyond the CSRC list belongs to nobody and is left out.
+pub fn mixer_levels<'a>(packet: &RtpPacket<'a>, id: u8) -> impl Iterator<Item = (Ssrc, u8)> + use<'a> {
+    let levels = packet.extension_element(id).unwrap_or_default();
+    packet.csrcs().zip(levels).map(|(source, level)| (source, level & LEVEL_MASK))
+}
 
 /// How loud the audio of the packet is (RFC 6464 s.3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

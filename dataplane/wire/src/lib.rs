@@ -7,12 +7,13 @@
 //! | module | layout | source |
 //! | --- | --- | --- |
 //! | [`seq`] | wrapping sequence numbers and timestamps | RFC 3550 s.5.1, A.1 |
-//! | [`rtp`] | RTP header and extension elements | RFC 3550 s.5, RFC 8285 |
+//! | [`rtp`] | RTP header | RFC 3550 s.5 |
+//! | [`extension`] | elements of a header extension | RFC 8285 |
 //! | [`rtcp`] | compound SR, RR, SDES, BYE | RFC 3550 s.6, RFC 5506 |
-//! | [`xr`] | VoIP metrics of an extended report | RFC 3611 s.4.7 |
+//! | [`xr`] | extended reports: reference times, their answers, VoIP metrics | RFC 3611 s.4 |
 //! | [`demux`] | RTP, RTCP, STUN or DTLS by first bytes | RFC 5761 s.4, RFC 7983 |
 //! | [`telephone_event`] | DTMF payload | RFC 4733 s.2.3 |
-//! | [`audio_level`] | client-to-mixer level extension | RFC 6464 |
+//! | [`audio_level`] | client-to-mixer and mixer-to-client levels | RFC 6464, RFC 6465 |
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -22,6 +23,7 @@ extern crate std;
 
 pub mod audio_level;
 pub mod demux;
+pub mod extension;
 pub mod rtcp;
 pub mod rtp;
 pub mod seq;
@@ -30,6 +32,6 @@ pub mod xr;
 
 pub use audio_level::AudioLevel;
 pub use demux::{Kind, classify};
-pub use rtp::{RTP_HEADER_BYTES, RtpError, RtpHeader, RtpPacket};
+pub use rtp::{RTP_HEADER_BYTES, RTP_HEADER_BYTES_MAX, RtpError, RtpHeader, RtpPacket};
 pub use seq::{ExtendedSeq, RtpTimestamp, SeqNumber, Ssrc};
 pub use telephone_event::TelephoneEvent;

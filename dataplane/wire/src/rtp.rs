@@ -15,10 +15,20 @@
 
 use core::fmt;
 
+use crate::audio_level::MIXER_LEVEL_SILENCE;
+use crate::extension::{EXTENSION_HEADER_BYTES, ExtensionElements, ExtensionForm, ExtensionWriter};
 use crate::seq::{RtpTimestamp, SeqNumber, Ssrc};
 
-/// Length of the fixed part of an RTP header (RFC 3550 s.5.1), which is the whole header of every packet of our own.
+/// Length of the fixed part of an RTP header (RFC 3550 s.5.1): all of it without a CSRC list and an extension.
 pub const RTP_HEADER_BYTES: usize = 12;
+/// Contributing sources that one header names at most.
+pub const CSRCS_MAX: usize = 15;
+/// Length of the longest header that [`RtpHeader::emit_with`] writes: fifteen sources and their levels in the two-byte
+/// form.
+pub const RTP_HEADER_BYTES_MAX: usize =
+    RTP_HEADER_BYTES + 4 * CSRCS_MAX + EXTENSION_HEADER_BYTES + (2 + CSRCS_MAX).next_multiple_of(4);
+/// Static payload type of comfort noise at 8 kHz (RFC 3389 s.4, RFC 3551 s.6).
+pub const COMFORT_NOISE: u8 = 13;
 
 /// One RTP data packet (RFC 3550 s.5.1) in the bytes it was received in. All lengths were checked by
 /// [`parse`](Self::parse), so no getter can fail.
@@ -104,13 +114,13 @@ impl<'a> RtpPacket<'a> {
     /// the packet has no extension or one of another kind.
     #[must_use]
     pub const fn extension_elements(&self) -> ExtensionElements<'a> {
-        match self.extension {
-            Some((ONE_BYTE_PROFILE, rest)) => ExtensionElements { rest, two_byte: false },
-            Some((profile, rest)) if profile & TWO_BYTE_PROFILE_MASK == TWO_BYTE_PROFILE => {
-                ExtensionElements { rest, two_byte: true }
-            }
-            Some(_) | None => ExtensionElements { rest: &[], two_byte: false },
-        }
+        ExtensionElements::of(self.extension)
+    }
+
+    /// The data of the first extension element with this identifier. Cost grows with the extension's length.
+    #[must_use]
+    pub fn extension_element(&self, id: u8) -> Option<&'a [u8]> {
+        self.extension_elements().find(|element| element.id == id).map(|element| element.data)
     }
 
     /// Length of everything before the payload: fixed header, CSRC list and extension, in bytes.
@@ -138,7 +148,7 @@ impl<'a> RtpPacket<'a> {
     }
 }
 
-/// The fixed header of a packet of our own: version 2, no padding, no extension, no CSRC list.
+/// The header of a packet of our own: version 2, no padding.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RtpHeader {
     /// The marker bit.
@@ -154,8 +164,8 @@ pub struct RtpHeader {
 }
 
 impl RtpHeader {
-    /// Writes the header and returns its length, [`RTP_HEADER_BYTES`], which is where the payload starts. From a longer
-    /// buffer take the array with `first_chunk_mut` or `split_first_chunk_mut`.
+    /// Writes the header without CSRC list and extension and returns its length, [`RTP_HEADER_BYTES`], which is where the
+    /// payload starts. From a longer buffer take the array with `first_chunk_mut` or `split_first_chunk_mut`.
     pub fn emit(&self, out: &mut [u8; RTP_HEADER_BYTES]) -> usize {
         let [s0, s1] = self.sequence_number.0.to_be_bytes();
         let [t0, t1, t2, t3] = self.timestamp.0.to_be_bytes();
@@ -164,54 +174,46 @@ impl RtpHeader {
         *out = [VERSION << 6, marker | self.payload_type & PAYLOAD_TYPE_MASK, s0, s1, t0, t1, t2, t3, i0, i1, i2, i3];
         RTP_HEADER_BYTES
     }
-}
 
-/// One element of an RFC 8285 header extension.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ExtensionElement<'a> {
-    /// The local identifier that SDP `extmap` gave a meaning: `1 ..= 14` in the one-byte form, `1 ..= 255` in the
-    /// two-byte form.
-    pub id: u8,
-    /// Its content: 1 to 16 bytes in the one-byte form, 0 to 255 in the two-byte form.
-    pub data: &'a [u8],
-}
+    /// Writes the header with the sources that are mixed into the payload and, if `levels` are given, how loud each of
+    /// them is ([RFC 6465](https://www.rfc-editor.org/rfc/rfc6465)): the identifier that SDP `extmap` gave
+    /// [`MIXER_LEVELS_URI`](crate::audio_level::MIXER_LEVELS_URI), and one level in -dBov, `0 ..= 127`, for each source
+    /// in the order of `csrcs`. Returns the header's length, which is where the payload starts.
+    ///
+    /// Sources beyond [`CSRCS_MAX`] are left out (RFC 3550 s.5.1). There are always as many levels as sources (RFC 6465
+    /// s.3): a missing one is sent as silence. Without sources, or with identifier 0, there is no extension.
+    /// [`RTP_HEADER_BYTES_MAX`] bytes are always enough; if `out` is too short nothing is written, and `None` returned.
+    #[must_use]
+    pub fn emit_with(&self, out: &mut [u8], csrcs: &[u32], levels: Option<(u8, &[u8])>) -> Option<usize> {
+        let csrcs = &csrcs[..csrcs.len().min(CSRCS_MAX)];
+        let levels = levels.filter(|(id, _)| *id != 0 && !csrcs.is_empty());
+        let mut padded = [MIXER_LEVEL_SILENCE; CSRCS_MAX];
+        let element = levels.map(|(id, levels)| {
+            for (place, level) in padded.iter_mut().zip(levels) {
+                *place = level & MIXER_LEVEL_SILENCE;
+            }
+            (id, &padded[..csrcs.len()])
+        });
 
-/// Walks the elements of an RFC 8285 header extension; padding is skipped. The walk ends early at an element that runs
-/// over the end, and where RFC 8285 s.4.2 says to stop (identifier 15, or identifier 0 with a length).
-#[derive(Clone, Debug)]
-pub struct ExtensionElements<'a> {
-    rest: &'a [u8],
-    two_byte: bool,
-}
-
-impl<'a> Iterator for ExtensionElements<'a> {
-    type Item = ExtensionElement<'a>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let element = self.take();
-        if element.is_none() {
-            self.rest = &[];
-        }
-        element
-    }
-}
-
-impl<'a> ExtensionElements<'a> {
-    fn take(&mut self) -> Option<ExtensionElement<'a>> {
-        let padding = self.rest.iter().take_while(|byte| **byte == 0).count();
-        let (&first, rest) = self.rest.get(padding..)?.split_first()?;
-        let (id, len, rest) = if self.two_byte {
-            let (&len, rest) = rest.split_first()?;
-            (first, usize::from(len), rest)
-        } else {
-            (first >> 4, usize::from(first & 0x0F) + 1, rest)
+        let csrcs_end = RTP_HEADER_BYTES + 4 * csrcs.len();
+        let (head, rest) = out.split_at_mut_checked(csrcs_end)?;
+        // Before anything else is written, as this may not fit.
+        let extension_len = match element {
+            Some((id, data)) => {
+                let mut writer = ExtensionWriter::new(rest, ExtensionForm::for_element(id, data.len()));
+                writer.element(id, data).ok()?;
+                writer.finish()
+            }
+            None => 0,
         };
-        if !self.two_byte && (id == 0 || id == ONE_BYTE_STOP_ID) {
-            return None;
+        let (fixed, list) = head.split_first_chunk_mut::<RTP_HEADER_BYTES>()?;
+        self.emit(fixed);
+        let count = u8::try_from(csrcs.len()).unwrap_or_default();
+        fixed[0] |= count | if extension_len > 0 { EXTENSION_BIT } else { 0 };
+        for (place, csrc) in list.as_chunks_mut().0.iter_mut().zip(csrcs) {
+            *place = csrc.to_be_bytes();
         }
-        let (data, rest) = rest.split_at_checked(len)?;
-        self.rest = rest;
-        Some(ExtensionElement { id, data })
+        Some(csrcs_end + extension_len)
     }
 }
 
@@ -281,13 +283,7 @@ const CSRC_COUNT_MASK: u8 = 0x0F;
 const MARKER_BIT: u8 = 0x80;
 const PAYLOAD_TYPE_MASK: u8 = 0x7F;
 
-/// Profile of an extension of one-byte elements (RFC 8285 s.4.2).
-const ONE_BYTE_PROFILE: u16 = 0xBEDE;
-/// Profile of an extension of two-byte elements; its low four bits are the application's (RFC 8285 s.4.3).
-const TWO_BYTE_PROFILE: u16 = 0x1000;
-const TWO_BYTE_PROFILE_MASK: u16 = 0xFFF0;
-/// The identifier at which a reader of one-byte elements stops (RFC 8285 s.4.2).
-const ONE_BYTE_STOP_ID: u8 = 15;
+const _: () = assert!(CSRCS_MAX == CSRC_COUNT_MASK as usize);
 
 #[cfg(test)]
 mod tests {
@@ -296,6 +292,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::audio_level::mixer_levels;
 
     /// Version 2, marker, payload type 0, sequence 0x1234, timestamp 0x56789ABC, SSRC 0xDEADBEEF, two bytes of payload.
     const PLAIN: [u8; 14] = [0x80, 0x80, 0x12, 0x34, 0x56, 0x78, 0x9A, 0xBC, 0xDE, 0xAD, 0xBE, 0xEF, 0x11, 0x22];
@@ -413,6 +410,96 @@ mod tests {
         assert_eq!(bytes, [0xFF; RTP_HEADER_BYTES - 1]);
     }
 
+    const HEADER: RtpHeader = RtpHeader {
+        marker: true,
+        payload_type: 8,
+        sequence_number: SeqNumber(0x0102),
+        timestamp: RtpTimestamp(0x0304_0506),
+        ssrc: Ssrc(0x0708_090A),
+    };
+
+    #[test]
+    fn sources_and_their_levels_stand_where_rfc_3550_and_6465_put_them() {
+        let mut out = [0xFF; RTP_HEADER_BYTES_MAX];
+        let fixed = [0x88, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
+        assert_eq!(HEADER.emit_with(&mut out, &[], None), Some(12));
+        assert_eq!((out[0], &out[1..12]), (0x80, &fixed[..]));
+        assert_eq!(HEADER.emit_with(&mut out, &[1, 2], None), Some(20));
+        assert_eq!((out[0], &out[1..12], &out[12..20]), (0x82, &fixed[..], &[0, 0, 0, 1, 0, 0, 0, 2][..]));
+        assert_eq!(HEADER.emit_with(&mut out, &[1, 2], Some((5, &[0x85, 90]))), Some(28));
+        assert_eq!((out[0], &out[1..12], &out[12..20]), (0x92, &fixed[..], &[0, 0, 0, 1, 0, 0, 0, 2][..]));
+        assert_eq!(out[20..28], [0xBE, 0xDE, 0, 1, 0x51, 5, 90, 0], "the reserved bit is not sent");
+        assert_eq!(HEADER.emit_with(&mut out, &[1], Some((15, &[1]))), Some(24));
+        assert_eq!(out[16..24], [0x10, 0, 0, 1, 15, 1, 1, 0], "an identifier for the two-byte form alone");
+    }
+
+    #[test]
+    fn there_are_as_many_levels_as_sources_and_at_most_fifteen() {
+        let mut out = [0xFF; RTP_HEADER_BYTES_MAX];
+        let levels_of = |out: &mut [u8], csrcs: &[u32], levels: &[u8], id| {
+            let len = HEADER.emit_with(out, csrcs, Some((id, levels))).unwrap();
+            let parsed = RtpPacket::parse(&out[..len]).unwrap();
+            assert_eq!(parsed.header_len(), len);
+            let read: Vec<_> = mixer_levels(&parsed, id).map(|(csrc, level)| (csrc.0, level)).collect();
+            assert_eq!(parsed.extension_element(id).map_or(0, <[u8]>::len), read.len());
+            (len, read)
+        };
+        assert_eq!(levels_of(&mut out, &[1, 2], &[10, 20, 30], 1).1, [(1, 10), (2, 20)]);
+        assert_eq!(levels_of(&mut out, &[1, 2], &[10], 1).1, [(1, 10), (2, 127)]);
+        assert_eq!(levels_of(&mut out, &[], &[10], 1), (12, Vec::new()));
+        assert_eq!(levels_of(&mut out, &[1], &[10], 0), (16, Vec::new()));
+        let (csrcs, levels): (Vec<_>, Vec<_>) = (0_u32..20).zip(40_u8..).unzip();
+        let expected: Vec<_> = (0_u32..15).zip(40_u8..).collect();
+        assert_eq!(levels_of(&mut out, &csrcs, &levels, 14), (RTP_HEADER_BYTES_MAX - 4, expected.clone()));
+        assert_eq!(levels_of(&mut out, &csrcs, &levels, 255), (RTP_HEADER_BYTES_MAX, expected));
+    }
+
+    #[test]
+    fn without_room_nothing_is_written() {
+        for (sources, id) in [(0, None), (3, None), (3, Some(1)), (15, Some(200))] {
+            let (csrcs, levels) = (&[1; 15][..sources], id.map(|id| (id, &[9; 15][..sources])));
+            let needed = HEADER.emit_with(&mut [0; RTP_HEADER_BYTES_MAX], csrcs, levels).unwrap();
+            for room in 0..needed {
+                let mut out = std::vec![0xEE; room];
+                assert_eq!(HEADER.emit_with(&mut out, csrcs, levels), None, "{room} of {needed} bytes");
+                assert!(out.iter().all(|byte| *byte == 0xEE), "{room} of {needed} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn an_element_is_found_by_its_identifier_and_lying_lengths_find_nothing() {
+        let find = |profile: [u8; 2], content: &[u8], id| {
+            let words = u8::try_from(content.len() / 4).unwrap();
+            let bytes = packet(0x90, &[&profile, &[0, words][..], content].concat());
+            RtpPacket::parse(&bytes).unwrap().extension_element(id).map(<[u8]>::to_vec)
+        };
+        let one = [0x10, 7, 0x21, 8, 9, 0, 0x10, 10];
+        assert_eq!(find([0xBE, 0xDE], &one, 1), Some([7].to_vec()), "the first of two");
+        assert_eq!(find([0xBE, 0xDE], &one, 2), Some([8, 9].to_vec()));
+        for id in [0, 3, 15, 255] {
+            assert_eq!(find([0xBE, 0xDE], &one, id), None, "{id}");
+        }
+        assert_eq!(find([0xBE, 0xDE], &[0x1F, 0, 0, 0], 1), None, "runs over the end");
+        assert_eq!(find([0xBE, 0xDE], &[0xF0, 0, 0x10, 1], 1), None, "behind the stop");
+        assert_eq!(find([0x10, 0x0F], &[15, 0, 200, 1, 9, 0, 0, 0], 200), Some([9].to_vec()));
+        assert_eq!(find([0x10, 0], &[200, 255, 1, 1], 200), None, "runs over the end");
+        assert_eq!(find([0xAB, 0xCD], &one, 1), None, "a profile of another kind");
+    }
+
+    #[test]
+    fn levels_that_lie_are_told_for_the_sources_there_are() {
+        // Two sources, five levels; then one level for two sources; then levels for nobody.
+        let bytes = packet(0x92, &[0, 0, 0, 1, 0, 0, 0, 2, 0xBE, 0xDE, 0, 2, 0x34, 0xFF, 2, 3, 4, 5, 0, 0]);
+        let parsed = RtpPacket::parse(&bytes).unwrap();
+        assert_eq!(mixer_levels(&parsed, 3).collect::<Vec<_>>(), [(Ssrc(1), 127), (Ssrc(2), 2)]);
+        assert_eq!(mixer_levels(&parsed, 4).count(), 0);
+        let bytes = packet(0x92, &[0, 0, 0, 1, 0, 0, 0, 2, 0xBE, 0xDE, 0, 1, 0x30, 9, 0, 0]);
+        assert_eq!(mixer_levels(&RtpPacket::parse(&bytes).unwrap(), 3).collect::<Vec<_>>(), [(Ssrc(1), 9)]);
+        let bytes = packet(0x90, &[0xBE, 0xDE, 0, 1, 0x30, 9, 0, 0]);
+        assert_eq!(mixer_levels(&RtpPacket::parse(&bytes).unwrap(), 3).count(), 0);
+    }
+
     fn header() -> impl Strategy<Value = RtpHeader> {
         (any::<bool>(), 0_u8..128, any::<u16>(), any::<u32>(), any::<u32>()).prop_map(
             |(marker, payload_type, sequence_number, timestamp, ssrc)| RtpHeader {
@@ -438,6 +525,39 @@ mod tests {
         }
 
         #[test]
+        fn parse_reads_what_emit_with_wrote(
+            header in header(),
+            csrcs in prop::collection::vec(any::<u32>(), 0..18),
+            levels in prop::option::of((any::<u8>(), prop::collection::vec(any::<u8>(), 0..18))),
+            payload: Vec<u8>,
+            room in 0..2 * RTP_HEADER_BYTES_MAX,
+        ) {
+            let mut bytes = std::vec![0xFF; room];
+            let levels = levels.as_ref().map(|(id, levels)| (*id, &levels[..]));
+            let Some(len) = header.emit_with(&mut bytes, &csrcs, levels) else {
+                prop_assert!(room < RTP_HEADER_BYTES_MAX);
+                return Ok(());
+            };
+            prop_assert!(len <= RTP_HEADER_BYTES_MAX && bytes[len..].iter().all(|byte| *byte == 0xFF));
+            bytes.truncate(len);
+            bytes.extend_from_slice(&payload);
+            let parsed = RtpPacket::parse(&bytes).unwrap();
+            prop_assert_eq!(parsed.header(), header);
+            prop_assert_eq!((parsed.header_len(), parsed.payload()), (len, &payload[..]));
+            let named = &csrcs[..csrcs.len().min(CSRCS_MAX)];
+            prop_assert_eq!(parsed.csrcs().map(|csrc| csrc.0).collect::<Vec<_>>(), named);
+            let sent = levels.filter(|(id, _)| *id != 0 && !csrcs.is_empty());
+            prop_assert_eq!(parsed.extension().is_some(), sent.is_some());
+            if let Some((id, levels)) = sent {
+                let expected: Vec<_> = (0..named.len())
+                    .map(|at| (Ssrc(named[at]), levels.get(at).map_or(MIXER_LEVEL_SILENCE, |level| level & 0x7F)))
+                    .collect();
+                prop_assert_eq!(mixer_levels(&parsed, id).collect::<Vec<_>>(), expected);
+                prop_assert_eq!(parsed.extension_elements().count(), 1);
+            }
+        }
+
+        #[test]
         fn a_rewritten_packet_differs_in_three_fields(bytes: Vec<u8>, first in 0x80_u8..0xC0, to in header()) {
             let mut bytes = packet(first, &bytes);
             let before = bytes.clone();
@@ -460,6 +580,12 @@ mod tests {
                     prop_assert!(parsed.header_len() + parsed.payload().len() <= datagram.len());
                     let walked: usize = parsed.extension_elements().map(|element| 1 + element.data.len()).sum();
                     prop_assert!(walked <= extension);
+                    for id in 0..=255 {
+                        let found = parsed.extension_element(id);
+                        prop_assert!(found.is_none_or(|data| data.len() < extension));
+                        let levels = mixer_levels(&parsed, id).count();
+                        prop_assert_eq!(levels, found.map_or(0, <[u8]>::len).min(parsed.csrcs().len()));
+                    }
                 }
             }
         }

@@ -12,7 +12,8 @@
 //! | two-byte profile with application bits (`0x1001` … `0x100F`) | elements | one element of raw bytes |
 
 use proptest::prelude::*;
-use ringbridge_wire::rtp::{RtpError, RtpPacket};
+use ringbridge_wire::rtp::{CSRCS_MAX, RTP_HEADER_BYTES_MAX, RtpError, RtpHeader, RtpPacket};
+use ringbridge_wire::seq::{RtpTimestamp, SeqNumber, Ssrc};
 use rtp::header::Header;
 use rtp::packet::Packet;
 use webrtc_util::marshal::Unmarshal;
@@ -149,5 +150,42 @@ proptest! {
             theirs.header.extensions.iter().map(|element| (element.id, element.payload.to_vec())).collect();
         prop_assert_eq!(&walked, &elements);
         prop_assert_eq!(&theirs.payload[..], &payload);
+    }
+
+    #[test]
+    fn the_headers_we_write_are_read_by_both(
+        fields: (bool, u16, u32, u32),
+        payload_type in 0_u8..128,
+        csrcs in proptest::collection::vec(any::<u32>(), 0..18),
+        levels in proptest::option::of((1_u8.., proptest::collection::vec(0_u8..128, 18))),
+        payload: Vec<u8>,
+    ) {
+        let (marker, sequence, timestamp, ssrc) = fields;
+        let header = RtpHeader {
+            marker,
+            payload_type,
+            sequence_number: SeqNumber(sequence),
+            timestamp: RtpTimestamp(timestamp),
+            ssrc: Ssrc(ssrc),
+        };
+        let mut datagram = vec![0xFF; RTP_HEADER_BYTES_MAX];
+        let levels = levels.as_ref().map(|(id, levels)| (*id, &levels[..]));
+        let len = header.emit_with(&mut datagram, &csrcs, levels).unwrap();
+        datagram.truncate(len);
+        datagram.extend_from_slice(&payload);
+
+        let ours = RtpPacket::parse(&datagram).unwrap();
+        let theirs = Packet::unmarshal(&mut datagram.as_slice()).unwrap();
+        assert_fields_agree(&ours, &theirs.header);
+        prop_assert_eq!(&theirs.payload[..], &payload);
+        let named = csrcs.len().min(CSRCS_MAX);
+        prop_assert_eq!(&theirs.header.csrc, &csrcs[..named]);
+        match levels.filter(|_| named > 0) {
+            Some((id, levels)) => {
+                let theirs = theirs.header.get_extension(id);
+                prop_assert_eq!(theirs.as_deref(), Some(&levels[..named]));
+            }
+            None => prop_assert!(!theirs.header.extension),
+        }
     }
 }

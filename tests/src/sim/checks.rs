@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ringbridge_media::command::Role;
+use ringbridge_media::command::{CodecKind, Rate};
 use ringbridge_media::event::{Answer, ConferenceStatus, Effect, EndReason};
 use ringbridge_media::id::{ConferenceId, ConnectionId, OperationId};
 use ringbridge_media::time::Instant;
@@ -30,7 +31,10 @@ impl Streams {
     pub(crate) fn made(&mut self, id: ConnectionId, packet: &RtpPacket<'_>) {
         let header = packet.header();
         let (sequence, timestamp) = (header.sequence_number.0, header.timestamp.0);
-        let len = u32::try_from(packet.payload().len()).expect("a packet");
+        let bytes = u32::try_from(packet.payload().len()).expect("a packet");
+        // Two bytes a sample in L16.
+        let is_l16 = Rate::ALL.map(|rate| CodecKind::L16(rate).payload_type()).contains(&header.payload_type);
+        let len = if is_l16 { bytes / 2 } else { bytes };
         let stream = OwnStream { ssrc: header.ssrc.0, sequence, timestamp, relayed: false, len };
         let Some(before) = self.0.insert(id, stream) else {
             assert!(header.marker, "{id}: a stream begins with a marker");

@@ -79,9 +79,10 @@ impl Phone {
         let len = (self.ptime_ms * 8) as usize;
         let pcm: Vec<i16> = (self.samples..).take(len).map(|n| self.sample(n)).collect();
         let mut payload = vec![0; len];
-        match self.codec {
-            CodecKind::Pcma => g711::encode_alaw(&pcm, &mut payload),
-            CodecKind::Pcmu | CodecKind::G723 | CodecKind::G729 => g711::encode_ulaw(&pcm, &mut payload),
+        if self.codec == CodecKind::Pcma {
+            g711::encode_alaw(&pcm, &mut payload);
+        } else {
+            g711::encode_ulaw(&pcm, &mut payload);
         }
         let payload_type = self.codec.payload_type();
         let bytes = self.wrap(payload_type, &payload);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use ringbridge_codec::g711;
 use ringbridge_media::command::{
     CodecKind, Command, ConferenceSpec, ConnectionChange, ConnectionSpec, DigitSource, Direction, OperationSpec,
-    ParticipantChange, ParticipantSpec, PlayAdjust, PlayChange, Request, Role, StopConditions, Target, ToneSpec,
+    ParticipantChange, ParticipantSpec, PlayAdjust, PlayChange, Rate, Request, Role, StopConditions, Target, ToneSpec,
     VolumeToggle,
 };
 use ringbridge_media::digits::{DigitSet, Digits};
@@ -303,9 +303,15 @@ impl World {
     fn listen(&mut self, id: ConnectionId, packet: &RtpPacket<'_>) {
         let Some(phone) = self.phones.get_mut(&id) else { return };
         let mut samples = vec![0; packet.payload().len()];
-        match packet.payload_type() {
-            0 => g711::decode_ulaw(packet.payload(), &mut samples),
-            _ => g711::decode_alaw(packet.payload(), &mut samples),
+        let l16 = Rate::ALL.into_iter().find(|rate| CodecKind::L16(*rate).payload_type() == packet.payload_type());
+        match (packet.payload_type(), l16) {
+            (_, Some(rate)) => {
+                // Every sample of a ladder of 8 kHz: tones are far below half of that.
+                let words = packet.payload().as_chunks::<2>().0.iter().map(|bytes| i16::from_be_bytes(*bytes));
+                samples = words.step_by(rate.frame_samples() / Rate::Narrow.frame_samples()).collect();
+            }
+            (0, None) => g711::decode_ulaw(packet.payload(), &mut samples),
+            (_, None) => g711::decode_alaw(packet.payload(), &mut samples),
         }
         let before = phone.ear.loud_windows;
         assert!(phone.ear.hear(&samples), "{id} hears itself");
@@ -375,6 +381,7 @@ impl World {
             Event::ConnectionTimeout { .. }
             | Event::TalkStarted { .. }
             | Event::TalkStopped { .. }
+            | Event::ActiveSpeaker { .. }
             | Event::Digit { .. } => {
                 let _ = write!(line, "{event:?}");
             }
@@ -395,6 +402,9 @@ impl World {
                     muted: self.dice.one_in(5),
                     deaf: self.dice.one_in(5),
                     gain_db: self.gain(),
+                    output_gain_db: if self.dice.one_in(5) { self.gain() } else { 0 },
+                    agc: self.dice.one_in(5),
+                    noise_suppression: self.dice.one_in(20),
                     role: self.role(),
                     tariff_tone: self.dice.one_in(5),
                 };
@@ -408,6 +418,7 @@ impl World {
                     gain_db: self.dice.one_in(2).then(|| self.gain()),
                     role: self.dice.one_in(3).then(|| self.role()),
                     tariff_tone: self.dice.one_in(4).then(|| self.dice.one_in(2)),
+                    ..ParticipantChange::default()
                 };
                 self.command(Command::SetParticipant { conference, connection, change });
             }
@@ -425,7 +436,8 @@ impl World {
             }
             17 => {
                 let (a, b) = (self.any_connection(), self.any_connection());
-                self.command(Command::StartRelay { a, b });
+                let transcode = self.dice.one_in(2);
+                self.command(Command::StartRelay { a, b, transcode });
             }
             18 if self.dice.one_in(2) => {
                 let a = self.any_connection();
@@ -487,7 +499,8 @@ impl World {
         let id = ConnectionId::new(ShardId(shard), slot, self.generation);
         let address = SocketAddr::from(([10, shard, 0, u8::try_from(slot).expect("few")], 4_000));
         let mut codec = *self.dice.pick(&[CodecKind::Pcmu, CodecKind::Pcma]);
-        let mut tx_codec = *self.dice.pick(&[CodecKind::Pcmu, CodecKind::Pcma]);
+        let l16 = CodecKind::L16(*self.dice.pick(&Rate::ALL));
+        let mut tx_codec = *self.dice.pick(&[CodecKind::Pcmu, CodecKind::Pcmu, CodecKind::Pcma, l16]);
         let mut ptime_ms = *self.dice.pick(&[10, 20, 20, 30, 40]);
         if self.dice.one_in(4) {
             // Nobody can tell what is in it.
@@ -542,9 +555,10 @@ impl World {
         self.ledger.conferences.insert(id);
         let (hairpin, tones) = (self.dice.one_in(3), self.dice.one_in(2));
         let participants_max = 1 + u32::try_from(self.dice.below(8)).expect("small");
-        assert!(
-            self.command(Command::CreateConference { id, spec: ConferenceSpec { participants_max, hairpin, tones } })
-        );
+        let rate = *self.dice.pick(&Rate::ALL);
+        let loudest = self.dice.one_in(4).then(|| 1 + u16::try_from(self.dice.below(3)).expect("small"));
+        let spec = ConferenceSpec { participants_max, hairpin, tones, rate, loudest, ..ConferenceSpec::default() };
+        assert!(self.command(Command::CreateConference { id, spec }));
     }
 
     fn any_target(&mut self) -> Target {

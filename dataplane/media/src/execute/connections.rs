@@ -41,8 +41,13 @@ impl Engine {
         spec.remote_rtcp = change.remote_rtcp.or(spec.remote_rtcp);
         (spec.rx_codec, spec.rx_payload_type) = change.rx_codec.unwrap_or((spec.rx_codec, spec.rx_payload_type));
         (spec.tx_codec, spec.tx_payload_type) = change.tx_codec.unwrap_or((spec.tx_codec, spec.tx_payload_type));
+        spec.encoder = change.encoder.unwrap_or(spec.encoder);
         spec.telephone_event_payload_type =
             change.telephone_event_payload_type.unwrap_or(spec.telephone_event_payload_type);
+        spec.comfort_noise_payload_type = change.comfort_noise_payload_type.unwrap_or(spec.comfort_noise_payload_type);
+        spec.audio_level_extension = change.audio_level_extension.unwrap_or(spec.audio_level_extension);
+        spec.mixer_level_extension = change.mixer_level_extension.unwrap_or(spec.mixer_level_extension);
+        spec.delay = change.delay.unwrap_or(spec.delay);
         spec.payload_types = change.payload_types.unwrap_or(spec.payload_types);
         spec.ptime_ms = change.ptime_ms.unwrap_or(spec.ptime_ms);
         spec.direction = change.direction.unwrap_or(spec.direction);
@@ -51,10 +56,15 @@ impl Engine {
         if !self.may_become(slot, &spec) {
             return Err(CommandError::UnsupportedCodec);
         }
+        if let Some(Link::Conference(room)) = self.link_of(slot)
+            && let Some(conference) = self.conferences[room as usize].as_mut().filter(|_| Connection::can_mix(&spec))
+        {
+            conference.provide_for(&spec)?;
+        }
         let connection = self.connections[slot as usize].as_mut().ok_or(CommandError::UnknownConnection(id))?;
         let before = core::mem::replace(&mut connection.spec, spec);
         if let Some(media) = connection.media.as_mut().filter(|media| media.sender.is_partial()) {
-            if !spec.direction.sends() {
+            if !spec.direction.sends() || media.wide.is_some() {
                 media.sender.discard_partial();
             } else if before.tx_codec != spec.tx_codec || spec.ptime_ms != before.ptime_ms {
                 // One packet never holds two codecs: what was begun leaves as a short packet.
@@ -89,12 +99,20 @@ impl Engine {
         }
         arm_silence(connection, slot, &mut self.wheel);
         let link = connection.link;
+        self.fit_media(slot);
         self.review_listening(slot);
         if change.reserve_ms.is_some() {
             self.review_clock(slot);
         }
-        if let Link::Conference(room) = link {
-            self.review_hairpin(room);
+        match link {
+            Link::Conference(room) => {
+                if let Some(conference) = self.conferences[room as usize].as_mut() {
+                    conference.forget_formats(&self.connections);
+                }
+                self.review_hairpin(room);
+            }
+            Link::Relay(peer) => self.review_transcoding(slot, peer),
+            Link::None => {}
         }
         Ok(Answer::Done)
     }
@@ -166,7 +184,13 @@ impl Engine {
 
     // Relays
 
-    pub(super) fn start_relay(&mut self, received: Instant, a: ConnectionId, b: ConnectionId) -> Outcome {
+    pub(super) fn start_relay(
+        &mut self,
+        received: Instant,
+        a: ConnectionId,
+        b: ConnectionId,
+        transcode: bool,
+    ) -> Outcome {
         let (slot_a, slot_b) = (self.find(a)?, self.find(b)?);
         if slot_a == slot_b {
             return Err(CommandError::AlreadyJoined(a));
@@ -179,8 +203,10 @@ impl Engine {
         for (slot, peer) in [(slot_a, slot_b), (slot_b, slot_a)] {
             if let Some(connection) = self.connections[slot as usize].as_mut() {
                 connection.link = Link::Relay(peer);
+                connection.may_transcode = transcode;
             }
         }
+        self.review_transcoding(slot_a, slot_b);
         let streams = self.stamp_relay(slot_a, slot_b);
         Ok(Answer::Effect(effect(EffectClock::Connection, self.epoch_of(slot_a), received, self.now, streams)))
     }
@@ -193,6 +219,42 @@ impl Engine {
         Ok(Answer::Effect(effect(EffectClock::Connection, self.epoch_of(slot), received, self.now, streams)))
     }
 
+    /// Has a relay decode and encode, or pass packets on, as its sides' codecs demand.
+    fn review_transcoding(&mut self, a: u32, b: u32) {
+        let (Some(side_a), Some(side_b)) =
+            (self.connections[a as usize].as_ref(), self.connections[b as usize].as_ref())
+        else {
+            return;
+        };
+        let transcodes = side_a.may_transcode && Connection::must_transcode(&side_a.spec, &side_b.spec);
+        let was = side_a.transcodes;
+        if !transcodes && !was {
+            return;
+        }
+        for side in [a, b] {
+            if transcodes {
+                self.ensure_media(side);
+            }
+            if let Some(connection) = self.connections[side as usize].as_mut() {
+                connection.transcodes = transcodes;
+                if !connection.needs_audio()
+                    && !was
+                    && let Some(media) = &mut connection.media
+                {
+                    // What an earlier operation has left behind was said long ago.
+                    media.playout.reset();
+                }
+            }
+        }
+        for side in [a, b] {
+            self.fit_media(side);
+            if transcodes {
+                self.start_stream(side);
+            }
+            self.review_solo(side, None);
+        }
+    }
+
     /// Undoes the wiring of two relayed connections.
     pub(super) fn part(&mut self, slot: u32, peer: u32) {
         for side in [slot, peer] {
@@ -202,6 +264,13 @@ impl Engine {
         }
         for side in [slot, peer] {
             self.end_recording_of_call(side);
+        }
+        for side in [slot, peer] {
+            let Some(connection) = self.connections[side as usize].as_mut() else { continue };
+            if core::mem::take(&mut connection.transcodes) {
+                self.fit_media(side);
+                self.review_solo(side, None);
+            }
         }
     }
 

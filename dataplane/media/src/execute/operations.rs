@@ -47,7 +47,7 @@ impl Engine {
         let Connection { media: Some(media), digits, adjustment, .. } = member else { return Err(unknown) };
         if !hears {
             // What an earlier operation has left behind was said long ago.
-            media.jitter.reset();
+            media.playout.reset();
         }
         begin(&mut media.operations, id, Target::Connection(connection), spec, adjustment, digits)?;
         self.out.totals.operations += 1;
@@ -95,7 +95,7 @@ impl Engine {
             && let Some(media) = &mut other.media
         {
             // What an earlier operation has left behind was said long ago.
-            media.jitter.reset();
+            media.playout.reset();
         }
         other.taped = Taped::By;
         other.solo_due = due;
@@ -133,6 +133,10 @@ impl Engine {
         let Some(place) = self.conferences[room as usize].as_mut() else {
             return Err(CommandError::UnknownConference(conference));
         };
+        if place.part.as_ref().is_some_and(|part| !part.is_home) {
+            // They run at home.
+            return Err(CommandError::Unsupported);
+        }
         begin(
             &mut place.operations,
             id,

@@ -242,11 +242,11 @@ fn what_a_mix_can_not_use() {
     bench.room_of(&[(Pcmu, 20), (Pcma, 20)]);
     send(&mut bench, &voice(1));
     check(&mut bench, DropReason::Duplicate, |bench| send(bench, &voice(1)));
-    check(&mut bench, DropReason::Early, |bench| send(bench, &voice(100)));
+    check(&mut bench, DropReason::Early, |bench| send(bench, &voice(560)));
     check(&mut bench, DropReason::PayloadType, |bench| send(bench, &rtp(7, 2, 320, 8, &[0xd5; 160])));
     check(&mut bench, DropReason::PayloadSize, |bench| send(bench, &rtp(7, 2, 320, 0, &[])));
     bench.run(65);
-    check(&mut bench, DropReason::Late, |bench| send(bench, &voice(1)));
+    check(&mut bench, DropReason::Late, |bench| send(bench, &voice(0)));
 }
 
 #[test]
@@ -290,17 +290,19 @@ fn what_the_io_lost_is_taken_back_from_the_packets_sent() {
 }
 
 #[test]
-fn a_burst_into_a_mix_is_cut_at_the_buffer_and_what_fitted_is_heard() {
+fn a_burst_of_seconds_into_a_mix_is_heard_whole_and_what_is_beyond_the_buffer_is_cut() {
     let mut bench = Bench::new();
     bench.room_of(&[(Pcmu, 20), (Pcmu, 20)]);
-    for sequence in 0..100 {
+    for sequence in 0..300 {
         send(&mut bench, &voice(sequence));
     }
-    // 4096 samples are 25 packets.
-    assert_eq!(bench.drops(DropReason::Early), 75);
-    bench.run(700);
+    assert_eq!(bench.drops(DropReason::Early), 0);
+    // Eleven seconds ahead.
+    send(&mut bench, &voice(560));
+    assert_eq!(bench.drops(DropReason::Early), 1);
+    bench.run(7_000);
     let loud: usize =
         bench.heard_by(1).iter().map(|packet| packet.payload.iter().filter(|&&byte| byte == 0x80).count()).sum();
     // And what stands for the end that was cut, until it has faded.
-    assert!((25 * 160..25 * 160 + 480).contains(&loud), "{loud}");
+    assert!((300 * 160..300 * 160 + 480).contains(&loud), "{loud}");
 }

@@ -142,7 +142,7 @@ fn what_listens_and_what_is_adjusted_goes_along() {
     // Silence 300 ms after what the jitter buffer held (each digit has moved the audio behind it by 60 ms); two seconds at
     // half the speed.
     let expected =
-        [(detection, Condition::Silence, 9), (gathering, Condition::InterDigitDelay, 18), (play, Condition::Eod, 40)];
+        [(detection, Condition::Silence, 8), (gathering, Condition::InterDigitDelay, 18), (play, Condition::Eod, 40)];
     assert_eq!(ended, expected);
     assert_eq!(other.gathered()[0].2, "12");
     let next = other.play(target, vec![2_000; 8_000]);

@@ -13,7 +13,7 @@ use ringbridge_wire::rtcp::{
     CompoundWriter, NtpTimestamp, ReportBlock, RtcpPacket, SenderInfo, SenderReport, parse_compound,
 };
 use ringbridge_wire::seq::{RtpTimestamp, Ssrc};
-use ringbridge_wire::xr::VoipMetrics;
+use ringbridge_wire::xr::{Delay, EXTENDED_REPORT, ExtendedReport, VoipMetrics, XrBlock, XrContents};
 
 use crate::bench::{Bench, Voice, address, spec};
 
@@ -164,6 +164,73 @@ fn a_round_trip_is_measured_by_what_comes_back() {
     assert_eq!(block.last_sr, 0x2222_3333);
     let since = at.saturating_since(answered_at).as_millis() as f64;
     assert!((f64::from(block.delay_since_last_sr) / 65.536 - since).abs() < 15.0);
+}
+
+/// Blocks of the extended report in a compound packet.
+fn extended(bytes: &[u8]) -> Vec<XrBlock<'_>> {
+    let blocks = packets(bytes).into_iter().filter_map(|packet| match packet {
+        RtcpPacket::Other { packet_type: EXTENDED_REPORT, body, .. } => Some(ExtendedReport::parse(body)?.blocks()),
+        RtcpPacket::Other { .. }
+        | RtcpPacket::SenderReport(_)
+        | RtcpPacket::ReceiverReport(_)
+        | RtcpPacket::SourceDescription(_)
+        | RtcpPacket::Bye(_) => None,
+    });
+    blocks.flatten().collect()
+}
+
+#[test]
+fn a_round_trip_is_measured_where_nothing_is_sent() {
+    let mut bench = Bench::new();
+    bench.engine.set_wall_clock(NtpTimestamp(0xe000_0000_0000_0000));
+    let id = listened_to(&mut bench);
+    bench.run(4_000);
+    let (at, bytes) = reports(&bench, Port::rtcp(0)).pop().unwrap();
+    let RtcpPacket::ReceiverReport(report) = packets(&bytes)[0] else { panic!("nothing is sent") };
+    let Some(XrBlock::ReferenceTime(time)) = extended(&bytes).first().copied() else { panic!("{bytes:?}") };
+    assert_eq!(bench.status(id).quality.round_trip_ms, None);
+    bench.run(500);
+    // The answer alone, without a report before it (RFC 5506), and a row for somebody else in it.
+    let ours = Delay { ssrc: report.ssrc, last_rr: time.middle(), delay_since_last_rr: 65_536 * 4 / 10 };
+    let delays = [Delay { ssrc: Ssrc(!report.ssrc.0), delay_since_last_rr: 0, ..ours }, ours];
+    let contents = XrContents { delays: &delays, ..XrContents::default() };
+    let theirs = bench.phones[0].ssrc;
+    let answer = compound(|writer| writer.extended_report(Ssrc(theirs), &contents).unwrap());
+    assert_eq!(from_endpoint(&mut bench, 0, &answer), Disposition::Consumed);
+    let passed = bench.now.saturating_since(at).as_millis() as f64 - 400.0;
+    let quality = bench.status(id).quality;
+    assert!((quality.round_trip_ms.unwrap() - passed).abs() < 1.0, "{quality:?}");
+}
+
+#[test]
+fn who_only_receives_from_us_is_told_when_its_time_came() {
+    let mut bench = Bench::new();
+    room(&mut bench);
+    bench.run(4_000);
+    let listener = 0x5151;
+    let contents = XrContents { reference_time: Some(NtpTimestamp(0x1111_2222_3333_4444)), ..XrContents::default() };
+    let asked_at = bench.now;
+    bench.sent.clear();
+    let question = compound(|writer| writer.extended_report(Ssrc(listener), &contents).unwrap());
+    assert_eq!(from_endpoint(&mut bench, 0, &question), Disposition::Consumed);
+    bench.run(15_000);
+    let reports = reports(&bench, Port::rtcp(0));
+    assert!(reports.len() > 1);
+    let answers: Vec<_> = reports
+        .iter()
+        .flat_map(|(at, bytes)| extended(bytes).into_iter().map(move |block| (*at, block)))
+        .filter_map(|(at, block)| match block {
+            XrBlock::Delays(delays) => Some((at, delays.rows().collect::<Vec<_>>())),
+            XrBlock::ReferenceTime(_) => panic!("who sends does not ask"),
+            XrBlock::VoipMetrics(_) | XrBlock::Other { .. } => None,
+        })
+        .collect();
+    let [(at, rows)] = &answers[..] else { panic!("one answer: {answers:?}") };
+    assert_eq!(*at, reports[0].0, "the next report answers");
+    let [answer] = rows[..] else { panic!("{rows:?}") };
+    assert_eq!((answer.ssrc, answer.last_rr), (Ssrc(listener), 0x2222_3333));
+    let since = at.saturating_since(asked_at).as_millis() as f64;
+    assert!((f64::from(answer.delay_since_last_rr) / 65.536 - since).abs() < 15.0);
 }
 
 #[test]

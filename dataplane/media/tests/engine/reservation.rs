@@ -93,8 +93,8 @@ fn nothing_can_be_done_with_it() {
     let operation = bench.operation_id();
     let commands = [
         Command::JoinConference { conference: room, connection: id, participant: ParticipantSpec::default() },
-        Command::StartRelay { a: id, b: peer },
-        Command::StartRelay { a: peer, b: id },
+        Command::StartRelay { a: id, b: peer, transcode: false },
+        Command::StartRelay { a: peer, b: id, transcode: false },
         Command::StartOperation { id: operation, target, operation: Box::new(play(vec![vec![1; 800]], None)) },
         Command::StartOperation { id: operation, target, operation: Box::new(record) },
         Command::StopOperation { target, operation: None },

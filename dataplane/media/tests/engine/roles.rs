@@ -22,11 +22,10 @@ fn to_role(role: Role) -> ParticipantChange {
 /// A sample as it comes through a codec.
 fn through(codec: CodecKind, sample: i16) -> i16 {
     let mut payload = [0];
-    match codec {
-        Pcma => ringbridge_codec::g711::encode_alaw(&[sample], &mut payload),
-        CodecKind::Pcmu | CodecKind::G723 | CodecKind::G729 => {
-            ringbridge_codec::g711::encode_ulaw(&[sample], &mut payload);
-        }
+    if codec == Pcma {
+        ringbridge_codec::g711::encode_alaw(&[sample], &mut payload);
+    } else {
+        ringbridge_codec::g711::encode_ulaw(&[sample], &mut payload);
     }
     decode(&payload, codec)[0]
 }
