@@ -30,6 +30,7 @@ use ringbridge_wire::rtcp::NtpTimestamp;
 
 const FRAME: Duration = Duration::from_millis(FRAME_MS as u64);
 /// Quiet frames after which nobody talks, outside a conference.
+#[expect(clippy::cast_possible_truncation, reason = "10")]
 const SOLO_STOP_FRAMES: u16 = TALK_STOP_MS_DEFAULT / FRAME_MS as u16;
 /// A clock that is further behind than this goes on from now instead of catching up frame by frame.
 const CATCH_UP_MAX: Duration = Duration::from_millis(500);

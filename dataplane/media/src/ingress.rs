@@ -108,6 +108,10 @@ impl Engine {
             if let Some(event) = take_digit(now, connection, &packet) {
                 self.out.push_event(event);
             }
+            if let Some(media) = &mut connection.media {
+                // Its number is not missing among those of the audio.
+                media.playout.note_other(packet.sequence_number());
+            }
             if connection.link == Link::None {
                 // Its digit waits to be gathered.
                 return Ok(Disposition::Consumed);

@@ -13,7 +13,10 @@ use crate::time::Instant;
 
 /// Members who may be mixed, as loud as they have been, to choose the loudest from.
 #[derive(Debug, Default)]
-pub(crate) struct Candidates(Vec<(i16, u32)>);
+pub(crate) struct Candidates(Vec<Candidate>);
+
+/// Loudness in sixteenths of a dBov, with the advantage of who is mixed already, and slot.
+type Candidate = (i16, u32);
 
 impl Candidates {
     pub(crate) fn clear(&mut self) {
@@ -27,7 +30,7 @@ impl Candidates {
     }
 
     /// The loudest first, then the others: where the one ends and the other begins.
-    pub(crate) fn split(&mut self, loudest: u16) -> (&[(i16, u32)], &[(i16, u32)]) {
+    pub(crate) fn split(&mut self, loudest: u16) -> (&[Candidate], &[Candidate]) {
         let most = usize::from(loudest).min(self.0.len());
         if most < self.0.len() {
             // Among equals who joined first: slots are in no order, but stay what they are.

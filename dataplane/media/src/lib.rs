@@ -29,7 +29,6 @@ mod op;
 mod outlet;
 mod outputs;
 pub mod parts;
-#[allow(dead_code, reason = "takes the place of the fixed jitter buffer")]
 pub mod playout;
 pub mod port;
 mod receiver;

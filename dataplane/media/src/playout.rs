@@ -8,7 +8,7 @@
 //!
 //! Packets are kept as they came and decoded when they are played: a codec with a state gets them in order, and a codec
 //! without takes half the memory. Time is counted in units of the RTP timestamp. The *anchor* is the fastest way through
-//! the network ([`estimator`]); a sample is played the *target delay* after it would have come that way:
+//! the network (`estimator`); a sample is played the *target delay* after it would have come that way:
 //!
 //! ```text
 //!  delay = (now − anchor) − playout point        (not how much is buffered: a sender may send ahead of time)
@@ -21,7 +21,7 @@
 //! up. If instead a later packet tells that one was lost, what was made up stands for it, and the delay is what it was.
 //!
 //! A codec without a state is played straight from its packets while all is well; when something has to be made up, put
-//! in or left out, and for a moment afterwards, over the [`tape`] of decoded samples.
+//! in or left out, and for a moment afterwards, over the `tape` of decoded samples.
 //!
 //! Of the crates `neteq` 0.9 does the like, but it allocates for each packet and frame, and reads a clock of its own.
 
@@ -55,7 +55,7 @@ mod tests;
 pub struct DelaySpec {
     /// At least so long.
     pub min_ms: u16,
-    /// At most so long, up to [`DELAY_MS_MAX`](crate::limits::DELAY_MS_MAX).
+    /// At most so long, up to [`DELAY_MS_MAX`].
     pub max_ms: u16,
 }
 
@@ -281,6 +281,7 @@ impl Playout {
     }
 
     /// Whether there is nothing to play: every frame is silence until a packet comes.
+    #[cfg(test)]
     pub(crate) fn is_idle(&self) -> bool {
         self.state == State::Idle && self.background == Background::Silence
     }
@@ -371,11 +372,6 @@ impl Playout {
     /// Timestamp of the first sample that is not yet played, while there is one.
     pub(crate) fn next_timestamp(&self) -> Option<u32> {
         (self.state != State::Idle).then(|| self.timestamp_of(self.point()))
-    }
-
-    /// Whether the codec has failed.
-    pub(crate) const fn has_failed(&self) -> bool {
-        self.failed
     }
 
     /// How long what is heard has waited, and what that took.

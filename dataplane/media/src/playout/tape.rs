@@ -115,11 +115,6 @@ impl Tape {
         (self.begin, self.at, self.end) = (room - known, room, room);
     }
 
-    /// It is needed for a while longer.
-    pub(super) const fn keep_open(&mut self) {
-        self.lives = LIVES;
-    }
-
     /// Samples to come.
     pub(super) const fn pending(&self) -> usize {
         self.end - self.at
@@ -127,11 +122,6 @@ impl Tape {
 
     pub(super) fn ahead(&self) -> &[i16] {
         &self.samples[self.at..self.end]
-    }
-
-    /// What was heard, and what is to come.
-    fn heard(&self) -> &[i16] {
-        &self.samples[self.begin..self.end]
     }
 
     /// Room for `len` samples behind those to come. They are [taken](Self::append) afterwards.

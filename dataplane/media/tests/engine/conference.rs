@@ -194,6 +194,20 @@ fn loss_reordering_duplicates_and_lateness() {
 }
 
 #[test]
+fn a_digit_between_packets_of_audio_is_no_loss() {
+    let mut bench = Bench::new();
+    let (_, ids) = bench.room_of(&[(Pcmu, 20), (Pcmu, 20)]);
+    bench.say(0, Voice::Constant(3_000), 0);
+    bench.run(300);
+    for digit in *b"123" {
+        bench.press(0, digit);
+        bench.run(300);
+    }
+    assert_eq!(bench.status(ids[0]).counters.concealed_samples, 0);
+    assert_eq!(bench.engine.totals().drops.total(), 0);
+}
+
+#[test]
 fn the_marker_begins_a_talkspurt_and_nothing_else() {
     let mut bench = Bench::new();
     let (room, ids) = bench.room_of(&[(Pcmu, 20), (Pcma, 20), (Pcmu, 30)]);

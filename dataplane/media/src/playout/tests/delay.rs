@@ -223,3 +223,19 @@ fn a_marker_begins_a_talkspurt_with_the_delay_there_ought_to_be() {
         assert_eq!((counters.compressed_samples, counters.stretched_samples), (0, 0));
     }
 }
+
+#[test]
+fn a_fixed_delay_stays_whatever_comes() {
+    for delay_ms in [20u16, 40, 100, 500] {
+        let mut bench = Bench::fixed(delay_ms);
+        bench.voice = speech;
+        let delays = play(&mut bench, 20_000, |n| Some(if n % 7 == 3 { 15_000 } else { 0 }));
+        let from = delays.iter().position(|delay| *delay > 0).unwrap();
+        assert!((from as u16 * 10).abs_diff(delay_ms) <= 10, "{delay_ms} ms: {from} frames");
+        assert!(delays[from..].iter().all(|delay| (u32::from(delay_ms)..u32::from(delay_ms) + 30).contains(delay)));
+        assert_eq!(bench.playout.delay().target_ms, delay_ms.into());
+    }
+    let mut bench = Bench::fixed(9_999);
+    assert_eq!(bench.playout.delay().target_ms, 500, "there is a limit");
+    assert!(bench.pull(0).1 == SILENT);
+}
