@@ -140,6 +140,10 @@ impl Server {
                 let named = status.id.min(peer);
                 (Target::Connection(named), (0, named.to_bits()), 1.0)
             }
+            // A conference in parts is spread as somebody wanted it.
+            ConnectionState::InConference(room) if registry.conference(room).is_none_or(|room| room.spread) => {
+                return None;
+            }
             ConnectionState::InConference(room) => (Target::Conference(room), (1, room.to_bits()), MIXED_FACTOR),
         };
         Some((key, Group { target, members: 1, weight: packets * factor }))

@@ -138,3 +138,49 @@ fn without_min_wait_the_first_datagram_ends_a_wait() {
         assert_eq!(fixture.ring.receive(10, consume), 1);
     }
 }
+
+#[test]
+fn a_hushed_port_sends_until_it_is_closed_and_keeps_what_comes_in_its_socket() {
+    let mut fixture = Fixture::new(4);
+    let (port, other) = (Port::rtp(0), Port::rtp(1));
+    let socket = local();
+    let here = address(&socket);
+    fixture.ring.open(port, socket).unwrap();
+    fixture.ring.open(other, local()).unwrap();
+    let far = endpoint();
+    far.send_to(b"before", here).unwrap();
+    assert_eq!(fixture.collect(1)[0].2, b"before");
+
+    fixture.ring.hush(port);
+    let mut quiet = None;
+    let nothing = |_: &DatagramMeta, _: &mut [u8]| -> Disposition { panic!("nothing was sent") };
+    fixture.until(nothing, |ring| {
+        quiet = ring.poll_quiet();
+        quiet.is_some()
+    });
+    assert_eq!(quiet, Some(port));
+    far.send_to(b"later", here).unwrap();
+    for _ in 0..5 {
+        let mut left = Some(Transmit { port, target: Some(address(&far)), len: 2 });
+        fixture.ring.transmit(|slot| {
+            slot[..2].copy_from_slice(b"hi");
+            left.take()
+        });
+        fixture.turn(nothing);
+        let mut buffer = [0; 16];
+        let (len, source) = far.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..len], source), (&b"hi"[..], here), "it still sends, from where it always did");
+    }
+    let refused = fixture.ring.connect(port, address(&far)).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::NotConnected);
+    let socket = fixture.close(port, nothing);
+    // What came meanwhile is delivered wherever the socket goes.
+    fixture.ring.open(Port::rtcp(1), socket).unwrap();
+    assert_eq!(fixture.collect(1)[0], (Port::rtcp(1), Some(address(&far)), b"later".to_vec()));
+
+    // Closed before it was quiet: the socket comes out, and nothing else is told.
+    fixture.ring.hush(other);
+    drop(fixture.close(other, nothing));
+    assert_eq!(fixture.ring.poll_quiet(), None);
+    fixture.assert_nothing_leaked();
+}
