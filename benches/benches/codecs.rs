@@ -90,7 +90,9 @@ fn resampler(group: &mut BenchmarkGroup<'_, WallTime>) {
 fn limiter(group: &mut BenchmarkGroup<'_, WallTime>) {
     for rate in Rate::ALL {
         let frame = rate.frame_samples();
-        let quiet: Vec<i32> = voice(rate, 1)[..2 * frame].iter().map(|sample| i32::from(*sample)).collect();
+        // From the middle of a word.
+        let quiet: Vec<i32> = voice(rate, 1)[8 * frame..10 * frame].iter().map(|sample| i32::from(*sample)).collect();
+        assert!(quiet.iter().any(|sum| sum * 8 > 40_000), "loud is loud");
         let loud: Vec<i32> = quiet.iter().map(|sum| sum * 8).collect();
         let own = vec![100; 2 * frame];
         let mut out = vec![0; 2 * frame];

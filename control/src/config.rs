@@ -23,6 +23,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::files::check_command;
 use crate::quota::QuotaConfig;
+use crate::rebalance::RebalanceConfig;
 use crate::store::seed::{AgentSeed, KeySeed, Seeds, UserSeed};
 use crate::tls::TlsFiles;
 
@@ -82,6 +83,8 @@ pub struct Config {
     pub rtp: RtpDefaults,
     /// How much may be in use at once.
     pub quota: QuotaConfig,
+    /// When what lives on one shard moves to another by itself.
+    pub rebalance: RebalanceConfig,
     /// Text to speech.
     pub tts: TtsSettings,
     /// The MediaControl API.
@@ -174,6 +177,7 @@ impl Default for Config {
             agentgateway: AgentGatewayConfig::default(),
             icws: IcwsConfig::default(),
             quota: QuotaConfig::default(),
+            rebalance: RebalanceConfig::default(),
             tts: TtsSettings::default(),
             tls: None,
             users: Vec::new(),
@@ -327,6 +331,12 @@ impl Config {
         within("recording_sweep_minutes", self.recording_sweep_minutes, 1, 1440, "1 to 1440")?;
         within("tts.time_limit_ms", self.tts.time_limit_ms, 100, 60_000, "100 to 60000")?;
         within("tts.cache_mib", self.tts.cache_mib, 1, 65_536, "1 to 65536")?;
+        let RebalanceConfig { enabled: _, threshold_percent, sustain_ms, cooldown_ms, room_members_max } =
+            self.rebalance;
+        within("rebalance.threshold_percent", u32::from(threshold_percent), 5, 100, "5 to 100")?;
+        within("rebalance.sustain_ms", sustain_ms, 1_000, 3_600_000, "1000 to 3600000")?;
+        within("rebalance.cooldown_ms", cooldown_ms, 0, 86_400_000, "0 to 86400000")?;
+        within("rebalance.room_members_max", room_members_max, 0, 4_096, "0 to 4096")?;
         check_command(self.tts.command.as_deref().unwrap_or_default()).map_err(ConfigError::TtsCommand)?;
         for (field, ip) in
             [("bind", self.bind)].into_iter().chain(self.interfaces.values().map(|ip| ("interfaces", *ip)))

@@ -43,6 +43,8 @@ event_kinds! {
     TalkStarted = "talk.started",
     /// A participant fell silent.
     TalkStopped = "talk.stopped",
+    /// Another participant leads the talk.
+    SpeakerActive = "speaker.active",
     /// The endpoint's source address is known.
     ConnectionLearned = "connection.learned",
     /// Two connections were wired to each other.
@@ -57,6 +59,8 @@ event_kinds! {
     ConnectionEnded = "connection.ended",
     /// A conference is gone.
     ConferenceEnded = "conference.ended",
+    /// Something has moved to another shard, as somebody wanted or to even out loads.
+    ShardMoved = "shard.moved",
     /// A shard has failed with all that was on it; it starts again.
     ShardFailed = "shard.failed",
     /// An event of the MediaControl API.
@@ -71,7 +75,7 @@ impl EventKind {
 
     /// Whether it may be dropped when its reader is behind.
     pub const fn is_droppable(self) -> bool {
-        matches!(self, Self::Digit | Self::TalkStarted | Self::TalkStopped)
+        matches!(self, Self::Digit | Self::TalkStarted | Self::TalkStopped | Self::SpeakerActive)
     }
 
     const fn bit(self) -> u16 {

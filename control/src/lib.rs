@@ -32,6 +32,7 @@ pub mod ports;
 pub mod preparing;
 pub mod proto;
 pub mod quota;
+pub mod rebalance;
 pub mod registry;
 pub mod router;
 pub mod server;

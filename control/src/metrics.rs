@@ -85,6 +85,7 @@ async fn render(server: &Server) -> String {
         port_pairs_free: server.ports.pairs_free(),
         mediacontrol_events_refused: server.mediacontrol().logs().refused(),
         cpu_ns: thread_cpu_ns(),
+        moves: server.moves.all(),
         resources: Class::ALL.map(|class| (class, server.quota.usage(class))),
     };
     let mut registry = Registry::with_prefix("ringbridge");
@@ -112,6 +113,7 @@ struct Figures {
     port_pairs_free: usize,
     mediacontrol_events_refused: u64,
     cpu_ns: u64,
+    moves: [(&'static str, u64); 4],
     resources: [(Class, Usage); Class::ALL.len()],
 }
 
@@ -124,6 +126,10 @@ impl Collector for Figures {
         self.counter(encoder, "packets_in", "RTP and RTCP packets received.", |shard| shard.packets_in)?;
         self.counter(encoder, "packets_out", "RTP and RTCP packets sent.", |shard| shard.packets_out)?;
         self.counter(encoder, "ticks_late", "Media steps mixed too late.", |shard| shard.ticks_late)?;
+        let help = "Frames of conferences in parts that were mixed without one of the parts.";
+        self.counter(encoder, "partials_late", help, |shard| shard.partials_late)?;
+        let help = "Sums of parts of conferences that were dropped on their way.";
+        self.counter(encoder, "partials_dropped", help, |shard| shard.partials_dropped)?;
         self.counter(encoder, "encodes", "Payloads encoded.", |shard| shard.encodes)?;
         self.counter(encoder, "shard_events_dropped", "Events a shard dropped.", |shard| shard.events_dropped)?;
         self.counter(encoder, "io_syscalls", "System calls of the packet I/O.", |shard| shard.io.syscalls)?;
@@ -133,6 +139,8 @@ impl Collector for Figures {
         })?;
         self.counter(encoder, "io_resends", "Sends tried a second time.", |shard| shard.io.resends)?;
         self.counter(encoder, "shard_cpu_nanoseconds", "CPU time of a shard's thread.", |shard| shard.cpu_ns)?;
+        self.busy(encoder)?;
+        self.moves(encoder)?;
         self.drops(encoder)?;
         self.up(encoder)?;
         self.resources(encoder)?;
@@ -234,6 +242,22 @@ impl Figures {
                 let labels = [("shard", shard.to_string()), ("reason", reason.name().to_owned())];
                 ConstCounter::new(count).encode(metric.encode_family(&labels)?)?;
             }
+        }
+        Ok(())
+    }
+
+    fn busy(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Share of the last second that a shard's thread was on a core.";
+        self.each(encoder, "shard_busy_ratio", help, MetricType::Gauge, |snapshot, metric| {
+            ConstGauge::new(snapshot.busy).encode(metric)
+        })
+    }
+
+    fn moves(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Moves from one shard to another, by why, and those that came to nothing.";
+        let mut metric = encoder.encode_descriptor("moves", help, None, MetricType::Counter)?;
+        for (reason, count) in self.moves {
+            ConstCounter::new(count).encode(metric.encode_family(&[("reason", reason)])?)?;
         }
         Ok(())
     }

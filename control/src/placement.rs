@@ -14,9 +14,8 @@ pub struct Placement {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Load {
-    /// Share of the last interval its thread was on a core, `0.0 ..= 1.0`.
+    /// Share of the last second its thread was on a core, `0.0 ..= 1.0`.
     busy: f64,
-    last: Option<(Instant, u64)>,
 }
 
 impl Placement {
@@ -35,17 +34,8 @@ impl Placement {
     }
 
     /// Takes in the figures of one shard.
-    pub fn take_figures(&mut self, snapshot: &ShardSnapshot, now: Instant) {
-        let load = &mut self.shards[usize::from(snapshot.shard.0)];
-        if let Some((then, cpu_ns)) = load.last {
-            let interval = now.saturating_since(then);
-            if interval < FIGURES_INTERVAL / 4 {
-                return;
-            }
-            let used = Duration::from_nanos(snapshot.cpu_ns.saturating_sub(cpu_ns));
-            load.busy = (used.as_secs_f64() / interval.as_secs_f64()).clamp(0.0, 1.0);
-        }
-        load.last = Some((now, snapshot.cpu_ns));
+    pub fn take_figures(&mut self, snapshot: &ShardSnapshot) {
+        self.shards[usize::from(snapshot.shard.0)].busy = snapshot.busy;
     }
 
     /// Forgets the figures of a shard that has started again.

@@ -5,6 +5,7 @@
 //! shard. What has moved keeps its id and its home slot, and holds a guest slot on the shard it lives on.
 
 mod moves;
+mod parts;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -26,6 +27,7 @@ use crate::quota::{Class, Denied, Quota, Units};
 
 use self::moves::PendingMove;
 pub use self::moves::{Begun, MoveRefused, Transit};
+pub use self::parts::LostParts;
 
 /// Every id in use.
 #[derive(Debug)]
@@ -40,6 +42,8 @@ pub struct Registry {
     /// Moves under way, by token.
     moves: HashMap<u64, PendingMove>,
     moves_begun: u64,
+    /// Conferences in parts whose last party may have left.
+    vacated: Vec<ConferenceId>,
 }
 
 /// What the control plane knows of a connection.
@@ -103,6 +107,14 @@ pub struct ConferenceEntry {
     pub created_at: Timestamp,
     /// Two parties patched to each other; not promoted yet.
     pub hairpin: bool,
+    /// It is mixed in parts, or was until their shards failed.
+    pub spread: bool,
+    /// Its parts besides the one where it lives, and their slots.
+    parts: Vec<(ShardId, u32)>,
+    /// In parts: a party has left since the last one came.
+    deserted: bool,
+    /// In parts: it is being ended.
+    ending: bool,
     /// Its place among the mixed conferences.
     mix: Option<Units>,
     members: Vec<Member>,
@@ -194,6 +206,8 @@ pub struct Lost {
     pub conferences: Vec<ConferenceId>,
     /// Other shards that may still hold one of them.
     pub strays: Vec<(ShardId, Target)>,
+    /// Of conferences in parts.
+    pub parts: LostParts,
 }
 
 /// A table has no free slot.
@@ -233,6 +247,7 @@ impl Registry {
             joins: 0,
             moves: HashMap::new(),
             moves_begun: 0,
+            vacated: Vec::new(),
         }
     }
 
@@ -298,8 +313,9 @@ impl Registry {
         }
         entry.ended.open();
         for conference in &entry.conferences {
-            if let Some(conference) = self.any_conference(*conference) {
-                conference.members.retain(|member| member.connection != id);
+            if let Some(members) = self.any_conference(*conference).map(|entry| &mut entry.members) {
+                let gone: Vec<_> = members.extract_if(.., |member| member.connection == id).collect();
+                self.note_gone(*conference, &gone);
             }
         }
         if let Some(call) = &entry.call {
@@ -343,6 +359,10 @@ impl Registry {
             participants_max,
             created_at,
             hairpin: mix.is_none(),
+            spread: false,
+            parts: Vec::new(),
+            deserted: false,
+            ending: false,
             mix,
             members: Vec::new(),
             live: false,
@@ -366,6 +386,9 @@ impl Registry {
         table.entries.get(id.slot())?.as_ref().filter(|entry| entry.id == id)?;
         let entry = *table.release(id.slot())?;
         self.free_conference_seat(id, entry.place);
+        for part in &entry.parts {
+            self.free_conference_seat(id, *part);
+        }
         if let Some(transit) = &entry.moving {
             self.free_conference_seat(id, transit.seat());
         }
@@ -417,6 +440,7 @@ impl Registry {
         let Some(entry) = self.any_conference(conference) else { return };
         if let Some(member) = entry.members.iter_mut().find(|member| member.join == join) {
             member.live = true;
+            entry.deserted &= member.monitor;
         }
     }
 
@@ -432,6 +456,9 @@ impl Registry {
 
     /// A conference is as good as gone: all units of its members are given back.
     pub fn empty_conference(&mut self, conference: ConferenceId) {
+        if let Some(entry) = self.any_conference(conference) {
+            entry.ending = true;
+        }
         self.retain_members(conference, |_| false);
         if let Some(entry) = self.any_conference(conference) {
             entry.mix = None;
@@ -590,7 +617,7 @@ impl Registry {
             .map(|entry| entry.id)
             .collect();
         conferences.sort_unstable();
-        let mut lost = Lost { conferences, ..Lost::default() };
+        let mut lost = Lost { conferences, parts: self.lose_parts(shard), ..Lost::default() };
         for id in &lost_connections {
             let Some(Ended { entry, forwarders }) = self.remove_connection(*id) else { continue };
             let ends = entry.moving.iter().map(|transit| transit.to).chain([entry.shard]).chain(forwarders);
@@ -647,6 +674,7 @@ impl Registry {
     fn retain_members(&mut self, conference: ConferenceId, keep: impl Fn(&Member) -> bool) {
         let Some(entry) = self.any_conference(conference) else { return };
         let gone: Vec<_> = entry.members.extract_if(.., |member| !keep(member)).collect();
+        self.note_gone(conference, &gone);
         for member in gone {
             self.forget_membership(conference, member.connection);
         }

@@ -49,6 +49,8 @@ pub struct Pending {
     shard: ShardId,
     lane: Lane,
     concern: Concern,
+    /// What it names; that may have moved on, and the command after it.
+    target: Option<Target>,
 }
 
 /// What the registry has to confirm or discard when a command is answered.
@@ -124,7 +126,17 @@ impl Router {
     pub fn disconnect(&mut self, shard: ShardId) -> Vec<Concern> {
         self.lines[usize::from(shard.0)].link = None;
         self.forgets.retain(|(to, _)| *to != shard);
-        let lost = self.pending.remove_where(|pending| pending.shard == shard);
+        self.give_up_where(shard, |pending| pending.shard == shard)
+    }
+
+    /// Gives up commands about what was lost with a shard, wherever they were sent: they may have been forwarded to it.
+    /// Returns what they were about.
+    pub fn give_up(&mut self, shard: ShardId, is_lost: impl Fn(Target) -> bool) -> Vec<Concern> {
+        self.give_up_where(shard, |pending| pending.target.is_some_and(&is_lost))
+    }
+
+    fn give_up_where(&mut self, shard: ShardId, matches: impl Fn(&Pending) -> bool) -> Vec<Concern> {
+        let lost = self.pending.remove_where(matches);
         lost.into_iter()
             .map(|pending| {
                 self.settle(&pending);
@@ -141,7 +153,10 @@ impl Router {
     /// The shard is busy or down. Nothing was sent.
     pub fn send(&mut self, dispatch: Dispatch) -> Result<oneshot::Receiver<Reply>, Refusal> {
         let Dispatch { shard, command, received, concern } = dispatch;
-        self.post(lane(&command), shard, concern, |token| ShardMessage::Command(Request { token, received, command }))
+        let target = named(&command);
+        self.post(lane(&command), shard, (concern, target), |token| {
+            ShardMessage::Command(Request { token, received, command })
+        })
     }
 
     /// Sends a `CreateConnection` with its sockets.
@@ -155,7 +170,7 @@ impl Router {
         rtcp: UdpSocket,
     ) -> Result<oneshot::Receiver<Reply>, Refusal> {
         let Dispatch { shard, command, received, concern } = dispatch;
-        self.post(Lane::Ordinary, shard, concern, |token| ShardMessage::Open {
+        self.post(Lane::Ordinary, shard, (concern, None), |token| ShardMessage::Open {
             request: Request { token, received, command },
             rtp,
             rtcp,
@@ -178,7 +193,7 @@ impl Router {
     /// # Errors
     /// The shard is busy or down.
     pub fn snapshot(&mut self, shard: ShardId) -> Result<oneshot::Receiver<Reply>, Refusal> {
-        self.post(Lane::Ordinary, shard, Concern::Nothing, |token| ShardMessage::Snapshot { token })
+        self.post(Lane::Ordinary, shard, (Concern::Nothing, None), |token| ShardMessage::Snapshot { token })
     }
 
     /// Tells a shard that what has moved away from it has ended.
@@ -253,7 +268,7 @@ impl Router {
         &mut self,
         lane: Lane,
         shard: ShardId,
-        concern: Concern,
+        (concern, target): (Concern, Option<Target>),
         message: impl FnOnce(u64) -> ShardMessage,
     ) -> Result<oneshot::Receiver<Reply>, Refusal> {
         let line = &mut self.lines[usize::from(shard.0)];
@@ -262,7 +277,7 @@ impl Router {
             return Err(Refusal::Busy(shard));
         }
         let (reply, receiver) = oneshot::channel();
-        let token = self.pending.insert(Pending { reply, shard, lane, concern });
+        let token = self.pending.insert(Pending { reply, shard, lane, concern, target });
         if link.mailbox.send(lane, message(token)).is_err() {
             self.pending.remove(token);
             return Err(Refusal::Busy(shard));
@@ -310,11 +325,20 @@ impl Pending {
     }
 }
 
+/// What decides where a command is carried out.
+fn named(command: &Command) -> Option<Target> {
+    let connection = || command.connection().map(Target::Connection);
+    command.conference().map(Target::Conference).or_else(connection)
+}
+
 /// The lane of a command: what takes something away or silences it is urgent.
 pub fn lane(command: &Command) -> Lane {
     match command {
         Command::DeleteConnection { .. }
         | Command::DeleteConference { .. }
+        | Command::DropPart { .. }
+        | Command::VacateConference { .. }
+        | Command::CedeRole { .. }
         | Command::LeaveConference { .. }
         | Command::StopRelay { .. }
         | Command::StopOperation { .. }
@@ -327,6 +351,7 @@ pub fn lane(command: &Command) -> Lane {
         | Command::ListConnections { .. }
         | Command::StartRelay { .. }
         | Command::CreateConference { .. }
+        | Command::CreatePart { .. }
         | Command::PromoteConference { .. }
         | Command::SendDigits { .. }
         | Command::JoinConference { .. }
@@ -455,6 +480,20 @@ mod tests {
         assert!(matches!(receiver.try_recv(), Ok(Reply::ShardFailed(SHARD))));
         assert_eq!(router.send(inspect()).expect_err("down"), Refusal::Down(SHARD));
         assert_eq!(router.in_flight(), 0);
+    }
+
+    #[test]
+    fn a_command_that_may_have_been_forwarded_to_a_failed_shard_is_answered() {
+        let (mut router, _reader, _mailbox) = router();
+        let mut lost = router.send(delete()).expect("room");
+        let other = ConnectionId::new(SHARD, 2, 0);
+        let command = Command::InspectConnection { id: other };
+        let mut kept = router.send(Dispatch { command, ..inspect() }).expect("room");
+        let gone = Target::Connection(ConnectionId::new(SHARD, 1, 0));
+        assert_eq!(router.give_up(ShardId(1), |target| target == gone), [Concern::Nothing]);
+        assert!(matches!(lost.try_recv(), Ok(Reply::ShardFailed(ShardId(1)))));
+        assert!(kept.try_recv().is_err());
+        assert_eq!(router.in_flight(), 1);
     }
 
     #[test]

@@ -9,6 +9,8 @@ mod ends;
 mod error;
 mod lock;
 mod moving;
+mod parts;
+mod rebalancing;
 mod reports;
 mod restart;
 
@@ -23,7 +25,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use ringbridge_media::command::Command;
 use ringbridge_media::event::{Answer, CommandError};
-use ringbridge_media::id::{ConnectionId, OperationId, ShardId};
+use ringbridge_media::id::{ConferenceId, ConnectionId, OperationId, ShardId};
 use ringbridge_media::time::Instant;
 use ringbridge_shard::clock;
 use ringbridge_shard::executor::{ShardConfig, ShardHandle};
@@ -55,6 +57,7 @@ use self::lock::StateLock;
 pub(crate) use self::ends::SHARD_FAILED;
 pub use self::error::ServeError;
 pub(crate) use self::moving::{MOVE_PATIENCE, busy};
+pub use self::rebalancing::{MoveCounts, MoveReason};
 
 /// Starts one shard and waits until it is ready. Called on a thread of its own when a shard has to be started again.
 pub type StartShard =
@@ -88,6 +91,8 @@ pub struct Server {
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Where new connections go.
     pub placement: RefCell<Placement>,
+    /// How often things have moved between shards.
+    pub moves: MoveCounts,
     /// When it was started.
     pub started_at: Timestamp,
     mediacontrol: OnceCell<Rc<MediaControl>>,
@@ -99,6 +104,8 @@ pub struct Server {
     stopping: Cell<bool>,
     /// Rung when a connection or a shard has ended.
     ended: Notify,
+    /// Parts of conferences that are to end and whose shard was busy.
+    vacating: RefCell<Vec<(ShardId, ConferenceId)>>,
     requests: Cell<u64>,
     errors: Cell<u64>,
 }
@@ -187,6 +194,9 @@ impl Server {
             server.take_up(handle);
         }
         spawn_local(Rc::clone(&server).watch_shards()?);
+        if server.config.rebalance.enabled && server.derived.shard_cpus.len() > 1 {
+            spawn_local(Rc::clone(&server).rebalance());
+        }
         Ok(server)
     }
 
@@ -237,6 +247,7 @@ impl Server {
             store,
             tls,
             placement: RefCell::new(Placement::new(shards)),
+            moves: MoveCounts::default(),
             started_at: Timestamp::now(),
             mediacontrol: OnceCell::new(),
             clock: RefCell::new(Rc::new(clock::now)),
@@ -246,6 +257,7 @@ impl Server {
             draining: Cell::new(false),
             stopping: Cell::new(false),
             ended: Notify::new(),
+            vacating: RefCell::new(Vec::new()),
             requests: Cell::new(0),
             errors: Cell::new(0),
             config,
@@ -311,6 +323,11 @@ impl Server {
     /// The shard with the most headroom. Asks for fresh figures now and then, so the choice follows what was measured
     /// without any timer.
     pub fn place(&self) -> ShardId {
+        self.place_beside(&[])
+    }
+
+    /// The shard among those not `taken` that has the most headroom.
+    pub fn place_beside(&self, taken: &[ShardId]) -> ShardId {
         let mut placement = self.placement.borrow_mut();
         let now = self.now();
         if placement.wants_figures(now) {
@@ -320,7 +337,8 @@ impl Server {
             }
         }
         let (registry, router) = (self.registry.borrow(), self.router.borrow());
-        placement.choose(self.shard_ids().filter(|shard| router.is_up(*shard)), |shard| registry.connections_on(shard))
+        let free = self.shard_ids().filter(|shard| router.is_up(*shard) && !taken.contains(shard));
+        placement.choose(free, |shard| registry.connections_on(shard))
     }
 
     /// Refuses new connections from now on and waits until none is left or the deadline has passed. Returns how many

@@ -217,20 +217,45 @@ impl World {
         let to = 1 - from;
         // At home it has its own slot, on the other shard one that is kept for it.
         let slot = if id.shard() == ShardId(to) { number as u32 } else { 100 + number as u32 };
+        self.order(from, id, to, vec![(id, slot)]);
+        for _ in 0..1000 {
+            if let Some(arrived) = self.arrived.pop_front() {
+                assert_eq!(arrived, (id, ShardId(to)));
+                self.sides[number].shard = to;
+                return;
+            }
+            self.run(1);
+        }
+        panic!("it never arrived");
+    }
+
+    fn order(&mut self, from: u8, id: ConnectionId, to: u8, slots: Vec<(ConnectionId, u32)>) {
         self.token += 1;
         let order = MoveOrder {
             token: self.token,
             received: self.now,
             target: Target::Connection(id),
             to: ShardId(to),
-            slots: vec![(id, slot)],
+            slots,
             room: None,
         };
         self.post(from, ShardMessage::Move(Box::new(order)));
+    }
+
+    /// Moves both sides of a call to the other shard, named by one of them.
+    fn change_shard_of_call(&mut self, call: usize) {
+        let sides = [2 * call, 2 * call + 1];
+        let (from, to) = (self.sides[sides[0]].shard, 1 - self.sides[sides[0]].shard);
+        let slots = sides.map(|number| {
+            let id = self.sides[number].id;
+            (id, if id.shard() == ShardId(to) { number as u32 } else { 100 + number as u32 })
+        });
+        let named = sides[self.dice.random_range(0..2)];
+        self.order(from, self.sides[named].id, to, slots.to_vec());
         for _ in 0..1000 {
-            if let Some(arrived) = self.arrived.pop_front() {
-                assert_eq!(arrived, (id, ShardId(to)));
-                self.sides[number].shard = to;
+            if self.arrived.len() == 2 {
+                assert!(self.arrived.drain(..).all(|(_, shard)| shard == ShardId(to)));
+                sides.into_iter().for_each(|number| self.sides[number].shard = to);
                 return;
             }
             self.run(1);
@@ -331,6 +356,28 @@ fn moving_loses_nothing_on_a_good_network() {
     for seed in 0..8 {
         let outcome = play(seed, profile(0.0, 0.0, 0.0));
         assert_eq!((outcome.lost, outcome.moved), (0, ROUNDS * CALLS));
+    }
+}
+
+#[test]
+fn calls_that_move_whole_in_full_speech_lose_nothing_at_all() {
+    for seed in 0..40 {
+        let mut world = World::new(seed, profile(0.0, 0.0, 0.0));
+        (0..CALLS).for_each(|call| world.wire(call));
+        world.talking = true;
+        for _ in 0..20 {
+            let call = world.dice.random_range(0..CALLS);
+            world.change_shard_of_call(call);
+            let pause = world.dice.random_range(0..60);
+            world.run(pause);
+        }
+        world.talking = false;
+        world.run(1000);
+        for (own, side) in world.sides.iter().enumerate() {
+            assert_eq!(world.sides[own ^ 1].heard, side.sent, "seed {seed}: once, in order, as it was said");
+        }
+        let drops: u64 = [world.snapshot(0), world.snapshot(1)].iter().map(|shard| shard.drops.total()).sum();
+        assert_eq!(drops, 0);
     }
 }
 

@@ -7,6 +7,8 @@ mod conference;
 mod faults;
 #[path = "sockets/figures.rs"]
 mod figures;
+#[path = "sockets/moves.rs"]
+mod moves;
 #[path = "sockets/operations.rs"]
 mod operations;
 #[path = "sockets/ports.rs"]

@@ -155,9 +155,11 @@ impl Gateway {
             EventKind::Digit
             | EventKind::TalkStarted
             | EventKind::TalkStopped
+            | EventKind::SpeakerActive
             | EventKind::CallStarted
             | EventKind::RecordingStarted
             | EventKind::RecordingMuted
+            | EventKind::ShardMoved
             | EventKind::ShardFailed
             | EventKind::MediaControl => {}
         }

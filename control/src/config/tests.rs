@@ -107,6 +107,7 @@ fn the_documentation_is_complete() {
         ("no_such_key = 1", "", 20),
         ("[rtp]\nno_such_key = 1", "rtp.", 6),
         ("[quota]\nno_such_key = 1", "quota.", 7),
+        ("[rebalance]\nno_such_key = 1", "rebalance.", 5),
         ("[tts]\nno_such_key = 1", "tts.", 3),
         ("[mediacontrol]\nno_such_key = 1", "mediacontrol.", 9),
         ("[verba]\nno_such_key = 1", "verba.", 3),
@@ -125,6 +126,7 @@ fn the_documentation_is_complete() {
         let tables = [
             "rtp",
             "quota",
+            "rebalance",
             "tts",
             "mediacontrol",
             "agentgateway",

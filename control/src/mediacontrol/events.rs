@@ -29,8 +29,10 @@ impl MediaControl {
             EventKind::Digit => self.digit(id("connection_id"), &params["digit"]),
             EventKind::TalkStarted
             | EventKind::TalkStopped
+            | EventKind::SpeakerActive
             | EventKind::ConnectionLearned
             | EventKind::ConnectionTimeout
+            | EventKind::ShardMoved
             | EventKind::ShardFailed
             | EventKind::CallStarted
             | EventKind::RecordingStarted

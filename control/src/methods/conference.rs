@@ -2,14 +2,17 @@
 
 use std::rc::Rc;
 
-use ringbridge_media::command::{Command, ConferenceSpec, ParticipantChange, ParticipantSpec, Rate, Role};
+use ringbridge_media::command::{Command, ConferenceSpec, ParticipantChange, ParticipantSpec, Rate, Role, TalkSpec};
 use ringbridge_media::event::{Answer, CommandError, ConnectionState};
 use ringbridge_media::id::{ConferenceId, ConnectionId, ShardId};
-use ringbridge_media::limits::{GAIN_DB_MAX, GAIN_DB_MIN, PARTICIPANTS_MAX, SAMPLE_RATE_HZ};
+use ringbridge_media::limits::{
+    GAIN_DB_MAX, GAIN_DB_MIN, PARTICIPANTS_MAX, SAMPLE_RATE_HZ, TALK_STOP_MS, TALK_STOP_MS_DEFAULT,
+};
 use ringbridge_shard::mailbox::Lane;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::parts;
 use super::render::{self, effect_of};
 use super::{Call, LABEL_BYTES_MAX, PAGE, conference_id, connection_id, in_length, in_range, shard_id, unexpected};
 use crate::proto::{ErrorKind, NoParams, RpcError, params};
@@ -26,6 +29,10 @@ struct Create {
     shard: Option<u8>,
     hairpin: Option<bool>,
     tones: Option<bool>,
+    loudest: Option<u16>,
+    talk_events: Option<bool>,
+    talk_stop_ms: Option<u16>,
+    parts: Option<u32>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -36,6 +43,9 @@ struct Take {
     muted: Option<bool>,
     deaf: Option<bool>,
     gain_db: Option<f64>,
+    output_gain_db: Option<f64>,
+    agc: Option<bool>,
+    noise_suppression: Option<bool>,
     role: Option<RoleName>,
     tariff_tone: Option<bool>,
 }
@@ -71,7 +81,18 @@ struct Delete {
 
 /// Opens a conference on the shard named, or the one with the most headroom.
 pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError> {
-    let Create { label, sample_rate_hz, max_participants, shard, hairpin, tones } = params(given)?;
+    let Create {
+        label,
+        sample_rate_hz,
+        max_participants,
+        shard,
+        hairpin,
+        tones,
+        parts,
+        loudest,
+        talk_events,
+        talk_stop_ms,
+    } = params(given)?;
     let label = in_length("label", label, LABEL_BYTES_MAX)?;
     let most = u32::try_from(PARTICIPANTS_MAX).unwrap_or(u32::MAX);
     let participants_max = in_range("max_participants", max_participants.unwrap_or(most), 1..=most)?;
@@ -80,7 +101,15 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
         RpcError::unsupported(&format!("a sample rate of {rate_hz} Hz (8000, 16000 and 48000 are supported)"))
             .with("param", "sample_rate_hz")
     })?;
+    let loudest = loudest.map(|loudest| in_range("loudest", loudest, 1..=LOUDEST_MAX)).transpose()?;
+    let stop_ms = talk_stop_ms.unwrap_or(TALK_STOP_MS_DEFAULT);
+    let stop_ms = in_range("talk_stop_ms", stop_ms, TALK_STOP_MS.0..=TALK_STOP_MS.1)?;
+    let talk = TalkSpec { told: talk_events.unwrap_or(true), stop_ms };
     let hairpin = hairpin.unwrap_or(false);
+    let parts = in_range("parts", parts.unwrap_or(1), 0..=parts::PARTS_ASKED_MAX)?;
+    if hairpin && parts != 1 {
+        return Err(RpcError::invalid_param("parts", "parts: a hairpin has one".to_owned()));
+    }
     let server = &call.server;
     let shard = match shard {
         Some(shard) => shard_id(server, shard)?,
@@ -92,7 +121,12 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
         .borrow_mut()
         .add_conference(shard, label, participants_max, mix)
         .map_err(|full| RpcError::new(ErrorKind::LimitReached, full.to_string()).with("shard", shard.0))?;
-    let spec = ConferenceSpec { participants_max, hairpin, tones: tones.unwrap_or(false), rate };
+    let spec = ConferenceSpec { participants_max, hairpin, tones: tones.unwrap_or(false), rate, loudest, talk };
+    let shards = parts::choose_shards(server, shard, parts);
+    if shards.len() > 1 {
+        parts::open(call, id, spec, &shards).await?;
+        return Ok(created(id, &shards));
+    }
     let command = Command::CreateConference { id, spec };
     let concern = Concern::Conference(id);
     let sent = server.dispatch(Dispatch { shard, command, received: call.received, concern });
@@ -100,7 +134,12 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
         server.registry.borrow_mut().remove_conference(id);
     }
     sent?.answer().await?;
-    Ok(json!({"conference_id": id.to_string(), "shard": shard.0}))
+    Ok(created(id, &shards))
+}
+
+fn created(id: ConferenceId, shards: &[ShardId]) -> Value {
+    let parts: Vec<u8> = shards.iter().map(|shard| shard.0).collect();
+    json!({"conference_id": id.to_string(), "shard": shards.first().map(|home| home.0), "shards": parts})
 }
 
 /// Puts a connection into a conference; it moves to where the conference lives.
@@ -111,13 +150,21 @@ pub(super) async fn join(call: &Call, given: Value) -> Result<Value, RpcError> {
     let participant = ParticipantSpec {
         muted: given.muted.unwrap_or(false),
         deaf: given.deaf.unwrap_or(false),
-        gain_db: gain(given.gain_db.unwrap_or(0.0))?,
+        gain_db: gain("gain_db", given.gain_db.unwrap_or(0.0))?,
+        output_gain_db: gain("output_gain_db", given.output_gain_db.unwrap_or(0.0))?,
+        agc: given.agc.unwrap_or(false),
+        noise_suppression: given.noise_suppression.unwrap_or(false),
         role: given.role.map_or_else(Role::default, Role::from),
         tariff_tone: given.tariff_tone.unwrap_or(false),
     };
     let ticket = call.ticket(&[Key::Conference(conference), Key::Connection(connection)]);
     ticket.turn().await;
-    let shard = call.conference(conference, |entry| entry.shard)?;
+    let spread = call.conference(conference, |entry| entry.spread)?;
+    if spread && call.conference(conference, |entry| entry.is_full() && !entry.has_member(connection))? {
+        // Its parts don't know of each other's newest members.
+        return Err(RpcError::from(CommandError::LimitReached).about("conference_id", conference));
+    }
+    let shard = call.part_for(conference, Some(connection))?;
     call.bring(connection, shard, Lane::Ordinary).await?;
     let monitor = participant.role == Role::Monitor;
     let (hairpin, promotes) = call.conference(conference, |entry| {
@@ -137,10 +184,14 @@ pub(super) async fn join(call: &Call, given: Value) -> Result<Value, RpcError> {
     let command = Command::JoinConference { conference, connection, participant };
     let concern = Concern::Join(conference, join);
     let sent = server.dispatch(Dispatch { shard, command, received: call.received, concern });
-    // Who joins a hairpin next has to know how many are in it.
-    let held = hairpin.then_some(ticket);
+    // Who joins a hairpin next has to know how many are in it, and one who wants its role that it has it.
+    let ceded = Some(participant.role).filter(|role| spread && is_special(*role));
+    let held = (hairpin || ceded.is_some()).then_some(ticket);
     let in_flight = sent.inspect_err(|_| server.registry.borrow_mut().remove_member(conference, join))?;
-    let answer = in_flight.answer().await.map_err(|error| error.about("conference_id", conference))?;
+    let mut answer = in_flight.answer().await.map_err(|error| error.about("conference_id", conference))?;
+    if let (Some(role), Answer::Effect(effect)) = (ceded, &mut answer) {
+        call.cede(conference, role, shard, effect).await;
+    }
     drop(held);
     Ok(json!({"effect": effect_of(&answer)?}))
 }
@@ -157,7 +208,10 @@ pub(super) async fn set(call: &Call, given: Value) -> Result<Value, RpcError> {
     let change = ParticipantChange {
         muted: given.muted,
         deaf: given.deaf,
-        gain_db: given.gain_db.map(gain).transpose()?,
+        gain_db: given.gain_db.map(|db| gain("gain_db", db)).transpose()?,
+        output_gain_db: given.output_gain_db.map(|db| gain("output_gain_db", db)).transpose()?,
+        agc: given.agc,
+        noise_suppression: given.noise_suppression,
         role: given.role.map(Role::from),
         tariff_tone: given.tariff_tone,
     };
@@ -168,8 +222,16 @@ pub(super) async fn set(call: &Call, given: Value) -> Result<Value, RpcError> {
             promote(call, conference, None).await?;
         }
     }
+    let spread = call.conference(conference, |entry| entry.spread)?;
+    let ceded = change.role.filter(|role| spread && is_special(*role));
     let command = Command::SetParticipant { conference, connection, change };
-    let answer = call.send(ticket, shard, command)?.answer().await.map_err(|error| given.name_param(error))?;
+    let in_flight = call.server.send(shard, command, call.received)?;
+    let held = ceded.is_some().then_some(ticket);
+    let mut answer = in_flight.answer().await.map_err(|error| given.name_param(error))?;
+    if let (Some(role), Answer::Effect(effect)) = (ceded, &mut answer) {
+        call.cede(conference, role, shard, effect).await;
+    }
+    drop(held);
     Ok(json!({"effect": effect_of(&answer)?}))
 }
 
@@ -211,9 +273,12 @@ impl From<RoleName> for Role {
     }
 }
 
+/// As many as may be mixed if only the loudest are.
+const LOUDEST_MAX: u16 = 1_000;
+
 /// Gain in whole decibels, the grain of the mix; a fraction is rounded.
-fn gain(gain_db: f64) -> Result<i16, RpcError> {
-    let gain_db = in_range("gain_db", gain_db, f64::from(GAIN_DB_MIN)..=f64::from(GAIN_DB_MAX))?;
+fn gain(param: &str, gain_db: f64) -> Result<i16, RpcError> {
+    let gain_db = in_range(param, gain_db, f64::from(GAIN_DB_MIN)..=f64::from(GAIN_DB_MAX))?;
     #[expect(clippy::cast_possible_truncation, reason = "in a range of i16")]
     Ok(gain_db.round() as i16)
 }
@@ -289,10 +354,17 @@ pub(super) async fn get(call: &Call, given: Value) -> Result<Value, RpcError> {
     let id = conference_id(&id)?;
     let ticket = call.ticket(&[Key::Conference(id)]);
     ticket.turn().await;
-    let shard = call.conference(id, |entry| entry.shard)?;
-    let answer = call.send(ticket, shard, Command::InspectConference { id })?.answer().await?;
-    let Answer::Conference(status) = answer else { return Err(unexpected(&answer)) };
-    Ok(render::conference(&status, &call.server.registry.borrow()))
+    let shards = call.shards_of(id)?;
+    let sent = call.send_parts(&shards, || Command::InspectConference { id }, Concern::Nothing)?;
+    drop(ticket);
+    let mut statuses = Vec::with_capacity(shards.len());
+    for answer in parts::answers(sent).await? {
+        let Answer::Conference(status) = answer else { return Err(unexpected(&answer)) };
+        statuses.push(*status);
+    }
+    let registry = call.server.registry.borrow();
+    let mut statuses = parts::merge_statuses(statuses);
+    statuses.pop().map(|status| render::conference(&status, &registry)).ok_or_else(|| RpcError::unknown_conference(id))
 }
 
 /// Reports every conference of every shard that is up, page by page.
@@ -308,11 +380,13 @@ pub(super) async fn list(call: &Call, given: Value) -> Result<Value, RpcError> {
             let command = Command::ListConferences { from: first, limit: PAGE };
             let answer = call.server.send(shard, command, call.received)?.answer().await?;
             let Answer::Conferences { page, next } = answer else { return Err(unexpected(&answer)) };
-            let registry = call.server.registry.borrow();
-            conferences.extend(page.iter().map(|status| render::conference(status, &registry)));
+            conferences.extend(page);
             from = next.filter(|next| *next > first);
         }
     }
+    let registry = call.server.registry.borrow();
+    let conferences: Vec<_> =
+        parts::merge_statuses(conferences).iter().map(|status| render::conference(status, &registry)).collect();
     Ok(json!({"conferences": conferences}))
 }
 
@@ -327,12 +401,11 @@ pub(super) async fn delete(call: &Call, given: Value) -> Result<Value, RpcError>
 pub(super) async fn dissolve(call: &Call, id: ConferenceId, keep_connections: bool) -> Result<Value, RpcError> {
     let ticket = call.ticket(&[Key::Conference(id)]);
     call.server.preparing.turn_of_stop(&ticket, Key::Conference(id)).await;
-    let shard = call.conference(id, |entry| entry.shard)?;
-    let command = Command::DeleteConference { id, keep_connections };
-    let concern = Concern::Dissolution(id);
-    let sent = call.server.dispatch(Dispatch { shard, command, received: call.received, concern });
+    let shards = call.shards_of(id)?;
+    let command = || Command::DeleteConference { id, keep_connections };
+    let sent = call.send_parts(&shards, command, Concern::Dissolution(id))?;
     drop(ticket);
-    let answer = sent?.answer().await?;
+    let answer = parts::merge_deleted(parts::answers(sent).await?)?;
     let deleted = call.settle_deleted(&answer, Some(id)).await;
     Ok(json!({"deleted": deleted, "effect": effect_of(&answer)?}))
 }
@@ -345,9 +418,9 @@ async fn member(
 ) -> Result<(Ticket, ShardId), RpcError> {
     let ticket = call.ticket(&[Key::Conference(conference), Key::Connection(connection)]);
     ticket.turn().await;
-    let home = call.conference(conference, |entry| entry.shard)?;
+    let shards = call.shards_of(conference)?;
     let shard = call.connection(connection, |entry| entry.shard)?;
-    if shard != home {
+    if !shards.contains(&shard) {
         return Err(CommandError::NotAParticipant(connection).into());
     }
     Ok((ticket, shard))

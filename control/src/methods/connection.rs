@@ -51,6 +51,8 @@ struct Create {
     rtcp_reports: Option<bool>,
     jitter_buffer: Option<JitterBuffer>,
     encoder: Option<EncoderChange>,
+    audio_level_extension: Option<u8>,
+    mixer_level_extension: Option<u8>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -74,6 +76,15 @@ struct Modify {
     digits: Option<DigitSourceName>,
     jitter_buffer: Option<JitterBuffer>,
     encoder: Option<EncoderChange>,
+    #[serde(default, deserialize_with = "present")]
+    audio_level_extension: Option<Option<u8>>,
+    #[serde(default, deserialize_with = "present")]
+    mixer_level_extension: Option<Option<u8>>,
+}
+
+/// Checks the identifier of a header extension (RFC 8285 section 4.2).
+fn extension(param: &str, id: Option<u8>) -> Result<Option<u8>, RpcError> {
+    id.map(|id| in_range(param, id, 1..=14)).transpose()
 }
 
 /// Bounds of the delay of what arrives.
@@ -297,7 +308,7 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
     let delay = given.jitter_buffer.map(JitterBuffer::checked).transpose()?.unwrap_or_default();
     let encoder = given.encoder.map(EncoderChange::checked).transpose()?.unwrap_or_default();
     let hinted = given.conference_id.as_deref().map(conference_id).transpose()?;
-    let hinted = hinted.map(|id| call.conference(id, |entry| entry.shard)).transpose()?;
+    let hinted = hinted.map(|id| call.part_for(id, None)).transpose()?;
     let shard = match (given.shard, hinted) {
         (Some(shard), _) => shard_id(server, shard)?,
         (None, Some(shard)) => shard,
@@ -319,6 +330,8 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
         encoder,
         telephone_event_payload_type: negotiated.telephone_event_payload_type,
         comfort_noise_payload_type: negotiated.comfort_noise_payload_type(),
+        audio_level_extension: extension("audio_level_extension", given.audio_level_extension)?,
+        mixer_level_extension: extension("mixer_level_extension", given.mixer_level_extension)?,
         delay,
         payload_types: negotiated.payload_types(),
         ptime_ms,
@@ -393,6 +406,14 @@ pub(super) async fn modify(call: &Call, given: Value) -> Result<Value, RpcError>
         encoder: given.encoder.map(EncoderChange::checked).transpose()?,
         telephone_event_payload_type: renegotiated.then_some(negotiated.telephone_event_payload_type),
         comfort_noise_payload_type: renegotiated.then(|| negotiated.comfort_noise_payload_type()),
+        audio_level_extension: given
+            .audio_level_extension
+            .map(|id| extension("audio_level_extension", id))
+            .transpose()?,
+        mixer_level_extension: given
+            .mixer_level_extension
+            .map(|id| extension("mixer_level_extension", id))
+            .transpose()?,
         delay: given.jitter_buffer.map(JitterBuffer::checked).transpose()?,
         payload_types: renegotiated.then(|| negotiated.payload_types()),
         ptime_ms,
@@ -607,7 +628,7 @@ fn port_error(error: PortError) -> RpcError {
 }
 
 /// Tells a member that is null from one that is not there.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u32>>, D::Error> {
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 

@@ -5,6 +5,7 @@ pub mod connection;
 pub mod events;
 mod moving;
 pub mod operation;
+mod parts;
 pub mod recording;
 pub mod relay;
 pub mod render;

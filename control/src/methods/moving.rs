@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::{Call, conference_id, connection_id, render, shard_id};
 use crate::proto::{ErrorKind, RpcError, params};
-use crate::server::{MOVE_PATIENCE, busy};
+use crate::server::{MOVE_PATIENCE, MoveReason, busy};
 use crate::tickets::Key;
 
 #[derive(Debug, Deserialize)]
@@ -32,20 +32,7 @@ pub(super) async fn connection(call: &Call, given: Value) -> Result<Value, RpcEr
     let MoveConnection { connection_id: id, shard } = params(given)?;
     let id = connection_id(&id)?;
     let to = shard_id(&call.server, shard)?;
-    let keys: Vec<Key> = call.group(id).unwrap_or_else(|_| vec![id]).into_iter().map(Key::Connection).collect();
-    let ticket = call.ticket(&keys);
-    ticket.turn().await;
-    let group = call.group(id)?;
-    if call.connection(id, |entry| entry.shard)? == to {
-        return Ok(json!({"shard": to.0}));
-    }
-    let moved = call.server.relocate(Target::Connection(id), group, to, call.received).await?;
-    drop(ticket);
-    if moved.connections.is_empty() {
-        call.connection(id, |_| ())?;
-        return Err(busy("what the connection is wired to has just changed; try again", Target::Connection(id)));
-    }
-    Ok(told(&moved))
+    Ok(told(to, call.move_connection(id, to, MoveReason::Requested).await?))
 }
 
 /// Moves a conference to another shard, with everybody in it.
@@ -53,22 +40,11 @@ pub(super) async fn conference(call: &Call, given: Value) -> Result<Value, RpcEr
     let MoveConference { conference_id: id, shard } = params(given)?;
     let id = conference_id(&id)?;
     let to = shard_id(&call.server, shard)?;
-    let ticket = call.ticket(&[Key::Conference(id)]);
-    ticket.turn().await;
-    if call.conference(id, |entry| entry.shard)? == to {
-        return Ok(json!({"shard": to.0}));
-    }
-    let members = call.members_of(id)?;
-    let moved = call.server.relocate(Target::Conference(id), members, to, call.received).await?;
-    drop(ticket);
-    if moved.conference.is_none() {
-        call.conference(id, |_| ())?;
-        return Err(busy("the members of the conference have just changed; try again", Target::Conference(id)));
-    }
-    Ok(told(&moved))
+    Ok(told(to, call.move_conference(id, to, MoveReason::Requested).await?))
 }
 
-fn told(moved: &Moved) -> Value {
+fn told(to: ShardId, moved: Option<Moved>) -> Value {
+    let Some(moved) = moved else { return json!({"shard": to.0}) };
     json!({
         "shard": moved.shard.0,
         "connections": moved.connections.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -77,6 +53,56 @@ fn told(moved: &Moved) -> Value {
 }
 
 impl Call {
+    /// Moves a connection, and the other side of its relay. `None`: it lived there already.
+    pub(crate) async fn move_connection(
+        &self,
+        id: ConnectionId,
+        to: ShardId,
+        reason: MoveReason,
+    ) -> Result<Option<Moved>, RpcError> {
+        let keys: Vec<Key> = self.group(id).unwrap_or_else(|_| vec![id]).into_iter().map(Key::Connection).collect();
+        let ticket = self.ticket(&keys);
+        ticket.turn().await;
+        let group = self.group(id)?;
+        if self.connection(id, |entry| entry.shard)? == to {
+            return Ok(None);
+        }
+        let target = Target::Connection(id);
+        let moved = self.server.relocate(target, group, to, self.received, reason).await?;
+        drop(ticket);
+        if moved.connections.is_empty() {
+            self.connection(id, |_| ())?;
+            return Err(busy("what the connection is wired to has just changed; try again", target));
+        }
+        Ok(Some(moved))
+    }
+
+    /// Moves a conference with everybody in it. `None`: it lived there already.
+    pub(crate) async fn move_conference(
+        &self,
+        id: ConferenceId,
+        to: ShardId,
+        reason: MoveReason,
+    ) -> Result<Option<Moved>, RpcError> {
+        let ticket = self.ticket(&[Key::Conference(id)]);
+        ticket.turn().await;
+        if self.conference(id, |entry| entry.shard)? == to {
+            return Ok(None);
+        }
+        if self.conference(id, |entry| entry.spread)? {
+            let message = "conference_id: a conference in parts stays where its parts are";
+            return Err(RpcError::invalid_param("conference_id", message));
+        }
+        let target = Target::Conference(id);
+        let moved = self.server.relocate(target, self.members_of(id)?, to, self.received, reason).await?;
+        drop(ticket);
+        if moved.conference.is_none() {
+            self.conference(id, |_| ())?;
+            return Err(busy("the members of the conference have just changed; try again", target));
+        }
+        Ok(Some(moved))
+    }
+
     /// A connection and the other side of its relay, if it is in one. A member of a conference does not move alone.
     fn group(&self, id: ConnectionId) -> Result<Vec<ConnectionId>, RpcError> {
         let (call, conference) =
@@ -120,7 +146,8 @@ impl Call {
                 return Ok(());
             }
             self.server.router.borrow().room(shard, lane)?;
-            let moved = self.server.relocate(target, vec![connection], shard, self.received).await?;
+            let moved =
+                self.server.relocate(target, vec![connection], shard, self.received, MoveReason::Joined).await?;
             self.connection(connection, |_| ())?;
             if moved.connections.contains(&connection) {
                 return Ok(());

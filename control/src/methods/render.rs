@@ -183,6 +183,9 @@ pub fn conference(status: &ConferenceStatus, registry: &Registry) -> Value {
                 "muted": participant.muted,
                 "deaf": participant.deaf,
                 "gain_db": participant.gain_db,
+                "output_gain_db": participant.output_gain_db,
+                "agc": participant.agc,
+                "noise_suppression": participant.noise_suppression,
                 "role": role_name(participant.role),
                 "tariff_tone": participant.tariff_tone,
                 "talking": participant.talking,
@@ -192,8 +195,11 @@ pub fn conference(status: &ConferenceStatus, registry: &Registry) -> Value {
         .collect();
     let mut value = json!({
         "conference_id": status.id.to_string(),
-        "shard": registry.conference(status.id).map_or(status.id.shard(), |entry| entry.shard).0,
+        "shard": registry.conference(status.id).map_or_else(|| status.id.shard(), |entry| entry.shard).0,
+        "shards": registry.conference(status.id).map_or_else(Vec::new, |entry| entry.shards().map(|shard| shard.0).collect()),
         "sample_rate_hz": status.rate.hz(),
+        "active_speaker": status.active_speaker.map(|id| id.to_string()),
+        "loudest": status.loudest,
         "media_time_ms": status.media_time_ms,
         "hairpin": status.hairpin,
         "participants": participants,

@@ -86,6 +86,8 @@ fn shard_stats(snapshot: &ShardSnapshot) -> Value {
         "packets_out": snapshot.packets_out,
         "drops": drops,
         "ticks_late": snapshot.ticks_late,
+        "partials_late": snapshot.partials_late,
+        "partials_dropped": snapshot.partials_dropped,
         "encodes": snapshot.encodes,
         "events_dropped": snapshot.events_dropped,
         "residence_us": percentiles(&snapshot.residence_us),
@@ -98,6 +100,7 @@ fn shard_stats(snapshot: &ShardSnapshot) -> Value {
             "buffers_exhausted": snapshot.io.buffers_exhausted,
             "resends": snapshot.io.resends,
         },
+        "busy": snapshot.busy,
         "cpu_ns": snapshot.cpu_ns,
         "thread_id": snapshot.thread_id,
     })
@@ -119,6 +122,7 @@ fn control_stats(server: &Server) -> Value {
         "commands_in_flight": server.router.borrow().in_flight(),
         "port_pairs": server.ports.pairs_total(),
         "port_pairs_free": server.ports.pairs_free(),
+        "moves": server.moves.all().into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect::<Map<_, Value>>(),
         "cpu_ns": thread_cpu_ns(),
         "thread_id": nix::unistd::gettid().as_raw(),
     })

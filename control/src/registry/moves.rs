@@ -163,7 +163,7 @@ impl Registry {
         self.shards[usize::from(to.0)].connections.reserve().map(|(slot, _)| slot).ok_or(TableFull(to))
     }
 
-    fn seat_conference(&mut self, id: ConferenceId, to: ShardId) -> Result<u32, TableFull> {
+    pub(super) fn seat_conference(&mut self, id: ConferenceId, to: ShardId) -> Result<u32, TableFull> {
         if id.shard() == to {
             return Ok(id.slot_number());
         }

@@ -6,9 +6,11 @@ use ringbridge_media::command::Target;
 use ringbridge_media::id::{ConnectionId, ShardId};
 use ringbridge_media::time::Instant;
 use ringbridge_shard::mailbox::{Lane, Moved};
+use serde_json::json;
 use tokio::time::timeout;
 
-use super::Server;
+use super::{MoveReason, Server};
+use crate::events::EventKind;
 use crate::proto::{ErrorKind, RpcError};
 use crate::registry::MoveRefused;
 
@@ -20,6 +22,41 @@ impl Server {
     /// A shard is busy, full or has failed, or something is moving already. Nothing has moved, unless the time limit is
     /// over: then it may still come to that.
     pub async fn relocate(
+        &self,
+        target: Target,
+        members: Vec<ConnectionId>,
+        to: ShardId,
+        received: Instant,
+        reason: MoveReason,
+    ) -> Result<Moved, RpcError> {
+        let from = self.shard_of(target);
+        let outcome = self.try_relocate(target, members, to, received).await;
+        let moved = outcome.as_ref().ok().filter(|moved| moved.conference.is_some() || !moved.connections.is_empty());
+        self.moves.count(reason, moved.is_some());
+        if let (Some(moved), Some(from), MoveReason::Requested | MoveReason::Rebalanced) = (moved, from, reason) {
+            let mut told = json!({
+                "from": from.0,
+                "to": moved.shard.0,
+                "connections": moved.connections.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "reason": reason.name(),
+            });
+            if let Some(conference) = moved.conference {
+                told["conference_id"] = conference.to_string().into();
+            }
+            self.hub.publish(EventKind::ShardMoved, told);
+        }
+        outcome
+    }
+
+    fn shard_of(&self, target: Target) -> Option<ShardId> {
+        let registry = self.registry.borrow();
+        match target {
+            Target::Connection(id) => registry.connection(id).map(|entry| entry.shard),
+            Target::Conference(id) => registry.conference(id).map(|entry| entry.shard),
+        }
+    }
+
+    async fn try_relocate(
         &self,
         target: Target,
         members: Vec<ConnectionId>,

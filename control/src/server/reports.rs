@@ -63,6 +63,7 @@ impl Server {
             }
         }
         self.router.borrow_mut().flush_forgets();
+        self.end_vacated();
         if taken {
             // Whoever got an answer passes it on now, so that it stands before the events that came after it.
             yield_now().await;
@@ -96,7 +97,7 @@ impl Server {
                 }
             }
             ShardReport::Snapshot { token, snapshot } => {
-                self.placement.borrow_mut().take_figures(&snapshot, self.now());
+                self.placement.borrow_mut().take_figures(&snapshot);
                 if let Some(pending) = self.router.borrow_mut().take(token) {
                     pending.reply(Reply::Snapshot(snapshot));
                 }
@@ -170,6 +171,10 @@ impl Server {
             )),
             Event::TalkStopped { conference, connection } => outgoing.push(Outgoing::Event(
                 EventKind::TalkStopped,
+                json!({"conference_id": conference.to_string(), "connection_id": connection.to_string()}),
+            )),
+            Event::ActiveSpeaker { conference, connection } => outgoing.push(Outgoing::Event(
+                EventKind::SpeakerActive,
                 json!({"conference_id": conference.to_string(), "connection_id": connection.to_string()}),
             )),
             Event::Digit { connection, digit, duration_ms } => outgoing.push(Outgoing::Event(
@@ -246,7 +251,17 @@ impl Server {
             self.clear_stray(other, target);
             self.router.borrow_mut().forget(other, target);
         }
+        self.mourn(shard, lost.parts);
         let connections: Vec<ConnectionId> = lost.connections.iter().map(|entry| entry.id).collect();
+        let mut known = connections.clone();
+        known.sort_unstable();
+        let given_up = self.router.borrow_mut().give_up(shard, |target| match target {
+            Target::Connection(id) => known.binary_search(&id).is_ok(),
+            Target::Conference(id) => lost.conferences.binary_search(&id).is_ok(),
+        });
+        for concern in given_up {
+            self.discard(concern);
+        }
         // Their ports are free again.
         drop(lost.connections);
         let server = Rc::clone(self);

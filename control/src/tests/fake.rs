@@ -40,6 +40,7 @@ struct State {
     outboxes: BTreeMap<u8, Arc<Outbox>>,
     mailboxes: BTreeMap<u8, Arc<Mailbox>>,
     held: BTreeSet<u8>,
+    busy: BTreeMap<u8, f64>,
     failing: BTreeSet<u8>,
     log: Vec<String>,
     started: Vec<String>,
@@ -79,6 +80,11 @@ impl World {
     /// The shard takes no more messages from its mailbox until released.
     pub(crate) fn hold(&self, shard: u8) {
         self.state().held.insert(shard);
+    }
+
+    /// From now on the shard says that it is so busy, and its connections that they have heard something.
+    pub(super) fn keep_busy(&self, shard: u8, busy: f64) {
+        self.state().busy.insert(shard, busy);
     }
 
     /// The shard goes on.
@@ -402,6 +408,19 @@ impl State {
                 self.conferences.insert(id, Conference { shard, members: BTreeMap::new(), spec });
                 quietly(Answer::Done)
             }
+            // Of parts the home has everything.
+            Command::CreatePart { id, spec, .. } => {
+                if shard == id.shard() {
+                    self.conferences.insert(id, Conference { shard, members: BTreeMap::new(), spec });
+                }
+                quietly(Answer::Done)
+            }
+            Command::DropPart { .. } => quietly(Answer::Done),
+            Command::CedeRole { .. } => quietly(Answer::Effect(effect(EffectClock::Conference, &[]))),
+            Command::VacateConference { id } => {
+                let events = if shard == id.shard() { self.dissolve(id, EndReason::LastLeft) } else { Vec::new() };
+                Ok((Answer::Effect(effect(EffectClock::Conference, &[])), events))
+            }
             Command::JoinConference { conference, connection, participant } => {
                 if self.connection(shard, connection)?.state != ConnectionState::Idle {
                     return Err(CommandError::AlreadyJoined(connection));
@@ -667,7 +686,10 @@ impl State {
             direction: spec.direction,
             ssrc_in: None,
             ssrc_out: Some(7),
-            counters: ConnectionCounters::default(),
+            counters: ConnectionCounters {
+                packets_in: if self.busy.is_empty() { 0 } else { 500 },
+                ..ConnectionCounters::default()
+            },
             cumulative_lost: 0,
             jitter_ms: 0.5,
             quality: Quality::default(),
@@ -685,6 +707,9 @@ impl State {
             muted: spec.muted,
             deaf: spec.deaf,
             gain_db: spec.gain_db,
+            output_gain_db: spec.output_gain_db,
+            agc: spec.agc,
+            noise_suppression: spec.noise_suppression,
             role: spec.role,
             tariff_tone: spec.tariff_tone,
             talking: false,
@@ -695,6 +720,8 @@ impl State {
             participants: participants.collect(),
             operations: Vec::new(),
             rate: self.conferences[&id].spec.rate,
+            active_speaker: None,
+            loudest: self.conferences[&id].spec.loudest,
             hairpin: self.conferences[&id].spec.hairpin,
             media_time_ms: 5.0,
         }
@@ -715,9 +742,12 @@ impl State {
             packets_out: 12,
             drops: DropCounters::default(),
             ticks_late: 0,
+            partials_late: 0,
+            partials_dropped: 0,
             encodes: 0,
             events_dropped: 0,
             cpu_ns: 1000,
+            busy: self.busy.get(&shard.0).copied().unwrap_or(0.0),
             io: IoCounters::default(),
             command_us: residence_us.clone(),
             residence_us,

@@ -11,6 +11,7 @@ mod in_process;
 mod limits;
 mod media;
 mod mediacontrol;
+mod moves;
 mod operations;
 mod quotas;
 pub(crate) mod rig;

@@ -38,10 +38,12 @@ impl Verba {
                 EventKind::Digit
                 | EventKind::TalkStarted
                 | EventKind::TalkStopped
+                | EventKind::SpeakerActive
                 | EventKind::ConnectionLearned
                 | EventKind::ConnectionTimeout
                 | EventKind::ConnectionEnded
                 | EventKind::ConferenceEnded
+                | EventKind::ShardMoved
                 | EventKind::ShardFailed
                 | EventKind::MediaControl => {}
             }

@@ -317,6 +317,41 @@ mod tests {
     }
 
     #[test]
+    fn every_packet_time_that_can_be_encoded_is() {
+        let kinds = [
+            CodecKind::Pcmu,
+            CodecKind::Pcma,
+            CodecKind::G722,
+            CodecKind::L16(Rate::Narrow),
+            CodecKind::L16(Rate::Wide),
+            CodecKind::L16(Rate::Full),
+            CodecKind::Gsm,
+            CodecKind::G723,
+            CodecKind::G729,
+            CodecKind::Opus,
+        ];
+        for kind in kinds {
+            assert_eq!(kind.is_decodable(), Decoder::new(kind).is_ok(), "{kind}");
+            assert_eq!(kind.is_decodable(), Encoder::new(kind, EncoderSettings::default()).is_ok(), "{kind}");
+            if !kind.is_decodable() {
+                assert_eq!(Decoder::new(kind).unwrap_err(), CodecError::Unavailable);
+                continue;
+            }
+            for ptime_ms in (1..=120).filter(|ptime_ms| kind.can_encode_ms(*ptime_ms)) {
+                let mut encoder =
+                    Encoder::new(kind, EncoderSettings { bitrate: 510_000, ..Default::default() }).unwrap();
+                let mut decoder = Decoder::new(kind).unwrap();
+                let samples = vec![1000; (kind.rate().hz() / 1000 * ptime_ms) as usize];
+                let (mut bytes, mut out) = ([0; crate::kind::PAYLOAD_BYTES_MAX as usize], vec![0; samples.len()]);
+                for _ in 0..5 {
+                    let len = encoder.encode(&samples, &mut bytes).unwrap();
+                    assert_eq!(decoder.decode(&bytes[..len], &mut out), Ok(samples.len()), "{kind}, {ptime_ms} ms");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn lengths_are_checked() {
         let mut decoder = Decoder::new(CodecKind::L16(Rate::Narrow)).unwrap();
         assert_eq!(decoder.samples_in(&[0; 3]), Err(CodecError::Payload));

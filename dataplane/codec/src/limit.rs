@@ -130,10 +130,10 @@ pub(crate) mod loops {
     pub(crate) fn narrow_if_fits(sum: &[i32], out: &mut [i16]) -> bool {
         let mut bits = 0;
         for (out, sum) in out.iter_mut().zip(sum) {
-            bits |= sum ^ (sum >> 31);
+            bits |= from_least(*sum);
             *out = saturate(*sum);
         }
-        bits < 1 << 15
+        bits >> 16 == 0
     }
 
     #[inline(always)]
@@ -141,10 +141,16 @@ pub(crate) mod loops {
         let mut bits = 0;
         for ((out, sum), own) in out.iter_mut().zip(sum).zip(own) {
             let rest = sum - i32::from(*own);
-            bits |= rest ^ (rest >> 31);
+            bits |= from_least(rest);
             *out = saturate(rest);
         }
-        bits < 1 << 15
+        bits >> 16 == 0
+    }
+
+    /// From the least sample there is: 16 bits for all that fit.
+    #[inline(always)]
+    const fn from_least(sum: i32) -> u32 {
+        sum.wrapping_sub(i16::MIN as i32).cast_unsigned()
     }
 
     /// The largest magnitude.

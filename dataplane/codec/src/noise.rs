@@ -94,8 +94,8 @@ pub struct NoiseGenerator {
     /// What it is to make, and what it makes: the one is taken up in steps.
     wanted: ([f32; ORDER_MAX], f32),
     current: ([f32; ORDER_MAX], f32),
-    /// The last samples made, the newest first.
-    made: [f32; ORDER_MAX],
+    /// What the samples made so far add to the next ones.
+    ringing: [f32; ORDER_MAX],
     random: u32,
 }
 
@@ -110,7 +110,7 @@ impl NoiseGenerator {
     #[must_use]
     pub const fn with_seed(seed: u32) -> Self {
         let nothing = ([0.0; ORDER_MAX], 0.0);
-        Self { wanted: nothing, current: nothing, made: [0.0; ORDER_MAX], random: seed }
+        Self { wanted: nothing, current: nothing, ringing: [0.0; ORDER_MAX], random: seed }
     }
 
     /// From now on makes what is described; changes are taken up over some frames.
@@ -119,7 +119,7 @@ impl NoiseGenerator {
         if self.current.1 == 0.0 {
             // From silence on there is no spectrum to come from.
             self.current = self.wanted;
-            self.made = [0.0; ORDER_MAX];
+            self.ringing = [0.0; ORDER_MAX];
         }
     }
 
@@ -140,15 +140,19 @@ impl NoiseGenerator {
             let (taps, gain) = prediction(reflections);
             // What goes in is even between -1 and 1: its mean square is a third.
             let loudness = rms * gain * 3.0_f32.sqrt();
+            // In registers, as long as there is no telling that nobody else has it.
+            let (mut random, mut ringing) = (self.random, self.ringing);
             for out in out {
-                self.random = self.random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                let white = f32::from((self.random.cast_signed() >> 16) as i16) / 32768.0;
-                let predicted: f32 = taps.iter().zip(&self.made).map(|(tap, made)| tap * made).sum();
-                let sample = (loudness * white - predicted).clamp(-LOUDEST, LOUDEST);
-                self.made.copy_within(..ORDER_MAX - 1, 1);
-                self.made[0] = sample;
+                random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let white = f32::from((random.cast_signed() >> 16) as i16) / 32768.0;
+                let sample = (loudness * white + ringing[0]).clamp(-LOUDEST, LOUDEST);
+                for at in 0..ORDER_MAX - 1 {
+                    ringing[at] = ringing[at + 1] - taps[at] * sample;
+                }
+                ringing[ORDER_MAX - 1] = -taps[ORDER_MAX - 1] * sample;
                 *out = rounded(sample);
             }
+            (self.random, self.ringing) = (random, ringing);
         }
     }
 
@@ -308,7 +312,7 @@ const fn exact(energy: u64) -> f64 {
 
 #[expect(clippy::cast_possible_truncation, reason = "a float saturates when cast")]
 fn rounded(sample: f32) -> i16 {
-    sample.round() as i16
+    (sample + 0.5_f32.copysign(sample)) as i16
 }
 
 /// The byte of a coefficient of 0.

@@ -81,7 +81,8 @@ impl Encode for Encoder {
         if !matches!(samples.len(), 480 | 960 | 1920 | 2880) || out.len() < 2 {
             return Err(CodecError::Length);
         }
-        self.0.encode_s16(samples, samples.len(), out).map_err(|_| CodecError::Failed)
+        // All that it can object to is the room there is.
+        self.0.encode_s16(samples, samples.len(), out).map_err(|_| CodecError::Length)
     }
 }
 

@@ -1,12 +1,13 @@
 //! G.729 with the library of Debian's package libbcg729-0. In a process of its own, for what was loaded stays.
 //!
 //! ```text
-//! apt-get install libbcg729-0
+//! apt-get install libbcg729-0 ffmpeg
 //! cargo test -p ringbridge-codec --test g729 -- --ignored
 //! ```
 #![expect(clippy::cast_possible_truncation, reason = "samples of our own")]
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::{env, fs};
 
 use ringbridge_codec::g729::{self, LoadError};
@@ -41,7 +42,7 @@ fn without_a_library_there_is_no_g729() {
 }
 
 #[test]
-#[ignore = "needs libbcg729"]
+#[ignore = "needs libbcg729 and ffmpeg"]
 fn a_voice_comes_back() {
     assert_eq!(Decoder::new(CodecKind::G729).unwrap_err(), CodecError::Unavailable);
     assert!(!CodecKind::G729.is_decodable());
@@ -68,6 +69,35 @@ fn a_voice_comes_back() {
         let loudness = 10.0 * (energy(&heard[2000..]) / energy(&samples[2000..])).log10();
         assert!((least..1.5).contains(&loudness), "{loudness:.1} dB");
     }
+
+    // The decoder of ffmpeg, which shares nothing with the library, makes the same of its frames.
+    let folder = env::temp_dir().join(format!("ringbridge-g729-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let (file, back) = (folder.join("ours.g729"), folder.join("back.raw"));
+    let mut words = vec![0; samples.len() / 8];
+    encoder.reset();
+    assert_eq!(encoder.encode(&samples, &mut words), Ok(words.len()));
+    fs::write(&file, &words).unwrap();
+    let status = Command::new("ffmpeg")
+        .args(["-v", "error", "-f", "g729", "-i"])
+        .arg(&file)
+        .args(["-f", "s16le"])
+        .arg(&back)
+        .status();
+    assert!(status.expect("install ffmpeg").success());
+    let theirs: Vec<i16> =
+        fs::read(&back).unwrap().as_chunks::<2>().0.iter().map(|pair| i16::from_le_bytes(*pair)).collect();
+    fs::remove_dir_all(&folder).unwrap();
+    decoder.reset();
+    let mut ours: Vec<i16> = Vec::new();
+    for words in words.chunks(20) {
+        assert_eq!(decoder.decode(words, &mut out), Ok(160));
+        ours.extend(&out[..160]);
+    }
+    let off: Vec<i16> = ours.iter().zip(&theirs).map(|(a, b)| a.saturating_sub(*b)).collect();
+    let error = 10.0 * (energy(&off) / energy(&ours)).log10();
+    println!("{error:.1} dB");
+    assert!(error < -20.0, "{error:.1} dB");
 
     // Noise behind speech, the lengths there are, and what is none of it.
     assert_eq!(decoder.decode(&[&bytes[..10], &[0x55, 0x0a]].concat(), &mut out), Ok(160));

@@ -6,8 +6,9 @@ use std::sync::Arc;
 pub use ringbridge_codec::{CodecKind, EncoderSettings, Rate};
 
 use crate::digits::{DigitSet, Digits};
-use crate::id::{ConferenceId, ConnectionId, OperationId};
-use crate::limits::{PARTICIPANTS_MAX, PAYLOAD_TYPES_MAX};
+use crate::id::{ConferenceId, ConnectionId, OperationId, ShardId};
+use crate::limits::{PARTICIPANTS_MAX, PAYLOAD_TYPES_MAX, TALK_STOP_MS_DEFAULT};
+use crate::parts::Parts;
 use crate::playout::DelaySpec;
 use crate::samples::{Playlist, RecordQueue};
 use crate::time::Instant;
@@ -80,6 +81,38 @@ pub enum Command {
         id: ConferenceId,
         /// How it is to be.
         spec: ConferenceSpec,
+    },
+    /// Open one part of a conference that is mixed on several shards. All parts are opened with the same id, spec and
+    /// `parts`; the one on the id's own shard is its home, where operations on it run.
+    CreatePart {
+        /// The conference's id.
+        id: ConferenceId,
+        /// A free slot of this shard; at home that of the id.
+        slot: u32,
+        /// How the conference is to be. No hairpin.
+        spec: ConferenceSpec,
+        /// What all parts have in common.
+        parts: Box<Parts>,
+    },
+    /// One part of a conference is gone, with its shard: the others don't wait for it any more.
+    DropPart {
+        /// The conference.
+        conference: ConferenceId,
+        /// Where the part was.
+        shard: ShardId,
+    },
+    /// Whoever has a role in this part of a conference is a party from now on: somebody in another part has it.
+    CedeRole {
+        /// The conference.
+        conference: ConferenceId,
+        /// Coach or pupil.
+        role: Role,
+    },
+    /// End a conference of several parts, or one part of it, as the last party has left: whoever is still in it stays as
+    /// a connection.
+    VacateConference {
+        /// Which.
+        id: ConferenceId,
     },
     /// Make a mixed conference of a hairpin, for good. Changes nothing if it is one.
     PromoteConference {
@@ -201,6 +234,10 @@ impl Command {
             },
             Self::ListConnections { .. }
             | Self::CreateConference { .. }
+            | Self::CreatePart { .. }
+            | Self::DropPart { .. }
+            | Self::CedeRole { .. }
+            | Self::VacateConference { .. }
             | Self::PromoteConference { .. }
             | Self::DeleteConference { .. }
             | Self::InspectConference { .. }
@@ -219,7 +256,10 @@ impl Command {
             Self::PromoteConference { id } | Self::DeleteConference { id, .. } | Self::InspectConference { id } => {
                 Some(*id)
             }
+            Self::VacateConference { id } => Some(*id),
             Self::JoinConference { conference, .. }
+            | Self::DropPart { conference, .. }
+            | Self::CedeRole { conference, .. }
             | Self::SetParticipant { conference, .. }
             | Self::LeaveConference { conference, .. } => Some(*conference),
             Self::StartOperation { target, .. }
@@ -239,6 +279,7 @@ impl Command {
             | Self::MuteRecording { .. }
             | Self::ListConnections { .. }
             | Self::CreateConference { .. }
+            | Self::CreatePart { .. }
             | Self::ListConferences { .. } => None,
         }
     }
@@ -315,6 +356,12 @@ pub struct ConnectionSpec {
     pub telephone_event_payload_type: u8,
     /// Payload type of comfort noise (RFC 3389), both ways: silence is then not sent but described.
     pub comfort_noise_payload_type: Option<u8>,
+    /// Identifier of the header extension in which it says how loud each packet is (RFC 6464), `1 ..= 14`. What is said to
+    /// be silent is not decoded for a mix, if its codec has no state.
+    pub audio_level_extension: Option<u8>,
+    /// Identifier of the header extension in which it is told who is how loud in the mix (RFC 6465), `1 ..= 14`. The
+    /// packets then name the SSRCs of those who are heard.
+    pub mixer_level_extension: Option<u8>,
     /// How long what arrives may wait to be played.
     pub delay: DelaySpec,
     /// Further payload types that the endpoint may send; relayed, never decoded.
@@ -353,6 +400,8 @@ impl Default for ConnectionSpec {
             encoder: EncoderSettings::default(),
             telephone_event_payload_type: 101,
             comfort_noise_payload_type: None,
+            audio_level_extension: None,
+            mixer_level_extension: None,
             delay: DelaySpec::default(),
             payload_types: [None; PAYLOAD_TYPES_MAX],
             ptime_ms: 20,
@@ -383,6 +432,10 @@ pub struct ConnectionChange {
     pub telephone_event_payload_type: Option<u8>,
     /// A new payload type of comfort noise; `Some(None)`: none.
     pub comfort_noise_payload_type: Option<Option<u8>>,
+    /// A new extension for its levels; `Some(None)`: none.
+    pub audio_level_extension: Option<Option<u8>>,
+    /// A new extension for the levels of the mix; `Some(None)`: none.
+    pub mixer_level_extension: Option<Option<u8>>,
     /// New bounds of the delay.
     pub delay: Option<DelaySpec>,
     /// New further payload types.
@@ -415,12 +468,38 @@ pub struct ConferenceSpec {
     /// Rate of the mix. A member whose codec has another is resampled once each way; prompts and recordings are at 8 kHz
     /// whatever it is.
     pub rate: Rate,
+    /// So many of the loudest are mixed, with some preference for those who are mixed already; `None`: all.
+    pub loudest: Option<u16>,
+    /// When talk is told: `talk.started` and `talk.stopped`, and who is the active speaker.
+    pub talk: TalkSpec,
+}
+
+/// When talk is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TalkSpec {
+    /// Whether it is told at all.
+    pub told: bool,
+    /// A silence of so many milliseconds ends talk, `TALK_STOP_MS`.
+    pub stop_ms: u16,
+}
+
+impl Default for TalkSpec {
+    fn default() -> Self {
+        Self { told: true, stop_ms: TALK_STOP_MS_DEFAULT }
+    }
 }
 
 impl Default for ConferenceSpec {
     fn default() -> Self {
         let participants_max = u32::try_from(PARTICIPANTS_MAX).unwrap_or(u32::MAX);
-        Self { participants_max, hairpin: false, tones: false, rate: Rate::Narrow }
+        Self {
+            participants_max,
+            hairpin: false,
+            tones: false,
+            rate: Rate::Narrow,
+            loudest: None,
+            talk: TalkSpec::default(),
+        }
     }
 }
 
@@ -433,6 +512,12 @@ pub struct ParticipantSpec {
     pub deaf: bool,
     /// Gain of what it says, in decibels, `GAIN_DB_MIN ..= GAIN_DB_MAX`.
     pub gain_db: i16,
+    /// Gain of what it hears, likewise. Other than 0 it costs an encoder of its own.
+    pub output_gain_db: i16,
+    /// Brings what it says to the loudness of a telephone line, -19 dBm0.
+    pub agc: bool,
+    /// Takes noise out of what it says (RNNoise). Adds 10 ms of delay.
+    pub noise_suppression: bool,
     /// Who hears it, and what it hears.
     pub role: Role,
     /// A short beep to it alone, again and again: the first one `TARIFF_PERIOD` after it was switched on, or after the
@@ -470,6 +555,12 @@ pub struct ParticipantChange {
     pub deaf: Option<bool>,
     /// New gain in decibels.
     pub gain_db: Option<i16>,
+    /// New gain of what it hears, in decibels.
+    pub output_gain_db: Option<i16>,
+    /// Automatic gain on or off.
+    pub agc: Option<bool>,
+    /// Noise suppression on or off.
+    pub noise_suppression: Option<bool>,
     /// A new role; from and to `Monitor` only by leaving and joining again.
     pub role: Option<Role>,
     /// Tariff tone on or off.

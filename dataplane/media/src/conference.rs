@@ -25,10 +25,12 @@ use crate::connection::{Connection, Media, Narrow, Participant, law_of};
 use crate::digits::DigitBuffer;
 use crate::event::{CommandError, ConnectionCounters, Event};
 use crate::id::ConferenceId;
+use crate::levels::{ActiveSpeaker, Candidates, Contributors};
 use crate::limits::{CONFERENCE_OPERATIONS_MAX, FRAME_MS, FRAME_SAMPLES, PHASES, PRIVATE_HOLD_MS};
 use crate::op::{Operation, run_each};
 use crate::outlet::{Format, History, Outlet, SharedOutlet};
 use crate::outputs::Outputs;
+use crate::parts::Part;
 use crate::sender::{Law, encode, silence};
 use crate::talk::{SILENCE_DBOV, TalkChange, is_loud};
 use crate::time::Instant;
@@ -70,7 +72,7 @@ pub(crate) struct Conference {
     /// Media time zero, a whole millisecond on the conference's phase.
     pub(crate) epoch: Instant,
     /// The next frame to be mixed; due at `epoch + frame * 10 ms`.
-    frame: u64,
+    pub(crate) frame: u64,
     /// Whether frames are mixed: empty and one-party rooms cost nothing.
     pub(crate) running: bool,
     /// Slots of the connections in it, in order of joining.
@@ -84,7 +86,7 @@ pub(crate) struct Conference {
     /// Whether joining and leaving is told by a tone.
     tones: bool,
     /// The tone that sounds, and its first frame.
-    notice: Option<(Notice, u64)>,
+    pub(crate) notice: Option<(Notice, u64)>,
     pub(crate) operations: [Option<Box<Operation>>; CONFERENCE_OPERATIONS_MAX],
     /// Volume and speed of what is played to it.
     pub(crate) adjustment: Adjustment,
@@ -92,8 +94,17 @@ pub(crate) struct Conference {
     pub(crate) rate: Rate,
     /// What it takes to serve more than G.711 at 8 kHz.
     pub(crate) wide: Option<Box<WideRoom>>,
+    /// What it takes if this is one part of several.
+    pub(crate) part: Option<Box<Part>>,
     /// Of the whole mix.
     limiter: Limiter,
+    /// So many of the loudest are mixed; `None`: all.
+    pub(crate) loudest: Option<u16>,
+    pub(crate) active_speaker: ActiveSpeaker,
+    /// Quiet frames that stop talk; `None`: talk is not told.
+    talk_stop_frames: Option<u16>,
+    /// Somebody is told who is in the mix.
+    pub(crate) names: bool,
 }
 
 /// What a conference has whose mix is not at 8 kHz, or some of whose members are sent more than G.711.
@@ -124,15 +135,18 @@ impl WideRoom {
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct Scratch {
-    sum: [i32; FRAME_SAMPLES_MAX],
+    pub(crate) sum: [i32; FRAME_SAMPLES_MAX],
     /// The whole mix.
     mix: [i16; FRAME_SAMPLES_MAX],
     /// What one listener hears.
     frame: [i16; FRAME_SAMPLES_MAX],
-    coach: [i16; FRAME_SAMPLES_MAX],
+    pub(crate) coach: [i16; FRAME_SAMPLES_MAX],
     /// A frame before it is resampled.
     pub(crate) raw: [i16; FRAME_SAMPLES_MAX],
     pub(crate) narrow: Narrow,
+    candidates: Candidates,
+    /// Who is in the mix.
+    contributors: Contributors,
 }
 
 impl Scratch {
@@ -144,6 +158,8 @@ impl Scratch {
             coach: [0; FRAME_SAMPLES_MAX],
             raw: [0; FRAME_SAMPLES_MAX],
             narrow: [0; FRAME_SAMPLES],
+            candidates: Candidates::default(),
+            contributors: Contributors::new(),
         })
     }
 }
@@ -171,19 +187,34 @@ impl Conference {
             adjustment: Adjustment::default(),
             rate: spec.rate,
             wide: (spec.rate != Rate::Narrow).then(|| WideRoom::new(spec.rate)),
+            part: None,
             limiter: Limiter::new(),
+            loudest: spec.loudest,
+            active_speaker: ActiveSpeaker::default(),
+            talk_stop_frames: spec.talk.told.then(|| u32::from(spec.talk.stop_ms) / FRAME_MS).map(frames_u16),
+            names: false,
         }
     }
 
     /// When the next frame is due.
     pub(crate) fn next_due(&self) -> Instant {
-        self.epoch + Duration::from_millis(self.frame * u64::from(FRAME_MS))
+        self.due_of(self.frame)
+    }
+
+    /// When a frame is due.
+    pub(crate) fn due_of(&self, frame: u64) -> Instant {
+        self.epoch + Duration::from_millis(frame.saturating_mul(u64::from(FRAME_MS)))
+    }
+
+    /// The frame after `now`.
+    pub(crate) fn frame_after(&self, now: Instant) -> u64 {
+        let passed = now.saturating_since(self.epoch).as_millis() / u128::from(FRAME_MS) + 1;
+        self.frame.max(u64::try_from(passed).unwrap_or(u64::MAX))
     }
 
     /// Puts the next frame after `now`: frames that nobody was there to hear are not made up for.
     pub(crate) fn skip_to(&mut self, now: Instant) {
-        let passed = now.saturating_since(self.epoch).as_millis() / u128::from(FRAME_MS) + 1;
-        self.frame = self.frame.max(u64::try_from(passed).unwrap_or(u64::MAX));
+        self.frame = self.frame_after(now);
         if let Some(wide) = &mut self.wide {
             wide.history.clear();
         }
@@ -193,6 +224,9 @@ impl Conference {
     pub(crate) fn wants_to_run(&self, connections: &[Option<Connection>]) -> bool {
         if self.passes_on {
             return false;
+        }
+        if let Some(part) = &self.part {
+            return self.part_wants_to_run(part, connections);
         }
         match self.participants.len() {
             0 => self.operations.iter().flatten().any(|operation| operation.ends_unheard()),
@@ -207,9 +241,10 @@ impl Conference {
     }
 
     /// Has a tone begin with the next frame, in place of one that sounds.
-    pub(crate) fn announce(&mut self, notice: Notice) {
-        if self.announces() && self.running {
-            self.notice = Some((notice, self.frame));
+    pub(crate) fn announce(&mut self, now: Instant, notice: Notice) {
+        if self.announces() && (self.running || self.runs_elsewhere()) {
+            let first = if self.running { self.frame } else { self.frame_after(now) };
+            self.notice = Some((notice, first));
         }
     }
 
@@ -233,6 +268,7 @@ impl Conference {
 
     /// Sees that there is what a member with this format needs besides.
     pub(crate) fn provide_for(&mut self, spec: &ConnectionSpec) -> Result<(), CommandError> {
+        self.names |= spec.mixer_level_extension.is_some();
         if self.rate == Rate::Narrow && law_of(spec.tx_codec).is_some() {
             return Ok(());
         }
@@ -247,6 +283,8 @@ impl Conference {
 
     /// Lets go of what no member needs any more.
     pub(crate) fn forget_formats(&mut self, connections: &[Option<Connection>]) {
+        let names = self.members(connections).any(|(_, member)| member.spec.mixer_level_extension.is_some());
+        self.names = names;
         let Some(mut wide) = self.wide.take() else { return };
         let in_use = |format| self.members(connections).any(|(_, member)| Format::of(&member.spec) == format);
         wide.outlets.retain(|shared| in_use(shared.format()));
@@ -263,29 +301,105 @@ impl Conference {
         scratch: &mut Scratch,
         out: &mut Outputs,
     ) {
-        let (due, index, rate) = (self.next_due(), self.frame, self.rate);
+        let (due, index) = (self.next_due(), self.frame);
         self.frame += 1;
-        let samples = rate.frame_samples();
+        let coached = self.collect(due, connections, scratch, out);
+        self.add_notice(index, tones, scratch);
+        self.run_operations(scratch, out);
+        self.deliver((due, index), coached, connections, tones, scratch, out);
+    }
+
+    /// Sums what the members say in a frame. Whether a coach says anything, which is kept for the pupil.
+    pub(crate) fn collect(
+        &mut self,
+        due: Instant,
+        connections: &mut [Option<Connection>],
+        scratch: &mut Scratch,
+        out: &mut Outputs,
+    ) -> bool {
+        let samples = self.rate.frame_samples();
         scratch.sum[..samples].fill(0);
+        scratch.candidates.clear();
+        scratch.contributors.len = 0;
         let mut coached = false;
+        let room =
+            Collecting { id: self.id, due, talk_stop_frames: self.talk_stop_frames, sums: self.loudest.is_none() };
         for &slot in &self.participants {
-            if let Some(connection) = connections.get_mut(slot as usize).and_then(Option::as_mut) {
-                coached |= collect(connection, due, self.id, scratch, out);
-                if connection.media.as_ref().is_some_and(|media| media.failed) {
-                    out.broken.push(slot);
+            let Some(connection) = connections.get_mut(slot as usize).and_then(Option::as_mut) else { continue };
+            coached |= collect(connection, &room, scratch, out);
+            let Connection { id, participant, receiver, media: Some(media), .. } = connection else { continue };
+            if media.failed {
+                out.broken.push(slot);
+            }
+            if participant.talk.is_talking() && media.in_mix {
+                self.active_speaker.hear(*id, participant.talk.loudness());
+            }
+            if !media.in_mix {
+                participant.is_chosen = false;
+            } else if self.loudest.is_some() {
+                scratch.candidates.add(slot, participant.talk.loudness(), participant.is_chosen);
+            } else if self.names
+                && let Some(ssrc) = receiver.ssrc()
+            {
+                scratch.contributors.add(ssrc, participant.talk.level_dbov());
+            }
+        }
+        if let Some(loudest) = self.loudest {
+            self.sum_loudest(loudest, connections, scratch);
+        }
+        if let Some(connection) = self.active_speaker.decide()
+            && self.talk_stop_frames.is_some()
+        {
+            out.push_event(Event::ActiveSpeaker { conference: self.id, connection });
+        }
+        coached
+    }
+
+    /// Sums what the loudest say; the others are not in the mix.
+    fn sum_loudest(&self, loudest: u16, connections: &mut [Option<Connection>], scratch: &mut Scratch) {
+        let Scratch { sum, candidates, contributors, .. } = scratch;
+        let (chosen, others) = candidates.split(loudest);
+        let rows = chosen.iter().map(|&(_, slot)| (slot, true)).chain(others.iter().map(|&(_, slot)| (slot, false)));
+        for (slot, is_chosen) in rows {
+            let Some(connection) = connections.get_mut(slot as usize).and_then(Option::as_mut) else { continue };
+            let Connection { participant, receiver, media: Some(media), .. } = connection else { continue };
+            (participant.is_chosen, media.in_mix) = (is_chosen, is_chosen);
+            if is_chosen {
+                mix::accumulate(&mut sum[..self.rate.frame_samples()], media.samples());
+                if self.names
+                    && let Some(ssrc) = receiver.ssrc()
+                {
+                    contributors.add(ssrc, participant.talk.level_dbov());
                 }
             }
         }
-        if let Some((notice, first)) = self.notice {
-            match tones.notice(rate, notice, index - first) {
-                Some(tone) => mix::accumulate(&mut scratch.sum[..samples], tone),
-                None => self.notice = None,
-            }
+    }
+
+    /// Adds the tone that sounds.
+    pub(crate) fn add_notice(&mut self, index: u64, tones: &Tones, scratch: &mut Scratch) {
+        let Some((notice, first)) = self.notice else { return };
+        let Some(frame) = index.checked_sub(first) else { return };
+        match tones.notice(self.rate, notice, frame) {
+            Some(tone) => mix::accumulate(&mut scratch.sum[..self.rate.frame_samples()], tone),
+            None => self.notice = None,
         }
-        self.run_operations(scratch, out);
+    }
+
+    /// Gives every member his part of the sum.
+    pub(crate) fn deliver(
+        &mut self,
+        (due, index): (Instant, u64),
+        coached: bool,
+        connections: &mut [Option<Connection>],
+        tones: &Tones,
+        scratch: &mut Scratch,
+        out: &mut Outputs,
+    ) {
+        let rate = self.rate;
+        let samples = rate.frame_samples();
         // Sounds that cancel each other are no less silent.
         let silent = scratch.sum[..samples].iter().all(|&sample| sample == 0);
-        let Scratch { sum, mix, frame, coach, narrow, .. } = scratch;
+        let Scratch { sum, mix, frame, coach, narrow, contributors, .. } = scratch;
         if let Some(wide) = self.wide.as_deref_mut() {
             self.limiter.process(&sum[..samples], &mut mix[..samples]);
             wide.history.push(&mix[..samples]);
@@ -304,6 +418,7 @@ impl Conference {
             narrow,
             silent,
             limited: self.wide.is_some(),
+            contributors: self.names.then_some(&*contributors),
             mix: &mut mix[..samples],
             shared: [None; 2],
             limiter: &mut self.limiter,
@@ -320,54 +435,78 @@ impl Conference {
         if self.operations.iter().all(Option::is_none) {
             return;
         }
-        let samples = self.rate.frame_samples();
-        let Scratch { sum, mix, frame, narrow, .. } = scratch;
-        let (sum, mix) = (&mut sum[..samples], &mut mix[..samples]);
-        let target = Target::Conference(self.id);
-        // Nobody gathers digits on a conference.
-        let mut buffer = DigitBuffer::default();
-        let mut loud = false;
-        if self.operations.iter().flatten().any(|operation| operation.needs_level()) {
-            // What the members say, without what is played to them.
-            mix::narrow(sum, mix);
-            loud = is_loud(mix);
-        }
+        // What the members say, without what is played to them.
+        let loud = self.is_loud(scratch);
         // Prompts first, so that recordings hold the full mix.
-        let wide = self.wide.as_deref_mut().filter(|_| self.rate != Rate::Narrow);
+        self.play(loud, scratch, out);
+        self.listen(loud, scratch, out);
+    }
+
+    /// Whether the sum is sound, if an operation asks.
+    pub(crate) fn is_loud(&self, scratch: &mut Scratch) -> bool {
+        if !self.operations.iter().flatten().any(|operation| operation.needs_level()) {
+            return false;
+        }
+        let samples = self.rate.frame_samples();
+        let Scratch { sum, mix, .. } = scratch;
+        mix::narrow(&sum[..samples], &mut mix[..samples]);
+        is_loud(&mix[..samples])
+    }
+
+    /// Runs the operations that are heard, and adds them to the sum. Whether there is anything to hear.
+    pub(crate) fn play(&mut self, loud: bool, scratch: &mut Scratch, out: &mut Outputs) -> bool {
+        let samples = self.rate.frame_samples();
+        let Scratch { sum, frame, narrow, .. } = scratch;
+        let sum = &mut sum[..samples];
+        let target = Target::Conference(self.id);
         let (mut played, mut prompts) = (false, [0i32; FRAME_SAMPLES]);
-        run_each(&mut self.operations, true, target, &mut buffer, out, |operation| {
+        // Nobody gathers digits on a conference.
+        run_each(&mut self.operations, true, target, &mut DigitBuffer::default(), out, |operation| {
             if operation.play(loud, narrow)? {
                 mix::accumulate(&mut prompts, narrow);
                 played = true;
             }
             Ok(())
         });
-        let listens = self.operations.iter().flatten().any(|operation| !operation.kind().is_heard());
-        match wide {
+        match self.wide.as_deref_mut().filter(|_| self.rate != Rate::Narrow) {
             None => {
                 for (sum, prompt) in sum.iter_mut().zip(&prompts) {
                     *sum += prompt;
                 }
-                if listens {
-                    mix::narrow(sum, narrow);
-                }
             }
-            Some(wide) => {
-                if played {
-                    mix::narrow(&prompts, narrow);
-                    wide.from_narrow.process(narrow, &mut frame[..samples]);
-                    mix::accumulate(sum, &frame[..samples]);
-                }
-                if listens {
-                    mix::narrow(sum, mix);
-                    wide.to_narrow.process(mix, narrow);
-                }
+            Some(wide) if played => {
+                mix::narrow(&prompts, narrow);
+                wide.from_narrow.process(narrow, &mut frame[..samples]);
+                mix::accumulate(sum, &frame[..samples]);
             }
+            Some(_) => {}
         }
-        if listens {
-            run_each(&mut self.operations, false, target, &mut buffer, out, |operation| operation.listen(loud, narrow));
-        }
+        played
     }
+
+    /// Runs the operations that listen to the sum.
+    pub(crate) fn listen(&mut self, loud: bool, scratch: &mut Scratch, out: &mut Outputs) {
+        if !self.operations.iter().flatten().any(|operation| !operation.kind().is_heard()) {
+            return;
+        }
+        let samples = self.rate.frame_samples();
+        let Scratch { sum, mix, narrow, .. } = scratch;
+        match self.wide.as_deref_mut().filter(|_| self.rate != Rate::Narrow) {
+            None => mix::narrow(&sum[..samples], narrow),
+            Some(wide) => {
+                mix::narrow(&sum[..samples], &mut mix[..samples]);
+                wide.to_narrow.process(&mix[..samples], narrow);
+            }
+        }
+        let target = Target::Conference(self.id);
+        run_each(&mut self.operations, false, target, &mut DigitBuffer::default(), out, |operation| {
+            operation.listen(loud, narrow)
+        });
+    }
+}
+
+fn frames_u16(frames: u32) -> u16 {
+    u16::try_from(frames.max(1)).unwrap_or(u16::MAX)
 }
 
 /// Which frame of a packet of that format a frame of the conference is.
@@ -376,15 +515,19 @@ fn position_of(index: u64, format: Format) -> u32 {
     u32::try_from(index % u64::from(format.frames())).unwrap_or(0)
 }
 
+/// What is common to the shares of a frame.
+struct Collecting {
+    id: ConferenceId,
+    due: Instant,
+    talk_stop_frames: Option<u16>,
+    /// Whether a share is added to the sum at once; else the loudest are chosen first.
+    sums: bool,
+}
+
 /// Takes one participant's share of a frame: pulls it, records it, judges it, and adds it to the sum; that of the coach
 /// is kept for the pupil. Whether the coach says anything.
-fn collect(
-    connection: &mut Connection,
-    due: Instant,
-    conference: ConferenceId,
-    scratch: &mut Scratch,
-    out: &mut Outputs,
-) -> bool {
+fn collect(connection: &mut Connection, room: &Collecting, scratch: &mut Scratch, out: &mut Outputs) -> bool {
+    let due = room.due;
     let listened_to = connection.is_listened_to();
     let target = connection.target();
     if !listened_to {
@@ -399,12 +542,16 @@ fn collect(
     let heard = connection.hear(due, scratch, out);
     let keeps_tones_out = connection.wants_digits();
     let Connection { id, participant, digits, media: Some(media), .. } = connection else { return false };
+    let samples = media.rate.frame_samples();
+    if let Some(care) = media.care.as_mut().filter(|_| heard) {
+        care.take(&mut media.frame[..samples]);
+    }
     let frame = heard.then_some(media.samples());
     let change = if participant.role == Role::Monitor {
         participant.talk.measure(frame);
         None
     } else {
-        participant.talk.look(frame)
+        participant.talk.look(frame, room.talk_stop_frames.unwrap_or(u16::MAX))
     };
     if media.runs_any() {
         let loud = participant.talk.is_loud();
@@ -414,8 +561,8 @@ fn collect(
     if participant.role == Role::Monitor {
         return false;
     }
-    if let Some(change) = change {
-        let (conference, connection) = (conference, *id);
+    if let Some(change) = change.filter(|_| room.talk_stop_frames.is_some()) {
+        let (conference, connection) = (room.id, *id);
         out.push_event(match change {
             TalkChange::Started => Event::TalkStarted { conference, connection },
             TalkChange::Stopped => Event::TalkStopped { conference, connection },
@@ -428,8 +575,10 @@ fn collect(
     if !speaks {
         return false;
     }
-    let samples = media.rate.frame_samples();
     mix::apply_gain(&mut media.frame[..samples], participant.gain_q12);
+    if media.in_mix && !room.sums {
+        return false;
+    }
     if media.in_mix {
         mix::accumulate(&mut scratch.sum[..samples], &media.frame[..samples]);
         return false;
@@ -463,6 +612,8 @@ struct Delivery<'a> {
     /// What the present listener alone hears.
     frame: &'a mut [i16],
     narrow: &'a mut Narrow,
+    /// Who is in the mix, if anybody is told.
+    contributors: Option<&'a Contributors>,
     /// Whether nothing is in the mix.
     silent: bool,
     /// The whole mix, once it is [limited](Self::limited).
@@ -479,7 +630,11 @@ impl<'a> Delivery<'a> {
     /// Gives one listener his frame.
     fn deliver(&mut self, connection: &mut Connection, slot: u32, out: &mut Outputs) {
         let content = self.content(connection, out);
-        let Connection { spec, media: Some(media), .. } = connection else { return };
+        let Connection { spec, receiver, media: Some(media), .. } = connection else { return };
+        if let Some(id) = spec.mixer_level_extension {
+            let named = self.contributors.filter(|_| content != Content::Silence);
+            media.sender.name(id, named, receiver.ssrc());
+        }
         // A prompt goes on even if it is unheard: it has to end.
         if !spec.direction.sends() {
             return;
@@ -554,10 +709,12 @@ impl<'a> Delivery<'a> {
                 mix::accumulate(sum, samples);
             }
             narrow_for(media, sum, self.frame);
+            mix::apply_gain(self.frame, participant.output_gain_q12);
             return Content::Own;
         }
-        if media.in_mix {
+        if media.in_mix || participant.output_gain_q12 != mix::GAIN_Q12_UNITY {
             narrow_for(media, self.sum, self.frame);
+            mix::apply_gain(self.frame, participant.output_gain_q12);
             return Content::Own;
         }
         Content::Shared

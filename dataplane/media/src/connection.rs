@@ -15,6 +15,7 @@ use crate::digits::DigitBuffer;
 use crate::event::{ConnectionCounters, ConnectionState, ConnectionStatus, StreamStamp};
 use crate::id::{ConnectionId, OperationId};
 use crate::latch::Latch;
+use crate::levels::{Care, Claims};
 use crate::limits::{
     CONNECTION_OPERATIONS_MAX, FRAME_MS, FRAME_SAMPLES, PTIME_MS_MAX, RELAY_PTIME_MS_MAX, TARIFF_PERIOD,
 };
@@ -89,6 +90,10 @@ pub(crate) struct Media {
     pub(crate) operations: [Option<Box<Operation>>; CONNECTION_OPERATIONS_MAX],
     /// Rate of the clock that drives it: of its conference, its relay, or of its own operations.
     pub(crate) rate: Rate,
+    /// What is done to its voice in a conference.
+    pub(crate) care: Option<Box<Care>>,
+    /// What it says of its own loudness.
+    pub(crate) claims: Claims,
     /// There if it is not G.711 on a clock of 8 kHz.
     pub(crate) wide: Option<Box<Wide>>,
     /// What it says in the present frame at that rate, gain applied.
@@ -120,6 +125,8 @@ impl Media {
             relay_map: None,
             operations: [const { None }; CONNECTION_OPERATIONS_MAX],
             rate: Rate::Narrow,
+            care: None,
+            claims: Claims::default(),
             wide: None,
             frame: [0; FRAME_SAMPLES_MAX],
             gap: true,
@@ -141,6 +148,7 @@ impl Media {
         self.relay_map = None;
         self.in_mix = false;
         self.in_band = None;
+        (self.care, self.claims) = (None, Claims::default());
         self.wide = None;
         self.failed = false;
         (self.silent_frames, self.describes_silence) = (0, false);
@@ -180,6 +188,12 @@ pub(crate) struct Participant {
     tariff_frames: u16,
     pub(crate) gain_db: i16,
     pub(crate) gain_q12: i32,
+    pub(crate) output_gain_db: i16,
+    pub(crate) output_gain_q12: i32,
+    pub(crate) agc: bool,
+    pub(crate) noise_suppression: bool,
+    /// Among the loudest, if only they are mixed.
+    pub(crate) is_chosen: bool,
     pub(crate) talk: TalkDetector,
 }
 
@@ -195,19 +209,27 @@ impl Participant {
             tariff_frames: 0,
             gain_db: 0,
             gain_q12: mix::GAIN_Q12_UNITY,
+            output_gain_db: 0,
+            output_gain_q12: mix::GAIN_Q12_UNITY,
+            agc: false,
+            noise_suppression: false,
+            is_chosen: false,
             talk: TalkDetector::new(),
         }
     }
 
     /// As it joins; `None`: its role does not go with the rest.
     pub(crate) fn new(spec: ParticipantSpec) -> Option<Self> {
-        let ParticipantSpec { muted, deaf, gain_db, role, tariff_tone } = spec;
+        let ParticipantSpec { muted, deaf, gain_db, output_gain_db, agc, noise_suppression, role, tariff_tone } = spec;
         let (joined, role) =
             if role == Role::Monitor { (Self { role, ..Self::party() }, None) } else { (Self::party(), Some(role)) };
         joined.changed(ParticipantChange {
             muted: Some(muted),
             deaf: Some(deaf),
             gain_db: Some(gain_db),
+            output_gain_db: Some(output_gain_db),
+            agc: Some(agc),
+            noise_suppression: Some(noise_suppression),
             role,
             tariff_tone: Some(tariff_tone),
         })
@@ -217,7 +239,8 @@ impl Participant {
     ///
     /// Who is a monitor can't be heard anyway: to mute it changes nothing.
     pub(crate) fn changed(mut self, change: ParticipantChange) -> Option<Self> {
-        let ParticipantChange { muted, deaf, gain_db, role, tariff_tone } = change;
+        let ParticipantChange { muted, deaf, gain_db, output_gain_db, agc, noise_suppression, role, tariff_tone } =
+            change;
         let must_be_heard = |role| matches!(role, Role::Coach | Role::Pupil);
         if let Some(muted) = muted.filter(|_| self.role != Role::Monitor) {
             if muted && must_be_heard(self.role) {
@@ -248,6 +271,12 @@ impl Participant {
             self.gain_db = gain_db;
             self.gain_q12 = mix::gain_q12_from_db(gain_db);
         }
+        if let Some(gain_db) = output_gain_db {
+            self.output_gain_db = gain_db;
+            self.output_gain_q12 = mix::gain_q12_from_db(gain_db);
+        }
+        self.agc = agc.unwrap_or(self.agc);
+        self.noise_suppression = noise_suppression.unwrap_or(self.noise_suppression);
         Some(self)
     }
 

@@ -11,7 +11,8 @@ use crate::conference::{Conference, Scratch};
 use crate::connection::{Connection, Link, Media, Taped, law_of};
 use crate::event::{DropReason, EndReason, Event};
 use crate::id::{ConferenceId, ConnectionId, ShardId};
-use crate::limits::{CONFERENCES_MAX, CONNECTIONS_MAX, FRAME_MS, FRAME_SAMPLES};
+use crate::levels::Care;
+use crate::limits::{CONFERENCES_MAX, CONNECTIONS_MAX, FRAME_MS, FRAME_SAMPLES, TALK_STOP_MS_DEFAULT};
 use crate::op::{Said, run_each};
 use crate::outlet::Wide;
 use crate::outputs::Outputs;
@@ -28,13 +29,15 @@ use core::time::Duration;
 use ringbridge_wire::rtcp::NtpTimestamp;
 
 const FRAME: Duration = Duration::from_millis(FRAME_MS as u64);
+/// Quiet frames after which nobody talks, outside a conference.
+const SOLO_STOP_FRAMES: u16 = TALK_STOP_MS_DEFAULT / FRAME_MS as u16;
 /// A clock that is further behind than this goes on from now instead of catching up frame by frame.
 const CATCH_UP_MAX: Duration = Duration::from_millis(500);
 
 #[expect(clippy::cast_possible_truncation, reason = "below 2^24")]
 const CONNECTION_SLOTS: u32 = CONNECTIONS_MAX as u32;
 /// Deadlines of each connection that wait at once, apart from those that no longer count (one that is reserved has no
-/// clock of its own); each conference has one.
+/// clock of its own); each conference has one, and two more if it is mixed in parts.
 const DEADLINES_EACH: usize = 3;
 
 /// Whose deadline it is.
@@ -42,6 +45,8 @@ const DEADLINES_EACH: usize = 3;
 pub(crate) enum TimerKey {
     /// The next frame of a conference.
     Conference(u32),
+    /// What a part of a conference waits for is late, or it has to be heard of.
+    Part(u32),
     /// The next frame of a connection that has a clock of its own.
     Solo(u32),
     /// Whether a connection has been silent for too long.
@@ -66,7 +71,7 @@ pub struct Engine {
     pub(crate) conferences: Vec<Option<Conference>>,
     /// Where the connections live here that were created on another shard.
     pub(crate) adopted: BTreeMap<ConnectionId, u32>,
-    /// Where the conferences live here that were created on another shard.
+    /// Where the conferences live here that were opened on another shard.
     pub(crate) adopted_rooms: BTreeMap<ConferenceId, u32>,
     pub(crate) wheel: Wheel<TimerKey>,
     pub(crate) out: Outputs,
@@ -74,8 +79,8 @@ pub struct Engine {
     #[expect(clippy::vec_box, reason = "a connection takes the box as it is")]
     pub(crate) media_pool: Vec<Box<Media>>,
     pub(crate) phase_next: u32,
-    tones: Box<Tones>,
-    scratch: Box<Scratch>,
+    pub(crate) tones: Box<Tones>,
+    pub(crate) scratch: Box<Scratch>,
     fired: Vec<(Instant, TimerKey)>,
 }
 
@@ -90,7 +95,7 @@ impl Engine {
     /// An engine with fewer slots than [`crate::limits`] allows, for who makes engines by the thousand: tests.
     pub fn with_slots(shard: ShardId, seed: u64, now: Instant, connections: usize, conferences: usize) -> Self {
         let (connections, conferences) = (connections.min(CONNECTIONS_MAX), conferences.min(CONFERENCES_MAX));
-        let deadlines = DEADLINES_EACH * connections + conferences;
+        let deadlines = DEADLINES_EACH * (connections + conferences);
         let mut rng = SplitMix64::new(seed);
         let cname = draw_cname(&mut rng);
         Self {
@@ -134,6 +139,7 @@ impl Engine {
     pub fn handle_command(&mut self, now: Instant, request: Request) {
         self.now = now;
         let Request { token, received, command } = request;
+        self.settle_rooms(&command);
         let result = self.execute(received, command);
         self.out.push_event(Event::Answer { token, result });
     }
@@ -147,6 +153,7 @@ impl Engine {
         for (due, key) in fired.drain(..) {
             match key {
                 TimerKey::Conference(slot) => self.tick_conference(due, slot),
+                TimerKey::Part(slot) => self.check_part(due, slot),
                 TimerKey::Solo(slot) => self.tick_solo(due, slot),
                 TimerKey::Silence(slot) => self.check_silence(due, slot),
                 TimerKey::Reservation(slot) => self.check_reservation(due, slot),
@@ -267,12 +274,24 @@ impl Engine {
         let Some(conference) = self.conferences[slot as usize].as_mut() else { return };
         let wants = conference.wants_to_run(&self.connections);
         if wants == conference.running {
+            if conference.part.is_some() {
+                self.tell_change(slot);
+            }
+            return;
+        }
+        if conference.is_waiting() {
+            // It comes back here.
+            self.deliver_part(slot);
             return;
         }
         conference.running = wants;
         if wants {
             conference.skip_to(self.now);
+            if let Some(part) = &mut conference.part {
+                part.since = conference.frame;
+            }
             self.wheel.arm(conference.next_due(), TimerKey::Conference(slot));
+            self.tell_change(slot);
             return;
         }
         for &member in &conference.participants {
@@ -283,6 +302,7 @@ impl Engine {
             }
             finish_packet(connection, member, &mut self.out);
         }
+        self.tell_change(slot);
     }
 
     /// Starts or stops a connection's own clock, as it has operations outside a conference, or digits to listen for, or
@@ -291,7 +311,7 @@ impl Engine {
         let Some(connection) = self.connections[slot as usize].as_mut() else { return };
         let in_conference = matches!(connection.link, Link::Conference(_));
         let wants = (connection.runs_any() || connection.wants_digits() || connection.transcodes) && !in_conference;
-        if !in_conference && !connection.is_played_to() {
+        if !in_conference && !connection.is_played_to() && !connection.transcodes {
             finish_packet(connection, slot, &mut self.out);
         }
         match connection.taped {
@@ -340,6 +360,10 @@ impl Engine {
         }
         let late = self.now.saturating_since(due);
         self.out.totals.ticks_late += u64::from(late > FRAME);
+        if conference.is_waiting() || (conference.part.is_some() && late <= CATCH_UP_MAX) {
+            self.tick_part(slot);
+            return;
+        }
         if late > CATCH_UP_MAX {
             conference.skip_to(self.now);
         } else {
@@ -401,7 +425,7 @@ impl Engine {
             self.out.broken.push(slot);
         }
         let frame = connection.media.as_ref().map(|media| media.samples());
-        connection.participant.talk.look(frame.filter(|_| heard));
+        connection.participant.talk.look(frame.filter(|_| heard), SOLO_STOP_FRAMES);
         connection.said(&self.scratch.narrow)
     }
 
@@ -478,7 +502,7 @@ impl Engine {
             Link::Relay(_) | Link::None => Rate::Narrow,
         };
         let Some(connection) = self.connections[slot as usize].as_mut() else { return };
-        let Connection { spec, media: Some(media), .. } = connection else { return };
+        let Connection { spec, link, participant, media: Some(media), .. } = connection else { return };
         let fits = media.wide.as_ref().is_some_and(|wide| wide.fits(rate, spec));
         if rate == Rate::Narrow && Connection::is_g711(spec) {
             if media.wide.take().is_some() {
@@ -495,6 +519,10 @@ impl Engine {
             }
         }
         media.rate = rate;
+        let wants_care = matches!(link, Link::Conference(_));
+        if !media.care.as_ref().is_some_and(|care| wants_care && care.fits(rate, participant)) {
+            media.care = Care::new(rate, participant).filter(|_| wants_care);
+        }
         media.playout.set_codec(spec.rx_codec);
         media.playout.set_delay(spec.delay);
     }

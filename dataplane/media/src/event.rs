@@ -79,6 +79,13 @@ pub enum Event {
         /// Who.
         connection: ConnectionId,
     },
+    /// Somebody else leads the talk: he has been the loudest for a while.
+    ActiveSpeaker {
+        /// Where.
+        conference: ConferenceId,
+        /// Who.
+        connection: ConnectionId,
+    },
     /// A digit was pressed: as telephone-event (RFC 4733) or as tones. Told when it ends. May be dropped when nobody reads.
     Digit {
         /// From whom.
@@ -93,7 +100,10 @@ pub enum Event {
 impl Event {
     /// Whether it may be dropped when its reader is behind. All others have a reserved place.
     pub const fn is_droppable(&self) -> bool {
-        matches!(self, Self::TalkStarted { .. } | Self::TalkStopped { .. } | Self::Digit { .. })
+        matches!(
+            self,
+            Self::TalkStarted { .. } | Self::TalkStopped { .. } | Self::ActiveSpeaker { .. } | Self::Digit { .. }
+        )
     }
 }
 
@@ -405,6 +415,10 @@ pub struct ConferenceStatus {
     pub rate: Rate,
     /// Two parties patched to each other; not promoted yet.
     pub hairpin: bool,
+    /// Who leads the talk, or did last.
+    pub active_speaker: Option<ConnectionId>,
+    /// So many of the loudest are mixed; `None`: all.
+    pub loudest: Option<u16>,
     /// Media time since it was created, milliseconds.
     pub media_time_ms: f64,
 }
@@ -420,6 +434,12 @@ pub struct ParticipantStatus {
     pub deaf: bool,
     /// Gain in decibels.
     pub gain_db: i16,
+    /// Gain of what it hears, in decibels.
+    pub output_gain_db: i16,
+    /// Whether its gain is automatic.
+    pub agc: bool,
+    /// Whether noise is taken out of what it says.
+    pub noise_suppression: bool,
     /// What it is in the conference.
     pub role: Role,
     /// Gets the tariff tone.

@@ -33,6 +33,14 @@ impl Engine {
             Command::StartRelay { a, b, transcode } => self.start_relay(received, a, b, transcode),
             Command::StopRelay { a } => self.stop_relay(received, a),
             Command::CreateConference { id, spec } => self.create_conference(id, spec),
+            Command::CreatePart { id, slot, spec, parts } => self.create_part(id, slot, spec, &parts),
+            Command::DropPart { conference, shard } => {
+                let room = self.find_conference(conference)?;
+                self.drop_part(room, shard);
+                Ok(Answer::Done)
+            }
+            Command::CedeRole { conference, role } => self.cede_role(received, conference, role),
+            Command::VacateConference { id } => self.vacate_conference(received, id),
             Command::PromoteConference { id } => self.promote_conference(id),
             Command::JoinConference { conference, connection, participant } => {
                 self.join(received, conference, connection, participant)
@@ -176,7 +184,7 @@ impl Engine {
         }
     }
 
-    fn link_of(&self, slot: u32) -> Option<Link> {
+    pub(crate) fn link_of(&self, slot: u32) -> Option<Link> {
         self.connections[slot as usize].as_ref().map(|connection| connection.link)
     }
 
@@ -216,6 +224,9 @@ impl Engine {
             muted: member.participant.muted,
             deaf: member.participant.deaf,
             gain_db: member.participant.gain_db,
+            output_gain_db: member.participant.output_gain_db,
+            agc: member.participant.agc,
+            noise_suppression: member.participant.noise_suppression,
             role: member.participant.role,
             tariff_tone: member.participant.tariff_tone,
             talking: member.participant.talk.is_talking(),
@@ -227,6 +238,8 @@ impl Engine {
             operations: conference.operations.iter().flatten().map(|operation| operation.id()).collect(),
             rate: conference.rate,
             hairpin: conference.hairpin,
+            active_speaker: conference.active_speaker.current(),
+            loudest: conference.loudest,
             media_time_ms: self.now.millis_since(conference.epoch),
         }
     }

@@ -16,6 +16,45 @@ impl fmt::Display for ShardId {
     }
 }
 
+/// Some shards.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct ShardSet([u64; 4]);
+
+impl ShardSet {
+    /// Puts a shard in.
+    pub const fn insert(&mut self, shard: ShardId) {
+        self.0[shard.0 as usize / 64] |= 1 << (shard.0 % 64);
+    }
+
+    /// Whether a shard is in it.
+    pub const fn contains(self, shard: ShardId) -> bool {
+        self.0[shard.0 as usize / 64] & (1 << (shard.0 % 64)) != 0
+    }
+
+    /// The shards, in order.
+    pub fn iter(self) -> impl Iterator<Item = ShardId> {
+        (0..=u8::MAX).map(ShardId).filter(move |&shard| self.contains(shard))
+    }
+
+    /// How many.
+    pub fn len(self) -> usize {
+        self.iter().count()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(self) -> bool {
+        self.0 == [0; 4]
+    }
+}
+
+impl FromIterator<ShardId> for ShardSet {
+    fn from_iter<T: IntoIterator<Item = ShardId>>(shards: T) -> Self {
+        let mut set = Self::default();
+        shards.into_iter().for_each(|shard| set.insert(shard));
+        set
+    }
+}
+
 macro_rules! id_type {
     ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
         $(#[$doc])*

@@ -1,5 +1,6 @@
 //! What happens to a datagram: checked, learned from, counted, then relayed in place, decoded, or dropped by name.
 
+use ringbridge_wire::audio_level::AudioLevel;
 use ringbridge_wire::demux::{self, Kind};
 use ringbridge_wire::rtcp;
 use ringbridge_wire::rtp::{self, RtpPacket};
@@ -10,6 +11,7 @@ use crate::connection::{Connection, Link, Media, RelayMap};
 use crate::engine::{Engine, arm_silence};
 use crate::event::{DropReason, Event};
 use crate::latch::Verdict;
+use crate::levels::Claims;
 use crate::port::{DatagramMeta, Disposition, Port, PortAction, Transmit};
 use crate::time::Instant;
 
@@ -74,6 +76,7 @@ impl Engine {
             (connection.event_begun, connection.event_ended) = (None, None);
             if let Some(media) = &mut connection.media {
                 media.playout.reset();
+                media.claims = Claims::default();
             }
         }
         let clock_rate_hz = connection.clock_rate_hz();
@@ -239,6 +242,10 @@ fn keep(now: Instant, connection: &mut Connection, packet: &RtpPacket<'_>) -> Re
     let Connection { spec, media: Some(media), .. } = connection else { return Ok(()) };
     let (payload, payload_type) = (packet.payload(), packet.payload_type());
     let (sequence, timestamp) = (packet.sequence_number(), packet.timestamp());
+    if let Some(id) = spec.audio_level_extension {
+        let level = packet.extension_element(id).and_then(|data| AudioLevel::parse(data).ok());
+        media.claims.note(now, level.map(|level| level.level));
+    }
     if payload_type == spec.rx_payload_type {
         media.playout.push(now, sequence, timestamp, packet.marker(), payload)
     } else if Some(payload_type) == spec.comfort_noise_payload_type {

@@ -21,12 +21,14 @@ mod execute;
 pub mod id;
 mod ingress;
 mod latch;
+mod levels;
 pub mod limits;
 mod listen;
 pub mod moving;
 mod op;
 mod outlet;
 mod outputs;
+pub mod parts;
 #[allow(dead_code, reason = "takes the place of the fixed jitter buffer")]
 pub mod playout;
 pub mod port;

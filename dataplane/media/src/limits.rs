@@ -33,6 +33,20 @@ pub const CONNECTIONS_MAX: usize = 16_384;
 pub const CONFERENCES_MAX: usize = 8_192;
 /// Participants of one conference.
 pub const PARTICIPANTS_MAX: usize = 4_096;
+/// Parts of one conference.
+pub const PARTS_MAX: usize = 32;
+/// How long after a frame was due a part of its conference is waited for.
+pub const PARTIAL_PATIENCE: Duration = Duration::from_millis(5);
+/// Frames ahead of the one that is due of which the sums of other parts are kept: how long a shard may stand still.
+pub const PARTIAL_FRAMES_AHEAD: usize = 32;
+/// Frames in a row without a part after which it is not waited for any more, until it is in time again.
+pub const PARTIAL_MISSES_MAX: u8 = 5;
+/// How often a part that does not mix tells the others who is in it, in case that was lost.
+pub const PART_REMINDER: Duration = Duration::from_secs(1);
+/// Partial sums that may wait to be polled.
+pub const PARTIALS_WAITING_MAX: usize = 1024;
+/// Partial sums that are kept to be used again, some 3 KiB each.
+pub const PARTIALS_POOL_MAX: usize = 1024;
 /// Participants of a hairpin.
 pub const HAIRPIN_MAX: usize = 2;
 /// Operations that run at once on one connection (Metreos.MediaControl: three).
@@ -88,6 +102,19 @@ pub const LEARNING_WINDOW: Duration = Duration::from_millis(500);
 /// How long a pinned SSRC has to be silent before its source may start another.
 pub const SSRC_HANDOVER_SILENCE: Duration = Duration::from_millis(200);
 
+/// Silence that ends talk, in milliseconds.
+pub const TALK_STOP_MS: (u16, u16) = (50, 10_000);
+/// Longer than a pause for breath.
+pub const TALK_STOP_MS_DEFAULT: u16 = 500;
+/// By how much somebody has to be louder than one who is mixed to take his place among the loudest, in decibels.
+pub const LOUDEST_ADVANTAGE_DB: i16 = 6;
+/// How long somebody has to be the loudest to be the active speaker, in milliseconds.
+pub const ACTIVE_SPEAKER_MS: u32 = 300;
+/// What is said to be silent is decoded nevertheless once in so many milliseconds, to see whether it is.
+pub const LEVEL_CHECK_MS: u32 = 1_000;
+/// Sources that a packet of a mix names (RFC 3550 section 5.1: a count of four bits).
+pub const CONTRIBUTORS_MAX: usize = 15;
+
 /// Longest delay that can be asked of a jitter buffer, in milliseconds.
 pub const DELAY_MS_MAX: u16 = 500;
 /// How far ahead of time a sender may send what is mixed, recorded or transcoded, in milliseconds: what is further ahead
@@ -120,4 +147,6 @@ pub const COLLISION_PERIOD: Duration = Duration::from_secs(50);
 
 const _: () = assert!(SAMPLE_RATE_HZ.is_multiple_of(1000 / FRAME_MS));
 const _: () = assert!(NOTICE_TONE_MS.is_multiple_of(FRAME_MS) && TARIFF_PERIOD.as_millis() <= 60_000);
+const _: () =
+    assert!(PARTIAL_PATIENCE.as_millis() < FRAME_MS as u128, "a frame is delivered before the next is collected");
 const _: () = assert!(CONNECTIONS_MAX < 1 << 24 && CONFERENCES_MAX < 1 << 24);

@@ -4,6 +4,7 @@
 //! its conference, or else by its own, which stops when no packet has come for a while.
 
 use ringbridge_codec::dtmf::{DtmfChange, DtmfDetector, symbol};
+use ringbridge_codec::mix;
 
 use crate::command::{DigitSource, OperationKind};
 use crate::conference::{Scratch, pull};
@@ -85,7 +86,20 @@ impl Connection {
     /// operations hear it, if there are any. Returns whether anything was heard in it.
     pub(crate) fn hear(&mut self, due: Instant, scratch: &mut Scratch, out: &mut Outputs) -> bool {
         let Some(media) = self.media.as_deref_mut() else { return false };
+        let may_claim = self.spec.audio_level_extension.is_some() && self.spec.rx_codec.is_stateless();
+        let is_needed = self.listens || self.taped != Taped::Not || media.needs_audio() || self.transcodes;
+        if may_claim && !is_needed && media.claims.allow_to_skip(due, media.playout.delay().current_ms) {
+            let pulled = media.playout.skip(due, &mut scratch.raw[..self.spec.rx_codec.rate().frame_samples()]);
+            self.counters.concealed_samples += u64::from(pulled.missing);
+            (media.concealed, media.gap) = (false, false);
+            out.totals.decodes_saved += 1;
+            return false;
+        }
         let heard = pull(media, due, &mut scratch.raw, &mut self.counters);
+        if may_claim && heard {
+            let level = mix::level_dbov(mix::energy(media.samples()), media.samples().len());
+            media.claims.verify(due, media.playout.delay().current_ms, level);
+        }
         let wants_digits = self.listens && (!self.sends_events || matches!(self.link, Link::Conference(_)));
         if wants_digits || self.taped != Taped::Not || media.runs_any() {
             media.narrow(&mut scratch.narrow);

@@ -91,6 +91,10 @@ impl Engine {
             }
             Target::Conference(id) => {
                 let room = self.conferences[self.room_of(id)? as usize].as_ref()?;
+                if room.part.is_some() {
+                    // Its other parts know where it is.
+                    return None;
+                }
                 Some(room.members(&self.connections).map(|(slot, member)| (member.id, slot)).collect())
             }
         }

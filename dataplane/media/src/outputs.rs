@@ -16,6 +16,7 @@ use crate::limits::{
 
 const COMFORT_NOISE_AFTER_FRAMES: u32 = COMFORT_NOISE_AFTER_MS / FRAME_MS;
 use crate::op::Operation;
+use crate::parts::Exchange;
 use crate::port::{Port, PortAction, Transmit};
 use crate::sender::Sender;
 use crate::time::Instant;
@@ -36,8 +37,14 @@ pub struct Totals {
     /// Payloads encoded: of members with one of their own, and of formats that several listen to. G.711 counts a frame,
     /// others a packet.
     pub encodes: u64,
+    /// Frames that were not decoded as they were said to be silent.
+    pub decodes_saved: u64,
     /// Media frames that were mixed more than a frame after they were due.
     pub ticks_late: u64,
+    /// Partial sums of other parts of a conference that a frame was mixed without.
+    pub partials_late: u64,
+    /// Partial sums that found no place in a queue, or were of no use.
+    pub partials_dropped: u64,
     /// Talk and digit events dropped because nobody polled.
     pub events_dropped: u64,
     /// Packets dropped, by reason.
@@ -57,6 +64,8 @@ pub(crate) struct Outputs {
     pub(crate) farewells: VecDeque<Farewell>,
     /// Slots of connections whose codec has failed.
     pub(crate) broken: Vec<u32>,
+    /// Partial sums on their way to other shards.
+    pub(crate) exchange: Exchange,
     pub(crate) totals: Totals,
 }
 
@@ -81,6 +90,7 @@ impl Outputs {
             reports: VecDeque::with_capacity(REPORTS_AT_ONCE),
             farewells: VecDeque::with_capacity(FAREWELLS_WAITING_MAX),
             broken: Vec::new(),
+            exchange: Exchange::default(),
             totals: Totals::default(),
         }
     }

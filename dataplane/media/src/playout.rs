@@ -15,7 +15,8 @@
 //! ```
 //!
 //! The target is what nearly all packets of late would have come in time with. Where the delay is off, frames are put in
-//! or left out: in silence at once, in a voice whole periods and seldom. When nothing is there the playout point stands
+//! or left out: in silence at once, in a voice whole periods and seldom, and for a while not at all behind a packet that
+//! was late. When nothing is there the playout point stands
 //! still while something is made up; a late packet is then played all the same, and the delay has grown by what was made
 //! up. If instead a later packet tells that one was lost, what was made up stands for it, and the delay is what it was.
 //!
@@ -33,7 +34,7 @@ use crate::time::Instant;
 use background::{Background, Noise};
 use estimator::Estimator;
 use source::Source;
-use store::{Kind, SLOTS_MAX, SLOTS_MIN, Slot, Store};
+use store::{FAR, Kind, Slot, Store};
 use tape::Tape;
 
 mod arrive;
@@ -138,6 +139,8 @@ pub(crate) struct Playout {
     next: SeqNumber,
     /// The newest of all.
     newest: SeqNumber,
+    /// By how much numbers are more than in the packets.
+    renumbered: u16,
     /// Samples in a unit of the RTP timestamp.
     density: u8,
     outside: u8,
@@ -164,6 +167,8 @@ struct Cold {
     tape: Tape,
     counters: Counters,
     noise: Noise,
+    /// Until when the delay is not made shorter.
+    hold_until: i64,
     /// When the first packet outside the buffer came.
     outside_since: Instant,
 }
@@ -181,6 +186,7 @@ impl Playout {
             origin: 0,
             next: SeqNumber(0),
             newest: SeqNumber(0),
+            renumbered: 0,
             density: density_of(codec),
             outside: 0,
             dry_frames: 0,
@@ -196,6 +202,7 @@ impl Playout {
                 tape: Tape::new(codec.rate()),
                 counters: Counters::default(),
                 noise: Noise::new(codec),
+                hold_until: 0,
                 outside_since: Instant::ZERO,
             }),
             estimator: Estimator::new(i64::from(codec.clock_rate_hz() / 8000)),
@@ -248,6 +255,7 @@ impl Playout {
         self.begun = false;
         self.background = Background::Silence;
         self.cold.noise.clear();
+        self.cold.hold_until = 0;
         self.set_target();
     }
 
@@ -262,6 +270,7 @@ impl Playout {
     /// Makes it as good as new for another connection.
     pub(crate) fn recycle(&mut self) {
         self.reset();
+        self.store.release();
         self.cold.counters = Counters::default();
         self.set_delay(DelaySpec::default());
     }
@@ -319,9 +328,9 @@ impl Playout {
     /// Notes that `sequence` is the number of a packet that holds no samples, such as a telephone-event: what lies between
     /// its neighbours is a pause and not a loss.
     pub(crate) fn note_other(&mut self, sequence: SeqNumber) {
+        let sequence = sequence.wrapping_add(self.renumbered);
         let distance = sequence.distance_from(self.next);
-        let far = i16::try_from(SLOTS_MAX - SLOTS_MIN).unwrap_or(i16::MAX);
-        if self.state == State::Idle || !(0..far).contains(&distance) || self.store.get(sequence).is_some() {
+        if self.state == State::Idle || !(0..FAR).contains(&distance) || self.store.get(sequence).is_some() {
             return;
         }
         self.insert(Slot { position: self.last, sequence, kind: Kind::Other, ..Slot::default() }, &[], false);

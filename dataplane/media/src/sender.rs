@@ -10,6 +10,7 @@ use ringbridge_wire::rtcp::{NtpTimestamp, SenderInfo};
 use ringbridge_wire::rtp::{RTP_HEADER_BYTES, RtpHeader};
 use ringbridge_wire::seq::{RtpTimestamp, SeqNumber, Ssrc};
 
+use crate::levels::Contributors;
 use crate::limits::{FRAME_MS, FRAME_SAMPLES, PTIME_MS_MAX};
 use crate::rng::SplitMix64;
 use crate::time::Instant;
@@ -62,6 +63,8 @@ pub(crate) struct Sender {
     frames: u32,
     /// and the bytes of its payload that are known so far: a codec may tell all at the last frame.
     filled: usize,
+    /// Whom the packet names, and the identifier of the extension with their levels.
+    named: Option<Box<(u8, Contributors)>>,
     payload: [u8; PAYLOAD_BYTES_MAX],
 }
 
@@ -79,6 +82,7 @@ impl Sender {
             frame_ticks: TICKS_AT_FIRST,
             frames: 0,
             filled: 0,
+            named: None,
             payload: [0; PAYLOAD_BYTES_MAX],
         }
     }
@@ -125,6 +129,19 @@ impl Sender {
         if self.breaks_before(due) { 0 } else { self.frames }
     }
 
+    /// Names those who are in the next frame, but not the listener himself, with their levels in the extension `id`.
+    /// Allocates the first time.
+    pub(crate) fn name(&mut self, id: u8, contributors: Option<&Contributors>, own: Option<u32>) {
+        let named = self.named.get_or_insert_with(|| Box::new((id, Contributors::new())));
+        named.0 = id;
+        if self.frames == 0 {
+            named.1.len = 0;
+        }
+        if let Some(contributors) = contributors {
+            named.1.add_all(contributors, own);
+        }
+    }
+
     /// Whether a packet is partly filled.
     pub(crate) const fn is_partial(&self) -> bool {
         self.frames > 0
@@ -141,11 +158,18 @@ impl Sender {
             timestamp: self.timestamp,
             ssrc: Ssrc(self.ssrc),
         };
-        let len = RTP_HEADER_BYTES + self.filled;
-        if let Some(head) = out.first_chunk_mut() {
-            header.emit(head);
-        }
-        out[RTP_HEADER_BYTES..len].copy_from_slice(&self.payload[..self.filled]);
+        let header_len = match &mut self.named {
+            None => out.first_chunk_mut().map_or(RTP_HEADER_BYTES, |head| header.emit(head)),
+            Some(named) => {
+                let (id, contributors) = &mut **named;
+                let levels = Some((*id, contributors.levels()));
+                let len = header.emit_with(out, contributors.ssrcs(), levels).unwrap_or(RTP_HEADER_BYTES);
+                contributors.len = 0;
+                len
+            }
+        };
+        let len = header_len + self.filled;
+        out[header_len..len].copy_from_slice(&self.payload[..self.filled]);
         self.sequence = self.sequence.next();
         self.timestamp = self.timestamp.wrapping_add(self.filled_ticks());
         self.marker = false;

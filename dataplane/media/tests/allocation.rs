@@ -7,6 +7,9 @@
     reason = "small numbers of our own, known to be there"
 )]
 
+#[path = "allocation/parts.rs"]
+mod parts;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::net::SocketAddr;

@@ -17,6 +17,7 @@ use ringbridge_media::id::{ConferenceId, ConnectionId, ShardId};
 use ringbridge_media::moving::Departure;
 use ringbridge_media::time::Instant;
 
+use crate::partials::PartialQueues;
 use crate::snapshot::ShardSnapshot;
 
 /// Ordinary messages that wait in a mailbox.
@@ -311,10 +312,11 @@ pub(crate) struct Seat<S> {
     pub(crate) rtcp: S,
 }
 
-/// The queues between shards: one inbox each. Rarely used, by moves only.
+/// The queues between shards: one inbox each, rarely used, by moves only; and those of conferences in parts.
 #[derive(Debug)]
 pub struct Peers<S = UdpSocket> {
     inboxes: Vec<PeerInbox<S>>,
+    pub(crate) partials: PartialQueues,
 }
 
 #[derive(Debug)]
@@ -333,7 +335,8 @@ impl<S> Peers<S> {
             let doorbell = Arc::new(Doorbell::new()?);
             Ok(PeerInbox { queue: ArrayQueue::new(PEER_MESSAGES_MAX), doorbell })
         };
-        Ok(Arc::new(Self { inboxes: (0..shards).map(inbox).collect::<io::Result<_>>()? }))
+        let inboxes = (0..shards).map(inbox).collect::<io::Result<_>>()?;
+        Ok(Arc::new(Self { inboxes, partials: PartialQueues::new(shards) }))
     }
 
     /// The bell of `shard`; `None` if there is no such shard.
@@ -353,8 +356,17 @@ impl<S> Peers<S> {
         self.inboxes.get(usize::from(shard.0))?.queue.pop()
     }
 
+    /// Whether nothing waits for a shard.
     pub(crate) fn is_empty(&self, shard: ShardId) -> bool {
         self.inboxes.get(usize::from(shard.0)).is_none_or(|inbox| inbox.queue.is_empty())
+            && self.partials.is_empty(shard)
+    }
+
+    /// Wakes a shard if it sleeps.
+    pub(crate) fn ring(&self, shard: ShardId) {
+        if let Some(inbox) = self.inboxes.get(usize::from(shard.0)) {
+            inbox.doorbell.ring();
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use ringbridge_media::port::{Disposition, Port, PortAction};
 use ringbridge_media::time::Instant;
 
 use crate::io::{PacketIo, WaitPlan};
+use crate::load::LoadMeter;
 use crate::mailbox::{MailboxReader, Outbox, PeerMessage, Peers, ShardMessage, ShardReport};
 use crate::moves::{Moves, Route};
 use crate::snapshot::ShardSnapshot;
@@ -58,13 +59,14 @@ pub struct Shard<P: PacketIo> {
     pub(crate) io: P,
     mailbox: MailboxReader<P::Socket>,
     outbox: Arc<Outbox>,
-    peers: Arc<Peers<P::Socket>>,
+    pub(crate) peers: Arc<Peers<P::Socket>>,
     pub(crate) moves: Moves<P::Socket>,
     /// What a full inbox of another shard could not take yet, in order.
     peer_backlog: VecDeque<(ShardId, PeerMessage<P::Socket>)>,
     /// Slots whose sockets are on their way out.
     closing: Vec<Closing>,
-    /// What wants a slot that is still closing. All messages wait behind it, for a turn or two.
+    /// What wants a slot that is still closing, or a conference that waits for its other parts. All messages wait behind
+    /// it, for a turn or two.
     deferred: Option<PeerMessage<P::Socket>>,
     stopping: bool,
     events_dropped: u64,
@@ -74,6 +76,7 @@ pub struct Shard<P: PacketIo> {
     pub(crate) turn_began: Instant,
     residence_us: Histogram<u64>,
     command_us: Histogram<u64>,
+    load: LoadMeter,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -120,6 +123,7 @@ impl<P: PacketIo> Shard<P> {
             turn_began: Instant::ZERO,
             residence_us: histogram(),
             command_us: histogram(),
+            load: LoadMeter::new(),
         }
     }
 
@@ -143,6 +147,7 @@ impl<P: PacketIo> Shard<P> {
         // Before a deadline or a command can follow from them: an endpoint just learned is connected while it is still
         // the one that counts, and a connection whose sockets are out leaves before its clock ticks here again.
         self.settle_ports();
+        let partials = self.take_partials(now);
         let ticked = self.tick(now);
         let messages = self.take_messages(now);
         // The last packet of a connection leaves before its sockets close.
@@ -152,7 +157,7 @@ impl<P: PacketIo> Shard<P> {
         self.look_for_kernel_drops(now);
         self.transmit();
         Ok(Turn {
-            active: received > 0 || ticked || messages > 0,
+            active: received > 0 || ticked || messages > 0 || partials > 0,
             more: received >= DATAGRAMS_PER_TURN_MAX || messages >= COMMANDS_PER_TURN_MAX,
             stop: self.stopping,
         })
@@ -164,6 +169,9 @@ impl<P: PacketIo> Shard<P> {
         if self.forwarded > 0 {
             self.residence_us.saturating_record_n(residence_us, self.forwarded);
             self.forwarded = 0;
+        }
+        if self.load.wants_reading(now) {
+            self.load.read(now, thread_cpu_ns());
         }
         let until_due = self.engine.poll_timeout().map_or(at_most, |due| due.saturating_since(now).min(at_most));
         let sleepless = turn.more || !self.mailbox.is_empty() || !self.peers.is_empty(self.id);
@@ -223,6 +231,7 @@ impl<P: PacketIo> Shard<P> {
     pub(crate) fn transmit(&mut self) {
         let Self { engine, io, .. } = self;
         io.transmit(|slot| engine.poll_transmit(slot));
+        self.send_partials();
     }
 
     fn take_messages(&mut self, now: Instant) -> usize {
@@ -290,6 +299,13 @@ impl<P: PacketIo> Shard<P> {
         if let ShardMessage::Open { request, .. } = &message
             && request.command.connection().is_some_and(|id| self.is_closing(id.slot_number()))
         {
+            self.deferred = Some(PeerMessage::Forward(message));
+            return;
+        }
+        if let ShardMessage::Command(request) = &message
+            && self.engine.is_awaited(&request.command)
+        {
+            // Its conference is about to deliver a frame.
             self.deferred = Some(PeerMessage::Forward(message));
             return;
         }
@@ -427,7 +443,7 @@ impl<P: PacketIo> Shard<P> {
 
     fn snapshot(&self) -> ShardSnapshot {
         let totals = self.engine.totals();
-        let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        let cpu_ns = thread_cpu_ns();
         ShardSnapshot {
             shard: self.id,
             thread_id: rustix::thread::gettid().as_raw_nonzero().get(),
@@ -438,12 +454,21 @@ impl<P: PacketIo> Shard<P> {
             packets_out: totals.packets_out,
             drops: totals.drops,
             ticks_late: totals.ticks_late,
+            partials_late: totals.partials_late,
+            partials_dropped: totals.partials_dropped,
             encodes: totals.encodes,
             events_dropped: totals.events_dropped + self.events_dropped,
-            cpu_ns: u64::try_from(cpu.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(cpu.tv_nsec).unwrap_or(0),
+            cpu_ns,
+            busy: self.load.busy(self.turn_began, cpu_ns),
             io: self.io.counters(),
             residence_us: self.residence_us.clone(),
             command_us: self.command_us.clone(),
         }
     }
+}
+
+/// CPU time of the calling thread in nanoseconds.
+fn thread_cpu_ns() -> u64 {
+    let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    u64::try_from(cpu.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(cpu.tv_nsec).unwrap_or(0)
 }

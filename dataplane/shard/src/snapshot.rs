@@ -27,12 +27,18 @@ pub struct ShardSnapshot {
     pub drops: DropCounters,
     /// Media steps mixed more than one step (10 ms) after they were due.
     pub ticks_late: u64,
+    /// Sums of other parts of a conference that a frame was mixed without.
+    pub partials_late: u64,
+    /// Sums of parts of a conference that found no place in a queue, or were of no use.
+    pub partials_dropped: u64,
     /// Payloads encoded.
     pub encodes: u64,
     /// Talk, level and digit events dropped because nobody read them.
     pub events_dropped: u64,
     /// CPU time of the shard's thread, nanoseconds.
     pub cpu_ns: u64,
+    /// Share of the last second that the shard's thread was on a core, `0.0 ..= 1.0`.
+    pub busy: f64,
     /// Packet I/O.
     pub io: IoCounters,
     /// Microseconds from a packet's leaving the ring to its send being handed to the kernel.

@@ -15,7 +15,7 @@ use ringbridge_wire::telephone_event::TelephoneEvent;
 use ringbridge_wire::xr::{Delay, UNAVAILABLE, VoipMetrics, XrContents};
 
 type Seed = (&'static str, String, Vec<u8>);
-type Fill = dyn Fn(&mut CompoundWriter<'_>) -> Result<(), Box<dyn Error>>;
+type Fill<'a> = dyn Fn(&mut CompoundWriter<'_>) -> Result<(), Box<dyn Error>> + 'a;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = env::args().nth(1).ok_or("usage: seeds FOLDER")?;
@@ -100,14 +100,14 @@ fn rtcp() -> Result<Vec<Seed>, Box<dyn Error>> {
         jitter_buffer_absolute_maximum_ms: 512,
     };
     const DELAY: Delay = Delay { ssrc: Ssrc(2), last_rr: 0x0506_0708, delay_since_last_rr: 65_536 };
-    let info = SenderInfo {
+    const INFO: SenderInfo = SenderInfo {
         ntp: NtpTimestamp(0xE000_0001_8000_0002),
         rtp_timestamp: RtpTimestamp(800),
         packet_count: 5,
         octet_count: 800,
     };
     let mut seeds = Vec::new();
-    let mut add = |name: &str, fill: &Fill| {
+    let mut add = |name: &str, fill: &Fill<'_>| {
         let mut out = [0; 512];
         let mut writer = CompoundWriter::new(&mut out);
         fill(&mut writer)?;
@@ -116,14 +116,14 @@ fn rtcp() -> Result<Vec<Seed>, Box<dyn Error>> {
         Ok::<(), Box<dyn Error>>(())
     };
     add("sender", &|writer| {
-        writer.sender_report(Ssrc(1), &info, &[BLOCK, BLOCK])?;
+        writer.sender_report(Ssrc(1), &INFO, &[BLOCK, BLOCK])?;
         writer.cname(Ssrc(1), b"0123456789abcdef01234567")?;
         Ok(writer.extended_report(Ssrc(1), &XrContents { metrics: Some(&METRICS), ..XrContents::default() })?)
     })?;
     add("receiver", &|writer| {
         writer.receiver_report(Ssrc(1), &[BLOCK])?;
         writer.cname(Ssrc(1), b"me")?;
-        let contents = XrContents { reference_time: Some(info.ntp), delays: &[DELAY, DELAY], metrics: Some(&METRICS) };
+        let contents = XrContents { reference_time: Some(INFO.ntp), delays: &[DELAY, DELAY], metrics: Some(&METRICS) };
         Ok(writer.extended_report(Ssrc(1), &contents)?)
     })?;
     add("farewell", &|writer| {

@@ -32,8 +32,10 @@ const SLOTS: u32 = 6;
 /// Slots that connections move to.
 const GUEST_SLOTS: u32 = 100;
 /// All of them.
-const ENGINE_SLOTS: usize = 128;
+const ENGINE_SLOTS: u32 = 128;
+/// Slots that conferences are created in; they move to those behind.
 const CONFERENCES: u32 = 3;
+const ENGINE_CONFERENCES: u32 = 6;
 const SHARD: ShardId = ShardId(1);
 /// Steps of one script. libFuzzer's inputs are shorter; a longer one tells nothing more.
 const STEPS_MAX: usize = 2_000;
@@ -44,6 +46,7 @@ const TIMEOUTS_MAX: usize = 100_000;
 pub fn engine(bytes: &[u8]) {
     let mut script = Script::new(bytes);
     let mut world = World::new(&mut script);
+    world.set_scene(&mut script);
     for _ in 0..STEPS_MAX {
         if script.is_over() {
             break;
@@ -59,6 +62,8 @@ struct World {
     now: Instant,
     /// Who has which slot.
     slots: BTreeMap<u32, ConnectionId>,
+    /// Which conference has which.
+    rooms: BTreeMap<u32, ConferenceId>,
     connected: BTreeMap<u32, SocketAddr>,
     /// Whether sockets are connected when the engine asks for it.
     connects: bool,
@@ -82,9 +87,16 @@ impl World {
     fn new(script: &mut Script<'_>) -> Self {
         let now = Instant::from_millis(u64::from(script.word()));
         Self {
-            engine: Engine::with_slots(SHARD, u64::from(script.byte()), now, ENGINE_SLOTS, CONFERENCES as usize),
+            engine: Engine::with_slots(
+                SHARD,
+                u64::from(script.byte()),
+                now,
+                ENGINE_SLOTS as usize,
+                ENGINE_CONFERENCES as usize,
+            ),
             now,
             slots: BTreeMap::new(),
+            rooms: BTreeMap::new(),
             connected: BTreeMap::new(),
             connects: script.flag(),
             phones: BTreeMap::new(),
@@ -278,6 +290,9 @@ impl World {
                 if let Ok(answer) = &result {
                     self.ledger.answered(answer);
                 }
+                if self.traces {
+                    eprintln!("{:?} {token} {result:?}", self.now);
+                }
                 self.answers.push((token, result.is_ok()));
             }
             Event::OperationEnded { id, .. } => self.ledger.operation_ended(id),
@@ -285,9 +300,14 @@ impl World {
                 self.ledger.connection_ended(id);
                 self.phones.remove(&id);
             }
-            Event::ConferenceEnded { id, .. } => self.ledger.conference_ended(id),
+            Event::ConferenceEnded { id, .. } => {
+                self.ledger.conference_ended(id);
+                self.rooms.retain(|_, open| *open != id);
+            }
             Event::ConnectionLearned { id, .. } | Event::ConnectionTimeout { id } => self.ledger.lives(id),
-            Event::TalkStarted { conference, .. } | Event::TalkStopped { conference, .. } => {
+            Event::TalkStarted { conference, .. }
+            | Event::TalkStopped { conference, .. }
+            | Event::ActiveSpeaker { conference, .. } => {
                 self.ledger.is_open(conference);
             }
             Event::Digit { digit, .. } => assert!(b"0123456789*#ABCD".contains(&digit)),

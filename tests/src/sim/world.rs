@@ -381,6 +381,7 @@ impl World {
             Event::ConnectionTimeout { .. }
             | Event::TalkStarted { .. }
             | Event::TalkStopped { .. }
+            | Event::ActiveSpeaker { .. }
             | Event::Digit { .. } => {
                 let _ = write!(line, "{event:?}");
             }
@@ -401,6 +402,9 @@ impl World {
                     muted: self.dice.one_in(5),
                     deaf: self.dice.one_in(5),
                     gain_db: self.gain(),
+                    output_gain_db: if self.dice.one_in(5) { self.gain() } else { 0 },
+                    agc: self.dice.one_in(5),
+                    noise_suppression: self.dice.one_in(20),
                     role: self.role(),
                     tariff_tone: self.dice.one_in(5),
                 };
@@ -414,6 +418,7 @@ impl World {
                     gain_db: self.dice.one_in(2).then(|| self.gain()),
                     role: self.dice.one_in(3).then(|| self.role()),
                     tariff_tone: self.dice.one_in(4).then(|| self.dice.one_in(2)),
+                    ..ParticipantChange::default()
                 };
                 self.command(Command::SetParticipant { conference, connection, change });
             }
@@ -551,7 +556,8 @@ impl World {
         let (hairpin, tones) = (self.dice.one_in(3), self.dice.one_in(2));
         let participants_max = 1 + u32::try_from(self.dice.below(8)).expect("small");
         let rate = *self.dice.pick(&Rate::ALL);
-        let spec = ConferenceSpec { participants_max, hairpin, tones, rate };
+        let loudest = self.dice.one_in(4).then(|| 1 + u16::try_from(self.dice.below(3)).expect("small"));
+        let spec = ConferenceSpec { participants_max, hairpin, tones, rate, loudest, ..ConferenceSpec::default() };
         assert!(self.command(Command::CreateConference { id, spec }));
     }
 

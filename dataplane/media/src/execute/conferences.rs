@@ -7,7 +7,8 @@ use crate::connection::{Connection, Link, Participant};
 use crate::engine::{Engine, fall_silent};
 use crate::event::{Answer, CommandError, Condition, EndReason, Event, StreamStamp};
 use crate::id::{ConferenceId, ConnectionId};
-use crate::limits::{HAIRPIN_MAX, PARTICIPANTS_MAX};
+use crate::limits::{HAIRPIN_MAX, PARTICIPANTS_MAX, PARTS_MAX};
+use crate::parts::{Part, Parts};
 use crate::time::Instant;
 use crate::tones::Notice;
 
@@ -23,6 +24,45 @@ impl Engine {
         self.phase_next = self.phase_next.wrapping_add(1);
         self.out.totals.conferences += 1;
         Ok(Answer::Done)
+    }
+
+    pub(super) fn create_part(&mut self, id: ConferenceId, slot: u32, spec: ConferenceSpec, parts: &Parts) -> Outcome {
+        if spec.hairpin {
+            return Err(CommandError::Unsupported);
+        }
+        let is_home = id.shard() == self.shard;
+        let fits = parts.shards.contains(self.shard) && parts.shards.contains(id.shard());
+        let is_free = self.conferences.get(slot as usize).is_some_and(Option::is_none);
+        if !fits || !is_free || parts.shards.len() > PARTS_MAX || (is_home && slot != id.slot_number()) {
+            return Err(CommandError::LimitReached);
+        }
+        let participants_max = spec.participants_max.min(u32::try_from(PARTICIPANTS_MAX).unwrap_or(u32::MAX));
+        let mut conference = Conference::new(self.now, id, ConferenceSpec { participants_max, ..spec }, 0);
+        conference.epoch = Instant::from_millis(parts.epoch.as_nanos() / 1_000_000);
+        conference.part = Some(Part::new(self.shard, id.shard(), parts.shards));
+        if is_home {
+            self.out.totals.conferences += 1;
+        } else {
+            self.adopted_rooms.insert(id, slot);
+        }
+        self.conferences[slot as usize] = Some(conference);
+        Ok(Answer::Done)
+    }
+
+    pub(super) fn cede_role(&mut self, received: Instant, id: ConferenceId, role: Role) -> Outcome {
+        let room = self.find_conference(id)?;
+        let mut streams = Vec::new();
+        self.take_role_away(room, role, &mut streams);
+        Ok(Answer::Effect(self.conference_effect(room, received, streams)))
+    }
+
+    pub(super) fn vacate_conference(&mut self, received: Instant, id: ConferenceId) -> Outcome {
+        let room = self.find_conference(id)?;
+        let members: Vec<u32> = self.conferences[room as usize].iter().flat_map(|c| c.participants.clone()).collect();
+        let streams = members.iter().filter_map(|&slot| self.stamp_leaving(room, slot)).collect();
+        let effect = self.conference_effect(room, received, streams);
+        self.close_conference(room, EndReason::LastLeft);
+        Ok(Answer::Effect(effect))
     }
 
     pub(super) fn promote_conference(&mut self, id: ConferenceId) -> Outcome {
@@ -50,7 +90,7 @@ impl Engine {
         let room = self.find_conference(conference)?;
         let place = self.conferences[room as usize].as_ref().ok_or(CommandError::UnknownConference(conference))?;
         let before = Before { cast: place.cast, heard: false };
-        if place.participants.len() >= place.participants_max as usize {
+        if place.participants_everywhere() >= place.participants_max as usize {
             return Err(CommandError::LimitReached);
         }
         let member = self.connections[slot as usize].as_ref().ok_or(CommandError::UnknownConnection(connection))?;
@@ -102,10 +142,12 @@ impl Engine {
         }
         self.assign_role(room, slot, spec.role, &mut streams);
         self.review_conference(room);
-        if let Some(place) = self.conferences[room as usize].as_mut().filter(|place| place.participants.len() > 1)
+        if let Some(place) =
+            self.conferences[room as usize].as_mut().filter(|place| place.participants_everywhere() > 1)
             && participant.was_audible
         {
-            place.announce(Notice::Joined);
+            place.announce(self.now, Notice::Joined);
+            self.tell_change(room);
         }
         self.start_stream(slot);
         let change = ParticipantChange { deaf: Some(spec.deaf), ..ParticipantChange::default() };
@@ -131,6 +173,8 @@ impl Engine {
             return Err(CommandError::Busy);
         }
         member.participant = participant;
+        self.fit_media(slot);
+        let member = self.connections[slot as usize].as_mut().ok_or(CommandError::UnknownConnection(connection))?;
         let mut streams = Vec::new();
         if participant.role != Role::Monitor
             && (change.muted.is_some() || change.gain_db.is_some() || participant.role != was.role)
@@ -198,6 +242,23 @@ impl Engine {
     fn assign_role(&mut self, room: u32, slot: u32, role: Role, streams: &mut Vec<StreamStamp>) {
         let Some(conference) = self.conferences[room as usize].as_mut() else { return };
         let Some(former) = conference.cast.assign(slot, role) else { return };
+        self.make_party(former, role, streams);
+    }
+
+    /// Takes a role away from who has it, if anybody here has.
+    fn take_role_away(&mut self, room: u32, role: Role, streams: &mut Vec<StreamStamp>) {
+        let Some(conference) = self.conferences[room as usize].as_mut() else { return };
+        let former = match role {
+            Role::Coach => conference.cast.coach.take(),
+            Role::Pupil => conference.cast.pupil.take(),
+            Role::Party | Role::Monitor => None,
+        };
+        if let Some(former) = former {
+            self.make_party(former, role, streams);
+        }
+    }
+
+    fn make_party(&mut self, former: u32, role: Role, streams: &mut Vec<StreamStamp>) {
         let Some(member) = self.connections[former as usize].as_mut() else { return };
         member.participant.role = Role::Party;
         if role == Role::Coach {
@@ -208,6 +269,10 @@ impl Engine {
     /// Whether a conference ends if one participant leaves: monitors alone don't keep it.
     pub(super) fn ends_without(&self, room: u32, slot: u32) -> bool {
         let Some(conference) = self.conferences[room as usize].as_ref() else { return true };
+        if conference.part.is_some() {
+            // Only who knows all parts can tell.
+            return false;
+        }
         let is_monitor = |member: &Connection| member.participant.role == Role::Monitor;
         let leaves_monitors = self.connections[slot as usize].as_ref().is_some_and(is_monitor);
         let mut others = conference.members(&self.connections).filter(|&(other, _)| other != slot);
@@ -223,6 +288,9 @@ impl Engine {
         let id = conference.id;
         conference.participants.retain(|&member| member != slot);
         conference.cast.remove(slot);
+        if let Some(leaver) = self.connections[slot as usize].as_ref() {
+            conference.active_speaker.leave(leaver.id);
+        }
         conference.forget_formats(&self.connections);
         self.unlink(slot, id, due);
         if over {
@@ -231,8 +299,9 @@ impl Engine {
             self.review_hairpin(room);
             self.review_conference(room);
             if let Some(conference) = self.conferences[room as usize].as_mut().filter(|_| was_audible) {
-                conference.announce(Notice::Left);
+                conference.announce(self.now, Notice::Left);
             }
+            self.tell_change(room);
         }
     }
 
@@ -240,6 +309,8 @@ impl Engine {
     fn close_conference(&mut self, room: u32, reason: EndReason) {
         let Some(mut conference) = self.conferences[room as usize].take() else { return };
         self.adopted_rooms.remove(&conference.id);
+        let is_counted = conference.part.as_ref().is_none_or(|part| part.is_home);
+        self.dissolve_part(&mut conference);
         let due = conference.running.then(|| conference.next_due());
         for slot in core::mem::take(&mut conference.participants) {
             self.unlink(slot, conference.id, due);
@@ -248,8 +319,10 @@ impl Engine {
         for operation in conference.operations.iter_mut().filter_map(Option::take) {
             self.out.end_operation(operation, target, Condition::AutoStop);
         }
-        self.out.totals.conferences -= 1;
-        self.out.push_event(Event::ConferenceEnded { id: conference.id, reason });
+        if is_counted {
+            self.out.totals.conferences -= 1;
+            self.out.push_event(Event::ConferenceEnded { id: conference.id, reason });
+        }
     }
 
     fn unlink(&mut self, slot: u32, conference: ConferenceId, due: Option<Instant>) {

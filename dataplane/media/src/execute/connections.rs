@@ -45,6 +45,8 @@ impl Engine {
         spec.telephone_event_payload_type =
             change.telephone_event_payload_type.unwrap_or(spec.telephone_event_payload_type);
         spec.comfort_noise_payload_type = change.comfort_noise_payload_type.unwrap_or(spec.comfort_noise_payload_type);
+        spec.audio_level_extension = change.audio_level_extension.unwrap_or(spec.audio_level_extension);
+        spec.mixer_level_extension = change.mixer_level_extension.unwrap_or(spec.mixer_level_extension);
         spec.delay = change.delay.unwrap_or(spec.delay);
         spec.payload_types = change.payload_types.unwrap_or(spec.payload_types);
         spec.ptime_ms = change.ptime_ms.unwrap_or(spec.ptime_ms);

@@ -133,6 +133,10 @@ impl Engine {
         let Some(place) = self.conferences[room as usize].as_mut() else {
             return Err(CommandError::UnknownConference(conference));
         };
+        if place.part.as_ref().is_some_and(|part| !part.is_home) {
+            // They run at home.
+            return Err(CommandError::Unsupported);
+        }
         begin(
             &mut place.operations,
             id,

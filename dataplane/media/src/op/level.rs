@@ -25,7 +25,7 @@ impl LevelRuns {
             self.loud = self.loud.saturating_add(1);
             self.pause = 0;
             self.sound = self.sound.saturating_add(1);
-            self.quiet = if self.loud < START_FRAMES { after(self.quiet) } else { 0 };
+            self.quiet = if u16::from(self.loud) < START_FRAMES { after(self.quiet) } else { 0 };
         } else {
             self.loud = 0;
             self.pause = self.pause.saturating_add(1);

@@ -5,7 +5,7 @@ use core::time::Duration;
 use ringbridge_codec::CodecError;
 use ringbridge_wire::seq::{RtpTimestamp, SeqNumber};
 
-use super::store::{Kind, SLOTS_MAX, SLOTS_MIN, Slot};
+use super::store::{FAR, Kind, SLOTS_MIN, Slot};
 use super::{Playout, State, low_bits};
 use crate::event::DropReason;
 use crate::limits::AHEAD_MS_MAX;
@@ -37,6 +37,7 @@ impl Playout {
             self.begin_timeline(slot.sequence, timestamp);
         }
         slot.position = self.position_of(timestamp);
+        slot.sequence = self.number_of(slot.sequence, slot.position);
         let distance = slot.sequence.distance_from(self.next);
         if let Some(known) = self.store.get(slot.sequence)
             && (known.position == slot.position || (distance >= 0 && self.state != State::Idle))
@@ -46,7 +47,7 @@ impl Playout {
         if let Some(reason) = self.outside_reason(&slot, distance) {
             if reason == DropReason::Late {
                 self.cold.counters.late += 1;
-                if slot.kind == Kind::Audio && distance > -i16::try_from(SLOTS_MAX).unwrap_or(i16::MAX) {
+                if slot.kind == Kind::Audio && distance > -FAR {
                     self.estimator.observe(ticks, slot.position);
                     self.set_target();
                 }
@@ -81,6 +82,9 @@ impl Playout {
         if slot.kind == Kind::Audio {
             let late = self.estimator.observe(ticks, slot.position);
             self.set_target();
+            if self.estimator.is_ahead() && !self.is_long(ticks) {
+                self.estimator.catch_up();
+            }
             if begins {
                 let wait = (self.target - late).max(self.target.min(self.ticks_of(PRIME_EIGHTHS)));
                 self.state = State::Waiting { until: ticks + wait };
@@ -89,30 +93,46 @@ impl Playout {
         Ok(())
     }
 
+    /// The number of a packet as if the sender had never begun to count anew: he has if its number is far from that of the
+    /// newest packet, or before it, although it follows that right away.
+    fn number_of(&mut self, sequence: SeqNumber, position: i64) -> SeqNumber {
+        let number = sequence.wrapping_add(self.renumbered);
+        let steps = number.distance_from(self.newest);
+        let follows = || {
+            let newest = self.store.get(self.newest).filter(|newest| newest.kind == Kind::Audio);
+            newest.is_some_and(|newest| newest.end() == position)
+        };
+        if self.state == State::Idle || (1..FAR).contains(&steps) || !follows() {
+            return number;
+        }
+        let next = self.newest.next();
+        self.renumbered = next.0.wrapping_sub(sequence.0);
+        next
+    }
+
     /// Why a packet can't be taken, if it can't.
     pub(super) fn outside_reason(&self, slot: &Slot, distance: i16) -> Option<DropReason> {
-        let far = i16::try_from(SLOTS_MAX - SLOTS_MIN).unwrap_or(i16::MAX);
         let window = self.ticks_of(WINDOW_EIGHTHS);
         match self.state {
             State::Idle => {
                 // Only what was sent before what was played is late; all else begins something.
-                let is_straggler = slot.end() <= self.head && (-far..0).contains(&distance);
+                let is_straggler = slot.end() <= self.head && (-FAR..0).contains(&distance);
                 return is_straggler.then_some(DropReason::Late);
             }
             // An overtaken packet may still become the first, if all fits.
             State::Waiting { .. } => {
-                if slot.position < self.head - window || self.newest.distance_from(slot.sequence) >= far {
+                if slot.position < self.head - window || self.newest.distance_from(slot.sequence) >= FAR {
                     return Some(DropReason::Late);
                 }
             }
             State::Playing => {
                 let is_over = if slot.kind == Kind::Noise { distance < 0 } else { slot.end() <= self.head };
-                if is_over || self.newest.distance_from(slot.sequence) >= far {
+                if is_over || self.newest.distance_from(slot.sequence) >= FAR {
                     return Some(DropReason::Late);
                 }
             }
         }
-        if distance >= far || distance <= -far || slot.end() > self.head + window {
+        if distance >= FAR || distance <= -FAR || slot.end() > self.head + window {
             return Some(DropReason::Early);
         }
         None

@@ -11,17 +11,40 @@ impl Playout {
         let anchor = self.estimator.anchor()?;
         let off = now - anchor - self.point() - self.target;
         if off < -self.ticks_of(SHORT_EIGHTHS) {
-            let is_least = self.target <= self.ticks_of(self.spec.min_ms * 8);
-            return Some(Correction::Longer { far: is_least || off < -self.ticks_of(SHORT_FAR_EIGHTHS) });
+            return Some(Correction::Longer { far: off < -self.ticks_of(SHORT_FAR_EIGHTHS) });
         }
         if off <= self.ticks_of(LONG_EIGHTHS) || !self.estimator.is_live(now) {
             return None;
+        }
+        if self.estimator.is_ahead() {
+            // What he has sent ahead of time is worth being heard.
+            return Some(Correction::Shorter { far: false });
         }
         let max = self.ticks_of(u16::saturating_mul(self.spec.max_ms, 8));
         if off + self.target > max + self.ticks_of(CUT_EIGHTHS) {
             return Some(Correction::Cut);
         }
+        if now < self.cold.hold_until && off + self.target <= max {
+            return None;
+        }
         Some(Correction::Shorter { far: off > self.ticks_of(LONG_FAR_EIGHTHS) })
+    }
+
+    /// What was late is here: the delay has grown by what was made up meanwhile, and stays so for a while, for where one
+    /// packet was held up another will be.
+    pub(super) fn end_underrun(&mut self, now: i64) {
+        if self.made == 0 {
+            return;
+        }
+        self.made = 0;
+        if self.delay_ticks(now) <= self.ticks_of(u16::saturating_mul(self.spec.max_ms, 8)) {
+            self.cold.hold_until = now + self.ticks_of(HOLD_EIGHTHS);
+        }
+    }
+
+    /// Whether the delay is longer than it ought to be.
+    pub(super) fn is_long(&self, now: i64) -> bool {
+        self.delay_ticks(now) > self.target + self.ticks_of(LONG_EIGHTHS)
     }
 
     /// Whether a frame may be put in before what is due.
@@ -105,12 +128,14 @@ pub(super) enum Correction {
 const MARGIN_EIGHTHS: u16 = 10 * 8;
 /// The delay may be so much shorter than the target,
 const SHORT_EIGHTHS: u16 = 2 * 8;
-/// and in a voice so much, unless the target is the least there may be.
+/// and in a voice so much.
 const SHORT_FAR_EIGHTHS: u16 = 5 * 8;
 /// The delay may be so much longer than the target,
 const LONG_EIGHTHS: u16 = 15 * 8;
 /// and in a voice so much.
 const LONG_FAR_EIGHTHS: u16 = 40 * 8;
+/// How long the delay stays what a late packet has made it.
+const HOLD_EIGHTHS: u32 = 10_000 * 8;
 /// What is further beyond the longest delay is cut off.
 const CUT_EIGHTHS: u16 = 300 * 8;
 

@@ -138,7 +138,7 @@ impl Playout {
                 self.made = 0;
             }
             Some(slot) if slot.position <= self.head => {
-                self.made = 0;
+                self.end_underrun(now);
                 self.decode(&slot, wanted);
             }
             Some(slot) => self.cross_gap(now, &slot, wanted, pulled),

@@ -10,8 +10,14 @@ use ringbridge_wire::seq::SeqNumber;
 pub(super) const SLOTS_MIN: u16 = 4;
 /// Slots of the largest burst.
 pub(super) const SLOTS_MAX: u16 = 512;
+/// Packets whose numbers are further apart than this don't belong together.
+pub(super) const FAR: i16 = 508;
+/// Bytes that are kept for the next stream.
+const BYTES_KEPT: usize = 8192;
 /// Payloads are given room in steps of this.
 const STRIDE_STEP: u16 = 32;
+
+const _: () = assert!((FAR as u16) <= SLOTS_MAX - SLOTS_MIN);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) enum Kind {
@@ -64,6 +70,15 @@ impl Store {
         self.slots.fill(Slot::default());
         self.mask = SLOTS_MIN - 1;
         self.stride = 0;
+    }
+
+    /// As [`Self::clear`], and gives back what a burst took.
+    pub(super) fn release(&mut self) {
+        self.clear();
+        if self.bytes.capacity() > BYTES_KEPT {
+            self.bytes = Vec::new();
+            self.slots.shrink_to_fit();
+        }
     }
 
     /// How many packets in a row it has room for now.
@@ -236,5 +251,11 @@ mod tests {
             store.reserve(512);
         }
         assert_eq!(store.bytes(), bytes);
+        store.release();
+        assert_eq!(store.bytes(), usize::from(SLOTS_MIN) * size_of::<Slot>());
+        insert(&mut store, 1, 160);
+        let bytes = store.bytes();
+        store.release();
+        assert_eq!(store.bytes(), bytes, "what is small is kept");
     }
 }

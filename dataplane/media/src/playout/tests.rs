@@ -5,6 +5,7 @@ mod lives;
 mod stateful;
 mod stream;
 mod tables;
+mod voices;
 
 use ringbridge_codec::{CodecKind, Rate};
 use ringbridge_wire::seq::{RtpTimestamp, SeqNumber};

@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ringbridge_codec::g711;
+use ringbridge_codec::{Encoder, EncoderSettings, g711};
 use ringbridge_media::command::{
     CodecKind, Command, ConferenceSpec, ConnectionChange, ConnectionSpec, OperationSpec, ParticipantChange,
     ParticipantSpec, Request, StopConditions, Target, ToneSpec,
@@ -80,10 +80,15 @@ pub(crate) struct Phone {
     /// How fast its clock is, in parts per million of ours.
     pub(crate) drift_ppm: i64,
     samples: u64,
+    /// Made with the first packet of a codec that is not G.711.
+    encoder: Option<Arc<Mutex<Encoder>>>,
 }
 
 impl Phone {
     pub(crate) fn packet(&mut self) -> Vec<u8> {
+        if ![CodecKind::Pcmu, CodecKind::Pcma, CodecKind::G723, CodecKind::G729].contains(&self.codec) {
+            return self.encoded_packet();
+        }
         let len = (self.ptime_ms * 8) as usize;
         let mut payload = vec![0; len];
         let pcm: Vec<i16> = (self.samples..).take(len).map(|n| self.sample(n)).collect();
@@ -99,6 +104,30 @@ impl Phone {
         let bytes = rtp(self.ssrc, self.sequence, self.timestamp, self.codec.payload_type(), &payload);
         self.sequence = self.sequence.wrapping_add(1);
         self.timestamp = self.timestamp.wrapping_add(len as u32);
+        self.samples += len as u64;
+        bytes
+    }
+
+    /// A packet of a codec that is not G.711: of tones alone.
+    fn encoded_packet(&mut self) -> Vec<u8> {
+        let (codec, rate) = (self.codec, self.codec.rate());
+        let len = (self.ptime_ms * rate.hz() / 1000) as usize;
+        let pcm: Vec<i16> = (self.samples..)
+            .take(len)
+            .map(|n| match self.voice {
+                Voice::Tone(hz, amplitude) => {
+                    ((n as f64 * hz * std::f64::consts::TAU / f64::from(rate.hz())).sin() * amplitude).round() as i16
+                }
+                _ => 0,
+            })
+            .collect();
+        let new = || Arc::new(Mutex::new(Encoder::new(codec, EncoderSettings::default()).unwrap()));
+        let encoder = self.encoder.get_or_insert_with(new);
+        let mut payload = [0; 1500];
+        let bytes = encoder.lock().unwrap().encode(&pcm, &mut payload).unwrap();
+        let bytes = rtp(self.ssrc, self.sequence, self.timestamp, codec.payload_type(), &payload[..bytes]);
+        self.sequence = self.sequence.wrapping_add(1);
+        self.timestamp = self.timestamp.wrapping_add(self.ptime_ms * codec.clock_rate_hz() / 1000);
         self.samples += len as u64;
         bytes
     }
@@ -237,6 +266,7 @@ impl Bench {
             next_at: None,
             drift_ppm: 0,
             samples: 0,
+            encoder: None,
         });
         id
     }

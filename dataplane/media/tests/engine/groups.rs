@@ -34,8 +34,13 @@ pub(crate) fn migrate(from: &mut Bench, to: &mut Bench, target: Target, room: Op
     to.phones.sort_by_key(|phone| phone.address);
 }
 
+/// To whom, when, what.
+type Packet = (String, Instant, Vec<u8>);
+/// Reads what was recorded.
+type Recording = Box<dyn Fn() -> Vec<i16>>;
+
 /// All RTP that left, by whom it went to, and every event in order.
-fn seen(benches: &[&Bench]) -> (Vec<(String, Instant, Vec<u8>)>, Vec<String>) {
+fn seen(benches: &[&Bench]) -> (Vec<Packet>, Vec<String>) {
     let sent = benches.iter().flat_map(|bench| &bench.sent).filter(|sent| !sent.port.rtcp);
     let mut packets: Vec<_> =
         sent.map(|sent| (sent.target.unwrap().to_string(), sent.at, sent.bytes.clone())).collect();
@@ -45,7 +50,7 @@ fn seen(benches: &[&Bench]) -> (Vec<(String, Instant, Vec<u8>)>, Vec<String>) {
 }
 
 /// Runs `scene` in one place, and in another run moves it back and forth; both are the same to everybody.
-fn unnoticed(scene: impl Fn(&mut Bench) -> (Target, Box<dyn Fn() -> Vec<i16>>), room: Option<u32>, home: Option<u32>) {
+fn unnoticed(scene: impl Fn(&mut Bench) -> (Target, Recording), room: Option<u32>, home: Option<u32>) {
     for ms in [301, 308, 313, 320, 334] {
         let mut plain = Bench::new();
         let (_, recording) = scene(&mut plain);
@@ -123,7 +128,7 @@ fn a_call_with_a_prompt_to_one_party_goes_on() {
 }
 
 /// Six of all roles, with a recording and a prompt for all, a prompt for one, and gathered digits.
-fn busy_room(bench: &mut Bench) -> (ConferenceId, Vec<ConnectionId>, Box<dyn Fn() -> Vec<i16>>) {
+fn busy_room(bench: &mut Bench) -> (ConferenceId, Vec<ConnectionId>, Recording) {
     let room = ConferenceId::new(SHARD, 3, 1);
     let spec = ConferenceSpec { tones: true, ..ConferenceSpec::default() };
     assert!(matches!(bench.call(Command::CreateConference { id: room, spec }), Ok(Answer::Done)));

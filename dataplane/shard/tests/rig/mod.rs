@@ -72,10 +72,8 @@ impl Rig {
             }
         }
         let index = self.seen.iter().position(|report| matches!(report, ShardReport::Moved(_)))?;
-        match self.seen.remove(index) {
-            ShardReport::Moved(moved) => Some(moved),
-            _ => None,
-        }
+        let ShardReport::Moved(moved) = self.seen.remove(index) else { return None };
+        Some(moved)
     }
 
     pub fn ask(&mut self, shard: u8, command: Command) -> Result<Answer, CommandError> {

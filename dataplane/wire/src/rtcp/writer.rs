@@ -40,7 +40,7 @@ impl<'a> CompoundWriter<'a> {
     ///
     /// # Errors
     ///
-    /// No room, or more than [`REPORT_BLOCKS_MAX`] blocks.
+    /// No room, or more than [`REPORT_BLOCKS_MAX`](super::REPORT_BLOCKS_MAX) blocks.
     pub fn sender_report(
         &mut self,
         ssrc: Ssrc,
@@ -61,7 +61,7 @@ impl<'a> CompoundWriter<'a> {
     ///
     /// # Errors
     ///
-    /// No room, or more than [`REPORT_BLOCKS_MAX`] blocks.
+    /// No room, or more than [`REPORT_BLOCKS_MAX`](super::REPORT_BLOCKS_MAX) blocks.
     pub fn receiver_report(&mut self, ssrc: Ssrc, blocks: &[ReportBlock]) -> Result<(), RtcpWriteError> {
         let body = self.append(RECEIVER_REPORT, blocks.len(), 4 + BLOCK_BYTES * blocks.len())?;
         let body = put(body, &ssrc.0.to_be_bytes());
@@ -73,7 +73,7 @@ impl<'a> CompoundWriter<'a> {
     ///
     /// # Errors
     ///
-    /// No room, or a name longer than [`CNAME_BYTES_MAX`].
+    /// No room, or a name longer than [`CNAME_BYTES_MAX`](super::CNAME_BYTES_MAX).
     pub fn cname(&mut self, ssrc: Ssrc, name: &[u8]) -> Result<(), RtcpWriteError> {
         let name_len = u8::try_from(name.len()).map_err(|_| RtcpWriteError::CnameTooLong)?;
         let body = self.append(SOURCE_DESCRIPTION, 1, 4 + (2 + name.len()) / 4 * 4 + 4)?;
@@ -139,7 +139,7 @@ pub enum RtcpWriteError {
     NoRoom,
     /// More report blocks or sources than the five-bit count can tell, or delays than the length can.
     TooMany,
-    /// The canonical name is longer than [`CNAME_BYTES_MAX`].
+    /// The canonical name is longer than [`CNAME_BYTES_MAX`](super::CNAME_BYTES_MAX).
     CnameTooLong,
 }
 

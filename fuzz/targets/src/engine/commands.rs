@@ -6,32 +6,35 @@ use std::sync::atomic::Ordering;
 
 use ringbridge_media::command::{
     CodecKind, Command, ConferenceSpec, ConnectionChange, ConnectionSpec, DigitSource, Direction, EncoderSettings,
-    OperationSpec, ParticipantChange, ParticipantSpec, PlayAdjust, PlayChange, Rate, Role, StopConditions, Target,
-    ToneSpec, VolumeToggle,
+    OperationSpec, ParticipantChange, ParticipantSpec, PlayAdjust, PlayChange, Rate, Role, StopConditions, TalkSpec,
+    Target, ToneSpec, VolumeToggle,
 };
 use ringbridge_media::digits::{DigitSet, Digits};
 use ringbridge_media::id::{ConferenceId, ConnectionId, OperationId};
+use ringbridge_media::limits::DELAY_MS_MAX;
 use ringbridge_media::playout::DelaySpec;
 use ringbridge_media::port::Port;
 use ringbridge_media::samples::{Chunk, Playlist, Prompt, PromptStream, RecordQueue};
+use ringbridge_wire::rtp::COMFORT_NOISE;
 
 use super::datagrams::Phone;
-use super::{CONFERENCES, ENGINE_SLOTS, GUEST_SLOTS, SHARD, SLOTS, World};
+use super::{CONFERENCES, ENGINE_CONFERENCES, ENGINE_SLOTS, GUEST_SLOTS, SHARD, SLOTS, World};
 use crate::script::Script;
 
-/// Those that can be mixed come up more often.
-const CODECS: [CodecKind; 11] = [
+/// Those that cost least come up more often.
+const CODECS: [CodecKind; 12] = [
     CodecKind::Pcmu,
     CodecKind::Pcmu,
     CodecKind::Pcma,
     CodecKind::Pcma,
     CodecKind::G723,
     CodecKind::G729,
+    CodecKind::L16(Rate::Narrow),
+    CodecKind::L16(Rate::Wide),
+    CodecKind::L16(Rate::Full),
     CodecKind::G722,
     CodecKind::Gsm,
     CodecKind::Opus,
-    CodecKind::L16(Rate::Wide),
-    CodecKind::L16(Rate::Full),
 ];
 const PTIMES_MS: [u32; 10] = [20, 20, 20, 10, 30, 40, 60, 1, 25, 200];
 const DIRECTIONS: [Direction; 5] =
@@ -49,6 +52,7 @@ impl World {
         let (tx_codec, tx_payload_type) =
             if script.below(4) == 0 { codec(script) } else { (rx_codec, rx_payload_type) };
         let flags = script.byte();
+        #[allow(clippy::needless_update, reason = "what is new needs no script at first")]
         let spec = ConnectionSpec {
             remote: (flags & 3 != 0).then_some(address),
             remote_rtcp: None,
@@ -64,9 +68,6 @@ impl World {
                 dtx: flags & 32 != 0,
             },
             telephone_event_payload_type: if flags & 64 != 0 { 101 } else { script.byte() & 0x7F },
-            comfort_noise_payload_type: script
-                .option(|script| if script.below(2) == 0 { 13 } else { script.byte() & 0x7F }),
-            delay: DelaySpec { min_ms: 2 * u16::from(script.byte()), max_ms: 3 * u16::from(script.byte()) },
             payload_types: [script.option(|script| script.byte() & 0x7F), None, None, None, None, None, None, None],
             ptime_ms: script.pick(&PTIMES_MS),
             direction: script.pick(&DIRECTIONS),
@@ -75,12 +76,21 @@ impl World {
             handover: flags & 128 != 0,
             digit_source: script.pick(&[DigitSource::Events, DigitSource::Auto]),
             reserve_ms: if script.below(6) == 1 { Some(timeout(script)) } else { None },
+            comfort_noise_payload_type: script.option(|script| script.pick(&[COMFORT_NOISE, 118])),
+            delay: script.option(delay).unwrap_or_default(),
+            ..ConnectionSpec::default()
         };
+        self.connect(id, &spec, address);
+    }
+
+    /// Creates a connection with a phone.
+    fn connect(&mut self, id: ConnectionId, spec: &ConnectionSpec, address: SocketAddr) {
+        let slot = id.slot_number();
         self.connections.push(id);
         self.slots.insert(slot, id);
         self.ledger.connection_begins(id);
-        if self.command(Command::CreateConnection { id, spec: Box::new(spec) }) {
-            self.phones.insert(id, Phone::new(address, &spec, 0x100 + slot));
+        if self.command(Command::CreateConnection { id, spec: Box::new(*spec) }) {
+            self.phones.insert(id, Phone::new(address, spec, 0x100 + slot));
         } else {
             // It never was.
             self.slots.remove(&slot);
@@ -88,21 +98,100 @@ impl World {
         }
     }
 
+    /// What is there when the script begins, so that it need not find its way to it.
+    pub(super) fn set_scene(&mut self, script: &mut Script<'_>) {
+        let scene = script.below(8);
+        let phones = match scene {
+            0 => return,
+            1..=3 | 6 => 2,
+            4 | 5 | 7.. => 3,
+        };
+        // One codec for all, or one for each.
+        let shared = script.option(codec);
+        let ids: Vec<_> = (0..phones)
+            .map(|slot| {
+                self.generation += 1;
+                let id = ConnectionId::new(SHARD, slot, self.generation);
+                let address = SocketAddr::from(([10, 0, 0, u8::try_from(slot).unwrap_or(0)], 4_000));
+                let (codec, payload_type) = shared.unwrap_or_else(|| codec(script));
+                let spec = ConnectionSpec {
+                    remote: Some(address),
+                    rx_codec: codec,
+                    rx_payload_type: payload_type,
+                    tx_codec: codec,
+                    tx_payload_type: payload_type,
+                    digit_source: script.pick(&[DigitSource::Events, DigitSource::Auto]),
+                    comfort_noise_payload_type: script.option(|_| COMFORT_NOISE),
+                    ..ConnectionSpec::default()
+                };
+                self.connect(id, &spec, address);
+                id
+            })
+            .collect();
+        if scene <= 2 {
+            self.command(Command::StartRelay { a: ids[0], b: ids[1], transcode: scene == 2 });
+            self.generation += 1;
+            let id = OperationId::new(SHARD, 0, self.generation);
+            let (queue, until) = (self.queue(script), StopConditions::default());
+            self.begin(
+                id,
+                Target::Connection(ids[0]),
+                OperationSpec::RecordCall { queue, caller: ids[0], called: ids[1], until },
+            );
+            return;
+        }
+        self.generation += 1;
+        let conference = ConferenceId::new(SHARD, 0, self.generation);
+        let spec = ConferenceSpec {
+            hairpin: scene == 3,
+            tones: script.flag(),
+            rate: script.pick(&Rate::ALL),
+            loudest: script.option(|script| u16::from(script.below(4))),
+            talk: TalkSpec { told: script.flag(), stop_ms: 10 * u16::from(script.byte()) },
+            ..ConferenceSpec::default()
+        };
+        self.open(conference, spec);
+        let roles = match scene {
+            5 => [Role::Party, Role::Coach, Role::Pupil],
+            6 => [Role::Party, Role::Monitor, Role::Party],
+            _ => [Role::Party; 3],
+        };
+        for (connection, role) in ids.into_iter().zip(roles) {
+            let participant = ParticipantSpec { role, tariff_tone: scene == 7, ..ParticipantSpec::default() };
+            self.command(Command::JoinConference { conference, connection, participant });
+        }
+    }
+
+    fn open(&mut self, id: ConferenceId, spec: ConferenceSpec) {
+        self.conferences.push(id);
+        if self.command(Command::CreateConference { id, spec }) {
+            self.ledger.conference_begins(id);
+            self.rooms.insert(id.slot_number(), id);
+        }
+    }
+
+    fn begin(&mut self, id: OperationId, target: Target, operation: OperationSpec) {
+        self.ledger.operation_begins(id);
+        self.operations.push(id);
+        if !self.command(Command::StartOperation { id, target, operation: Box::new(operation) }) {
+            // It never was.
+            self.ledger.operation_ended(id);
+        }
+    }
+
     pub(super) fn create_conference(&mut self, script: &mut Script<'_>) {
-        let open = self.ledger.conferences();
-        let Some(slot) = (0..CONFERENCES).find(|slot| open.iter().all(|id| id.slot_number() != *slot)) else { return };
+        let Some(slot) = (0..CONFERENCES).find(|slot| !self.rooms.contains_key(slot)) else { return };
         self.generation += 1;
         let id = ConferenceId::new(SHARD, slot, self.generation);
         let spec = ConferenceSpec {
             participants_max: script.pick(&[8, 8, 8, 2, 1, 0]),
             hairpin: script.below(3) == 1,
             tones: script.flag(),
-            rate: script.pick(&[Rate::Narrow, Rate::Narrow]),
+            rate: script.pick(&Rate::ALL),
+            loudest: script.option(|script| u16::from(script.below(4))),
+            talk: TalkSpec { told: script.flag(), stop_ms: 10 * u16::from(script.byte()) },
         };
-        self.conferences.push(id);
-        if self.command(Command::CreateConference { id, spec }) {
-            self.ledger.conference_begins(id);
-        }
+        self.open(id, spec);
     }
 
     pub(super) fn join(&mut self, script: &mut Script<'_>) {
@@ -112,6 +201,9 @@ impl World {
             muted: flags & 7 == 1,
             deaf: flags & 0x38 == 8,
             gain_db: if flags & 0x40 != 0 { i16::from(script.byte().cast_signed()) } else { 0 },
+            output_gain_db: if flags & 0x41 == 0x41 { i16::from(script.byte().cast_signed()) } else { 0 },
+            agc: flags & 0x82 == 0x82,
+            noise_suppression: flags & 0x87 == 0x85,
             role: script.pick(&ROLES),
             tariff_tone: flags & 0x80 != 0,
         };
@@ -130,11 +222,10 @@ impl World {
             4 => Command::DeleteConference { id: self.any_conference(script), keep_connections: script.flag() },
             5 => Command::PromoteConference { id: self.any_conference(script) },
             6 | 7 => self.participant_change(script),
-            8 | 9 => Command::StartRelay {
-                a: self.any_connection(script),
-                b: self.any_connection(script),
-                transcode: script.below(2) == 1,
-            },
+            8 | 9 => {
+                let (a, b) = (self.any_connection(script), self.any_connection(script));
+                Command::StartRelay { a, b, transcode: script.flag() }
+            }
             10 => Command::StopRelay { a: self.any_connection(script) },
             11 | 12 => {
                 let operation = script.option(|script| self.any_operation(script));
@@ -178,6 +269,14 @@ impl World {
             rtp_timeout_ms: script.option(|script| script.option(timeout)),
             digit_source: script.option(|script| script.pick(&[DigitSource::Events, DigitSource::Auto])),
             reserve_ms: if script.below(8) == 1 { Some(timeout(script)) } else { None },
+            comfort_noise_payload_type: script
+                .option(|script| script.option(|script| script.pick(&[COMFORT_NOISE, 118]))),
+            delay: script.option(delay),
+            encoder: script.option(|script| EncoderSettings {
+                bitrate: script.pick(&[32_000, 8_000, 64_000]),
+                fec: script.flag(),
+                dtx: script.flag(),
+            }),
             ..ConnectionChange::default()
         };
         Command::ModifyConnection { id, change: Box::new(change) }
@@ -189,6 +288,9 @@ impl World {
             muted: script.option(Script::flag),
             deaf: script.option(Script::flag),
             gain_db: script.option(|script| i16::from(script.byte().cast_signed())),
+            output_gain_db: script.option(|script| i16::from(script.byte().cast_signed())),
+            agc: script.option(Script::flag),
+            noise_suppression: script.option(|script| script.below(8) == 1),
             role: script.option(|script| script.pick(&ROLES)),
             tariff_tone: script.option(Script::flag),
         };
@@ -225,12 +327,7 @@ impl World {
             8 => OperationSpec::DetectSilence { until },
             _ => OperationSpec::DetectNonSilence { until },
         };
-        self.ledger.operation_begins(id);
-        self.operations.push(id);
-        if !self.command(Command::StartOperation { id, target, operation: Box::new(operation) }) {
-            // It never was.
-            self.ledger.operation_ended(id);
-        }
+        self.begin(id, target, operation);
     }
 
     fn queue(&mut self, script: &mut Script<'_>) -> Arc<RecordQueue> {
@@ -240,33 +337,29 @@ impl World {
         queue
     }
 
-    /// Takes a connection away and, mostly, brings it back in another place.
+    /// Takes a connection, a relay or a conference away and, mostly, brings it back in another place.
     pub(super) fn relocate(&mut self, script: &mut Script<'_>) {
         self.catch_up();
-        let id = self.any_connection(script);
-        if script.below(8) == 1 {
+        let target = self.any_target(script);
+        if let (Target::Connection(id), 1) = (target, script.below(8)) {
             self.engine.fail_connection(self.now, id);
             self.drain();
             return;
         }
-        let target = Target::Connection(id);
         let Some(group) = self.engine.group_of(target) else { return };
-        let Some(departure) = self.engine.depart(target) else { panic!("{id} can move, and does not") };
+        let Some(departure) = self.engine.depart(target) else { panic!("{target:?} can move, and does not") };
         self.drain();
         let mut connected = Vec::new();
         for (_, slot) in &group {
             self.slots.remove(slot);
             connected.push(self.connected.remove(&Port::rtp(*slot).index()));
         }
-        if script.below(8) == 1 {
-            self.engine.abandon(self.now, departure);
-            self.drain();
-            return;
-        }
-        let free =
-            (GUEST_SLOTS..u32::try_from(ENGINE_SLOTS).unwrap_or(0)).filter(|slot| !self.slots.contains_key(slot));
-        let places: Vec<_> = free.take(group.len()).collect();
-        if places.len() < group.len() {
+        let conference = if let Target::Conference(id) = target { Some(id) } else { None };
+        self.rooms.retain(|_, id| Some(*id) != conference);
+        let free = |slot: &u32| !self.slots.contains_key(slot);
+        let places: Vec<_> = (GUEST_SLOTS..ENGINE_SLOTS).filter(free).take(group.len()).collect();
+        let room = (CONFERENCES..ENGINE_CONFERENCES).find(|slot| !self.rooms.contains_key(slot));
+        if script.below(8) == 1 || places.len() < group.len() || (conference.is_some() && room.is_none()) {
             self.engine.abandon(self.now, departure);
             self.drain();
             return;
@@ -274,7 +367,10 @@ impl World {
         for ((id, _), slot) in group.iter().zip(&places) {
             self.slots.insert(*slot, *id);
         }
-        assert!(self.engine.adopt(self.now, departure, &places, None).is_ok(), "the slots are free");
+        let room = room.zip(conference);
+        self.rooms.extend(room);
+        let adopted = self.engine.adopt(self.now, departure, &places, room.map(|(slot, _)| slot));
+        assert!(adopted.is_ok(), "the slots are free");
         self.drain();
         for (slot, connected) in places.iter().zip(connected) {
             let reconnected = self.connected.get(&Port::rtp(*slot).index()).copied();
@@ -324,6 +420,11 @@ fn codec(script: &mut Script<'_>) -> (CodecKind, u8) {
 /// Not so long that its deadline could not be waited for at the end.
 fn timeout(script: &mut Script<'_>) -> u32 {
     1 + script.millis() % 60_000
+}
+
+fn delay(script: &mut Script<'_>) -> DelaySpec {
+    let (a, b) = (script.word() % (DELAY_MS_MAX + 1), script.word() % (DELAY_MS_MAX + 1));
+    DelaySpec { min_ms: a.min(b), max_ms: a.max(b) }
 }
 
 fn adjustment(script: &mut Script<'_>) -> PlayAdjust {

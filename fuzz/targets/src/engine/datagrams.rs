@@ -6,7 +6,7 @@ use std::time::Duration;
 use ringbridge_media::command::ConnectionSpec;
 use ringbridge_media::port::Port;
 use ringbridge_wire::rtcp::{CompoundWriter, NtpTimestamp, ReportBlock, SenderInfo};
-use ringbridge_wire::rtp::{RTP_HEADER_BYTES_MAX, RtpHeader};
+use ringbridge_wire::rtp::{COMFORT_NOISE, RTP_HEADER_BYTES_MAX, RtpHeader};
 use ringbridge_wire::seq::{RtpTimestamp, SeqNumber, Ssrc};
 use ringbridge_wire::telephone_event::TelephoneEvent;
 use ringbridge_wire::xr::{Delay, XrContents};
@@ -88,7 +88,11 @@ impl World {
     /// A packet with something unusual about it.
     pub(super) fn send_rtp(&mut self, script: &mut Script<'_>) {
         let Some((slot, mut phone)) = self.any_phone(script) else { return };
-        let payload_type = if script.below(4) == 0 { script.byte() & 0x7F } else { phone.payload_type };
+        let payload_type = match script.below(4) {
+            0 => script.byte() & 0x7F,
+            1 => COMFORT_NOISE,
+            _ => phone.payload_type,
+        };
         match script.below(8) {
             0 => phone.ssrc = script.long(),
             1 => phone.timestamp = script.long(),

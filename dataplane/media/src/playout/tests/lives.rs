@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::SLOTS_MAX;
+use super::super::store::SLOTS_MAX;
 use super::*;
 
 #[derive(Clone, Debug)]
@@ -174,6 +174,74 @@ proptest! {
     #[test]
     fn among_hostile_ones(steps in steps(true), sequence: u16, timestamp: u32) {
         live(steps, sequence, timestamp)?;
+    }
+}
+
+/// Packets of any bytes to any codec: frames go on, and the playout point goes forwards.
+fn storm(codec: CodecKind, steps: Vec<Step>, bytes: &[u8]) -> Result<(), TestCaseError> {
+    let mut playout = Playout::new(codec);
+    let ticks = codec.clock_rate_hz() / 50;
+    let (mut ms, mut sequence, mut timestamp, mut at) = (1_000u64, 0u16, 0u32, 0usize);
+    let mut frame = vec![0; codec.rate().frame_samples()];
+    for step in steps {
+        let now = Instant::from_millis(ms);
+        match step {
+            Step::Packet { lost, len, .. } => {
+                sequence = sequence.wrapping_add(1 + u16::from(lost));
+                timestamp = timestamp.wrapping_add(ticks * (1 + u32::from(lost)));
+                at = (at + 7) % bytes.len();
+                let len = usize::from(len);
+                let len = if codec == CodecKind::Gsm { 33 * (1 + len % 3) } else { len / 2 };
+                let payload: Vec<u8> = bytes.iter().cycle().skip(at).take(len).copied().collect();
+                let _ = playout.push(now, SeqNumber(sequence), RtpTimestamp(timestamp), lost > 3, &payload);
+            }
+            Step::Hostile { sequence, timestamp, len, marker } => {
+                let payload = vec![bytes[0]; usize::from(len) % 200];
+                let _ = playout.push(now, SeqNumber(sequence), RtpTimestamp(timestamp), marker, &payload);
+            }
+            Step::Noise { len } => {
+                sequence = sequence.wrapping_add(1);
+                let _ = playout.push_noise(now, SeqNumber(sequence), RtpTimestamp(timestamp), &vec![40; len.into()]);
+            }
+            Step::Other => {
+                sequence = sequence.wrapping_add(1);
+                playout.note_other(SeqNumber(sequence));
+            }
+            Step::Pause { ms } => timestamp = timestamp.wrapping_add(u32::from(ms) * ticks / 20),
+            Step::Pull { frames } => {
+                for _ in 0..frames {
+                    ms += 10;
+                    let before = playout.next_timestamp();
+                    let pulled = playout.pull(Instant::from_millis(ms), &mut frame);
+                    if let (Some(before), Some(after)) = (before, playout.next_timestamp()) {
+                        prop_assert!(after.wrapping_sub(before).cast_signed() >= 0);
+                    }
+                    let sounds = pulled.heard || pulled.concealed || pulled.noise;
+                    let rest = &frame[codec.rate().frame_samples() / 4..];
+                    prop_assert!(sounds || rest.iter().all(|sample| *sample == 0));
+                    prop_assert!(!pulled.failed);
+                }
+            }
+            Step::Skip => {
+                ms += 10;
+                playout.skip(Instant::from_millis(ms), &mut frame);
+            }
+            Step::Delay { min_ms, max_ms } => playout.set_delay(DelaySpec { min_ms, max_ms }),
+            Step::Reset => playout.reset(),
+        }
+        prop_assert!(playout.store.slots() <= SLOTS_MAX);
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn of_any_codec(steps in steps(true), bytes in proptest::collection::vec(any::<u8>(), 1..300)) {
+        for codec in [CodecKind::G722, CodecKind::Opus, CodecKind::Gsm, CodecKind::L16(Rate::Full), CodecKind::Pcma] {
+            storm(codec, steps.clone(), &bytes)?;
+        }
     }
 }
 

@@ -4,14 +4,29 @@
 use std::fmt::Write as _;
 use std::{env, fs};
 
-use super::delay::speech;
+use super::delay::{speech, two_hours};
 use super::*;
 
 const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/playout/tests/jitter.md");
 const MINUTES: u64 = 10;
 const PACKETS: u64 = MINUTES * 60 * 50;
 /// What the fixed buffer waits.
-const FIXED_US: i64 = 60_000;
+pub(super) const FIXED_US: i64 = 60_000;
+
+/// The networks: their names, how much slower the sender's clock is in ppm, and what they are.
+pub(super) const NETWORKS: [(&str, i64, &str); 11] = [
+    ("none", 0, "no jitter"),
+    ("LAN", 0, "LAN: normal, 2 ms"),
+    ("Wi-Fi", 0, "Wi-Fi: normal, 10 ms, and held up for 30 to 80 ms now and then"),
+    ("LTE", 0, "LTE: up to 12 ms, and held up for 60 to 150 ms twice in three seconds"),
+    ("stalls", 0, "300 ms stall each 10 s"),
+    ("bursts", 0, "sent in bursts of 3 s"),
+    ("loss 2 %", 0, "LAN that loses 2 %"),
+    ("+50 ppm", 50, "clock 50 ppm slow"),
+    ("-50 ppm", -50, "clock 50 ppm fast"),
+    ("+200 ppm", 200, "clock 200 ppm slow"),
+    ("-200 ppm", -200, "clock 200 ppm fast"),
+];
 
 /// Numbers that are the same on every machine.
 struct Dice(u64);
@@ -30,7 +45,7 @@ impl Dice {
 }
 
 /// When each packet of 20 ms arrives, in microseconds since the first was sent on the fastest way; `None` is lost.
-fn network(name: &str) -> Vec<Option<i64>> {
+pub(super) fn network(name: &str) -> Vec<Option<i64>> {
     let mut dice = Dice(name.bytes().fold(7, |seed, byte| seed * 31 + u64::from(byte)));
     let (mut clear_at, mut spike) = (0i64, 0i64);
     (0..PACKETS as i64)
@@ -160,20 +175,7 @@ fn what_networks_cost() {
          | network | delay | late | made up | restarts | stretched | fixed: delay | late | made up | restarts |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
-    let networks = [
-        ("none", 0, "no jitter"),
-        ("LAN", 0, "LAN: normal, 2 ms"),
-        ("Wi-Fi", 0, "Wi-Fi: normal, 10 ms, and held up for 30 to 80 ms now and then"),
-        ("LTE", 0, "LTE: up to 12 ms, and held up for 60 to 150 ms twice in three seconds"),
-        ("stalls", 0, "300 ms stall each 10 s"),
-        ("bursts", 0, "sent in bursts of 3 s"),
-        ("loss 2 %", 0, "LAN that loses 2 %"),
-        ("+50 ppm", 50, "clock 50 ppm slow"),
-        ("-50 ppm", -50, "clock 50 ppm fast"),
-        ("+200 ppm", 200, "clock 200 ppm slow"),
-        ("-200 ppm", -200, "clock 200 ppm fast"),
-    ];
-    for (name, ppm, title) in networks {
+    for (name, ppm, title) in NETWORKS {
         let arrivals = network(name);
         let (ours, fixed) = (ours(&arrivals, ppm), fixed(&arrivals, ppm));
         writeln!(
@@ -192,6 +194,17 @@ fn what_networks_cost() {
         .unwrap();
         assert!(ours.late_percent < 0.1, "{name}: {ours:?}");
         assert!(ours.concealed_percent <= fixed.concealed_percent + 0.3, "{name}: {ours:?} {fixed:?}");
+    }
+    table.push_str(
+        "\nTwo hours of a clock that differs, without jitter: nothing is late, made up or begun anew.\n\n\
+         | clock | least delay | most delay | stretched |\n| --- | --- | --- | --- |\n",
+    );
+    for ppm in [-500i64, -200, -50, 50, 200, 500] {
+        let (least, most, moved) = two_hours(speech, ppm);
+        let percent = moved as f64 * 100.0 / (7200.0 * 8000.0);
+        let pace = if ppm > 0 { "slow" } else { "fast" };
+        writeln!(table, "| {} ppm {pace} | {least} ms | {most} ms | {percent:.3} % |", ppm.abs()).unwrap();
+        assert!(least >= 18 && most <= 50, "{ppm} ppm: {least} to {most} ms");
     }
     if env::var_os("RINGBRIDGE_WRITE_TABLES").is_some() {
         fs::write(TABLE, &table).unwrap();
