@@ -145,19 +145,33 @@ impl Endpoint {
         packets: usize,
         voice: impl Fn(usize) -> i16 + Send + 'static,
     ) -> Speaker {
+        let step = Duration::from_millis(u64::from(speech.ptime_ms));
+        self.send_each(target, step, packets, move |number| Some(speech.packet(number, &voice)))
+    }
+
+    /// Sends up to so many packets by an absolute schedule, one for each step of time that `packet` has one for.
+    pub fn send_each(
+        &self,
+        target: SocketAddr,
+        step: Duration,
+        steps: usize,
+        mut packet: impl FnMut(usize) -> Option<Vec<u8>> + Send + 'static,
+    ) -> Speaker {
         let (socket, stop) = (self.rtp.clone(), Arc::new(AtomicBool::new(false)));
         let stopped = stop.clone();
         let thread = std::thread::spawn(move || {
             let mut sent = Vec::new();
             let begin = Instant::now();
-            let step = Duration::from_millis(u64::from(speech.ptime_ms));
-            while !stopped.load(Ordering::Acquire) && sent.len() < packets {
-                let due = begin + step * u32::try_from(sent.len()).unwrap_or(u32::MAX);
+            let mut number = 0;
+            while !stopped.load(Ordering::Acquire) && number < steps {
+                let due = begin + step * u32::try_from(number).unwrap_or(u32::MAX);
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                let packet = speech.packet(sent.len(), &voice);
-                // A port that is closed already is no reason to stop: a real endpoint does not notice either.
-                let _ = socket.send_to(&packet, target);
-                sent.push(packet);
+                if let Some(packet) = packet(number) {
+                    // A port that is closed already is no reason to stop: a real endpoint does not notice either.
+                    let _ = socket.send_to(&packet, target);
+                    sent.push(packet);
+                }
+                number += 1;
             }
             sent
         });

@@ -2,10 +2,13 @@
 
 pub mod audio;
 pub mod endpoint;
+pub mod hearing;
 pub mod http;
 pub mod https;
+pub mod line;
 pub mod server;
 pub mod sim;
+pub mod spectrum;
 pub mod virtual_time;
 
 use std::time::{Duration, Instant};

@@ -100,7 +100,7 @@ fn hears(samples: impl Fn() -> Option<Vec<i16>>, present: u32, loudness: f64, ab
 }
 
 /// What a WAV file that is still being written holds so far.
-fn written(wav: &Path) -> Option<Vec<i16>> {
+pub(crate) fn written(wav: &Path) -> Option<Vec<i16>> {
     let bytes = std::fs::read(wav).ok()?;
     let samples = bytes.get(bytes.windows(4).position(|chunk| chunk == b"data")? + 8..)?;
     Some(samples.chunks_exact(2).map(|sample| i16::from_le_bytes([sample[0], sample[1]])).collect())

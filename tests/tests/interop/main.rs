@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test may panic, and its numbers are small")]
 
 mod ffmpeg;
+mod parties;
 mod sipp;
 mod tshark;
+mod wideband;
 
 use std::net::{Ipv4Addr, UdpSocket};
 

@@ -15,9 +15,15 @@ const RECORDINGS: &str = "/usr/share/sip-tester";
 const PRESSED: [(&str, &str); 5] = [("1", "1"), ("2", "2"), ("9", "9"), ("star", "*"), ("pound", "#")];
 
 /// A process of SIPp. Ended when dropped.
-struct Sipp(Child);
+pub(crate) struct Sipp(Child);
 
 impl Sipp {
+    /// Takes one call at `port`, and names `media` as the place to send RTP of this format to: payload type and `rtpmap`.
+    pub(crate) fn answer(directory: &Path, port: u16, media: SocketAddr, format: (u8, &str)) -> Self {
+        let name = format!("callee-{port}");
+        Self::start(directory, &name, &callee(media, &[format]), &["-p".into(), port.to_string()])
+    }
+
     fn start(directory: &Path, name: &str, scenario: &str, args: &[String]) -> Self {
         let file = directory.join(format!("{name}.xml"));
         fs::write(&file, scenario).unwrap();
@@ -37,9 +43,12 @@ impl Drop for Sipp {
     }
 }
 
-/// Accepts a call and names `media` as the place to send RTP to.
-fn callee(media: SocketAddr) -> String {
+/// Accepts a call and names `media` as the place to send RTP of these formats to.
+fn callee(media: SocketAddr, formats: &[(u8, &str)]) -> String {
     let (ip, port) = (media.ip(), media.port());
+    let numbers: String = formats.iter().map(|(number, _)| format!(" {number}")).collect();
+    let names: Vec<String> = formats.iter().map(|(number, name)| format!("      a=rtpmap:{number} {name}")).collect();
+    let names = names.join("\n");
     format!(
         r#"<?xml version="1.0" encoding="ISO-8859-1" ?>
 <scenario name="callee">
@@ -60,8 +69,8 @@ fn callee(media: SocketAddr) -> String {
       s=-
       c=IN IP4 {ip}
       t=0 0
-      m=audio {port} RTP/AVP 0 101
-      a=rtpmap:101 telephone-event/8000
+      m=audio {port} RTP/AVP{numbers}
+{names}
   ]]></send>
   <recv request="ACK"/>
   <recv request="BYE"/>
@@ -149,8 +158,9 @@ fn telephone_events_arrive_as_digits() {
     let leg = server.create(json!({"remote": format!("127.0.0.1:{media}"), "telephone_event_pt": 101}));
     let (callee_port, caller_port) = (free_port(), free_port());
     let directory = server.directory();
+    let formats = [(0, "PCMU/8000"), (101, "telephone-event/8000")];
     let args = |port: u16, rest: &[String]| [&["-p".to_owned(), port.to_string()][..], rest].concat();
-    let _callee = Sipp::start(directory, "callee", &callee(leg.local), &args(callee_port, &[]));
+    let _callee = Sipp::start(directory, "callee", &callee(leg.local, &formats), &args(callee_port, &[]));
     let to = format!("127.0.0.1:{callee_port}");
     let mut call =
         Sipp::start(directory, "caller", &caller(), &args(caller_port, &["-mp".into(), media.to_string(), to]));

@@ -1,0 +1,134 @@
+//! Who falls silent hears what the others hear, out of one encoder with them; who talks has one of his own. Going over
+//! from one to the other can't be heard.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ringbridge_codec::CodecKind;
+use ringbridge_tests::audio::tone;
+use ringbridge_tests::line::{Line, decode, payloads};
+use ringbridge_tests::server::Server;
+use ringbridge_tests::spectrum::Spectrum;
+use ringbridge_tests::until;
+use serde_json::Value;
+
+use crate::{L16, join, patient, say, setup, wide_room};
+
+/// What the others say. No packet is like another: these have no whole periods in one.
+const TONES: [u32; 2] = [711, 1_123];
+/// What is said in turns.
+const OWN: u32 = 1_699;
+/// Times of talking and of silence.
+const TURNS: usize = 3;
+
+/// What there is besides the tones, in each 10 ms: the energy of a sample.
+fn rest(samples: &[i16], rate_hz: u32) -> Vec<f64> {
+    let block = rate_hz as usize / 100;
+    // Fitted over 320 ms, looked at in the middle 160 ms, so that each block is looked at once.
+    let (piece, hop) = (32 * block, 16 * block);
+    let mut energies = Vec::new();
+    for from in (0..samples.len().saturating_sub(piece)).step_by(hop) {
+        let rest = Spectrum::of(&samples[from..from + piece], rate_hz).without(&TONES);
+        let middle = rest[piece / 4..piece / 4 + hop].chunks_exact(block);
+        energies
+            .extend(middle.map(|block| block.iter().map(|sample| sample * sample).sum::<f64>() / block.len() as f64));
+    }
+    energies
+}
+
+/// Whether what a line says was played as it came: nothing was late, made up, put in or left out.
+fn undisturbed(server: &Server, line: &Line) -> bool {
+    let buffer = &server.get(&line.leg.id)["quality"]["jitter_buffer"];
+    let counters = ["late", "discarded", "stretched_samples", "compressed_samples", "concealed_samples"];
+    counters.iter().all(|counter| buffer[counter].as_u64() == Some(0))
+}
+
+/// One run; `None`: the machine was too busy to tell.
+fn run(kind: CodecKind) -> Option<()> {
+    let server = setup().start();
+    let room = wide_room(&server);
+    let others = TONES.map(|hz| {
+        let line = Line::connect(&server, L16, 20, patient());
+        join(&server, &room, &line);
+        (say(&line, hz), line)
+    });
+    let [line, listener] = [(), ()].map(|()| Line::connect(&server, kind, 20, Value::Object(Default::default())));
+    let talks = Arc::new(AtomicBool::new(true));
+    let rate_hz = line.rate_hz();
+    let own = line.speak({
+        let talks = talks.clone();
+        move |index| talks.load(Ordering::Acquire).then(|| tone(OWN, rate_hz, index) / 2)
+    });
+    // Both are there, and the others are heard in full.
+    let talking = |expected: bool| {
+        until("the talker to be heard of", || {
+            let status = server.ok("conference.get", serde_json::json!({"conference_id": room}));
+            let members = status["participants"].as_array()?.clone();
+            let member = members.iter().find(|member| member["connection_id"] == *line.leg.id)?;
+            (member["talking"] == expected).then_some(())
+        });
+    };
+    // 400 packets are 8 s of the others before the change begins.
+    join(&server, &room, &listener);
+    join(&server, &room, &line);
+    talking(true);
+    let more = |line: &Line, packets: usize| {
+        let until_now = line.endpoint.heard_packets();
+        line.endpoint.until("packets", |heard| (heard.len() >= until_now + packets).then_some(()));
+    };
+    more(&line, 150);
+    let steady_packets = line.endpoint.heard_packets();
+    for _ in 0..TURNS {
+        talks.store(false, Ordering::Release);
+        talking(false);
+        // Half a second until the encoder is given back, and some time with the other.
+        more(&line, 75);
+        talks.store(true, Ordering::Release);
+        talking(true);
+        more(&line, 50);
+    }
+    own.stop();
+    let clean = others.iter().all(|(_, line)| undisturbed(&server, line));
+    for (speaker, _) in others {
+        speaker.stop();
+    }
+    server.stop();
+    if !clean {
+        return None;
+    }
+
+    let (heard, shared) = (payloads(kind, &line.endpoint.heard()), payloads(kind, &listener.endpoint.heard()));
+    let shared: HashSet<&Vec<u8>> = shared.iter().collect();
+    let common: Vec<bool> = heard.iter().map(|payload| shared.contains(payload)).collect();
+    let changes = common.windows(2).filter(|pair| pair[0] != pair[1]).count();
+    assert!(changes >= 2 * TURNS, "the encoder was changed {changes} times");
+    assert!(!common[50..steady_packets].contains(&true), "who talks hears what the others hear");
+
+    let energies = rest(&decode(kind, &heard), rate_hz);
+    // Two blocks for each packet; the first second is left out.
+    let steady = energies[100..2 * steady_packets - 32].iter().copied().fold(0.0, f64::max);
+    let (worst, energy) = energies.iter().enumerate().skip(100).max_by(|a, b| a.1.total_cmp(b.1)).unwrap();
+    let seconds = (worst + 8) as f64 / 100.0;
+    assert!(*energy < 1.6 * steady, "{kind}: {energy:.0} at {seconds:.2} s, {steady:.0} before the first change");
+    Some(())
+}
+
+fn changes_without_a_click(kind: CodecKind) {
+    assert!((0..6).any(|_| run(kind).is_some()), "what was said was never heard as it was said");
+}
+
+#[test]
+fn between_encoders_of_g722() {
+    changes_without_a_click(CodecKind::G722);
+}
+
+#[test]
+fn between_encoders_of_opus() {
+    changes_without_a_click(CodecKind::Opus);
+}
+
+#[test]
+fn between_encoders_of_mu_law() {
+    changes_without_a_click(CodecKind::Pcmu);
+}
