@@ -921,4 +921,41 @@ mod tests {
         assert_eq!(parse_utility_id("op-2-ab-3"), None);
         assert_eq!(parse_utility_id("conn-2-ab-3"), None);
     }
+
+    #[test]
+    fn a_conference_in_parts_is_over_when_its_last_party_has_left() {
+        let (mut registry, pool) = (Registry::new(2, 8), pool());
+        let room = registry.add_conference(ShardId(0), None, 8, None).expect("room");
+        assert!(registry.add_part(room, ShardId(1)).is_ok());
+        registry.confirm_conference(room);
+        let members: Vec<_> = (0..4).map(|n| add(&mut registry, &pool, n % 2)).collect();
+        let place = |registry: &Registry, id| {
+            let entry = registry.conference(room).expect("known");
+            registry.part_for(entry, Some(id), |_| true)
+        };
+        // Where one is already, as long as the parts are equal; then where fewer are.
+        assert_eq!(place(&registry, members[0]), ShardId(0));
+        assert_eq!(place(&registry, members[1]), ShardId(1));
+        let joins: Vec<_> = members.iter().map(|id| registry.add_member(room, *id, *id == members[3], None)).collect();
+        registry.remove_member(room, joins[1]);
+        assert_eq!(place(&registry, members[0]), ShardId(1));
+        assert_eq!(registry.take_vacated(), [], "nobody has left so far");
+        for join in [joins[0], joins[2], joins[3]] {
+            registry.confirm_member(room, join);
+        }
+        registry.member_left(room, members[0]);
+        assert_eq!(registry.take_vacated(), [], "one is left");
+        let late = registry.add_member(room, members[1], false, None);
+        assert!(registry.remove_connection(members[2]).is_some());
+        assert_eq!(registry.take_vacated(), [], "one is about to join");
+        registry.remove_member(room, late);
+        // Monitors don't keep it.
+        assert_eq!(registry.take_vacated(), [(room, vec![ShardId(0), ShardId(1)])]);
+        registry.member_left(room, members[3]);
+        assert_eq!(registry.take_vacated(), [], "it is told once");
+        let lost = registry.lose_parts(ShardId(1));
+        assert_eq!(lost.bereft, [(room, vec![ShardId(0)])]);
+        assert!(registry.remove_conference(room).is_some());
+        assert_eq!(pool.pairs_free(), pool.pairs_total() - 3);
+    }
 }

@@ -45,11 +45,13 @@ fn storms_break_no_rule() {
         all.failed += report.failed;
         all.moved += report.moved;
         all.moved_together += report.moved_together;
+        all.exchanged += report.exchanged;
         all.loud_windows += report.loud_windows;
     }
     println!("{all:?}");
     // The storms do what they are meant to do.
     assert!(all.arrived > 10_000 && all.left > 10_000 && all.loud_windows > 1_000, "{all:?}");
+    assert!(all.exchanged > 10_000, "{all:?}");
     assert!(all.succeeded > 5_000 && all.failed > 1_000 && all.moved > 100 && all.moved_together > 50, "{all:?}");
 }
 

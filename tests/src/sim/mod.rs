@@ -13,6 +13,7 @@
 mod checks;
 mod dice;
 mod network;
+mod parts;
 mod phone;
 mod world;
 

@@ -26,15 +26,16 @@ use ringbridge_wire::rtp::RtpPacket;
 use super::checks::{Ledger, Streams};
 use super::dice::Dice;
 use super::network::{Datagram, Network, Weather};
+use super::parts::Exchange;
 use super::phone::{Phone, Voice};
 
-const SHARDS: u8 = 2;
+pub(crate) const SHARDS: u8 = 2;
 const CONNECTIONS_MAX: usize = 14;
 const CONFERENCES_MAX: usize = 4;
 /// Slots for those that come from another shard.
 const GUEST_SLOTS: u32 = 1_000;
 /// As many slots of conferences are for those of the shard itself.
-const GUEST_ROOMS: u32 = 1_000;
+pub(crate) const GUEST_ROOMS: u32 = 1_000;
 const STORM: Duration = Duration::from_secs(8);
 
 /// What a simulation came to.
@@ -54,14 +55,16 @@ pub struct Report {
     pub moved: u64,
     /// Those of them that were more than one connection.
     pub moved_together: u64,
+    /// Sums of parts of conferences that arrived on another shard.
+    pub exchanged: u64,
     /// Windows of 10 ms in which a phone heard somebody.
     pub loud_windows: u64,
 }
 
 /// One shard as the simulation sees it.
 #[derive(Debug)]
-struct Shard {
-    engine: Engine,
+pub(crate) struct Shard {
+    pub(crate) engine: Engine,
     /// Who has which slot.
     slots: BTreeMap<u32, ConnectionId>,
     connected: BTreeMap<u32, SocketAddr>,
@@ -69,20 +72,21 @@ struct Shard {
 }
 
 pub(crate) struct World {
-    dice: Dice,
-    now: Instant,
-    shards: Vec<Shard>,
+    pub(crate) dice: Dice,
+    pub(crate) now: Instant,
+    pub(crate) shards: Vec<Shard>,
+    pub(crate) exchange: Exchange,
     network: Network,
     phones: BTreeMap<ConnectionId, Phone>,
     streams: Streams,
-    ledger: Ledger,
+    pub(crate) ledger: Ledger,
     /// Every id ever used, so that stale ones come up.
     connections: Vec<ConnectionId>,
     conferences: Vec<ConferenceId>,
     operations: Vec<(OperationId, Target)>,
     queues: Vec<Arc<RecordQueue>>,
     generation: u32,
-    guest_rooms: u32,
+    pub(crate) guest_rooms: u32,
     connects: bool,
     answers: Vec<(u64, bool)>,
     token: u64,
@@ -104,7 +108,9 @@ impl World {
         };
         let shards = (0..SHARDS).map(|n| shard(n, dice.next())).collect();
         let connects = dice.one_in(2);
+        let exchange = Exchange::new(Dice::new(dice.next()));
         Self {
+            exchange,
             dice,
             now,
             shards,
@@ -149,7 +155,7 @@ impl World {
     fn next_at(&self) -> Option<Instant> {
         let phones = self.phones.values().map(|phone| phone.next_at);
         let clocks = self.shards.iter().filter_map(|shard| shard.engine.poll_timeout());
-        phones.chain(clocks).chain(self.network.next_at()).min()
+        phones.chain(clocks).chain(self.network.next_at()).chain(self.exchange.next_at()).min()
     }
 
     /// One turn of everything: phones send, datagrams arrive, clocks tick.
@@ -162,6 +168,7 @@ impl World {
         while let Some(datagram) = self.network.receive(self.now) {
             self.arrive(&datagram);
         }
+        self.exchange();
         for shard in 0..self.shards.len() {
             while self.shards[shard].engine.poll_timeout().is_some_and(|due| due <= self.now) {
                 self.shards[shard].engine.handle_timeout(self.now);
@@ -275,7 +282,7 @@ impl World {
         }
     }
 
-    fn drain(&mut self, shard: usize) {
+    pub(crate) fn drain(&mut self, shard: usize) {
         let mut slot = [0; DATAGRAM_BYTES_MAX];
         while let Some(transmit) = self.shards[shard].engine.poll_transmit(&mut slot) {
             let id = self.shards[shard].slots[&transmit.port.slot];
@@ -293,6 +300,11 @@ impl World {
         }
         while let Some(event) = self.shards[shard].engine.poll_event() {
             self.learn(event);
+        }
+        while let Some(partial) = self.shards[shard].engine.poll_partial() {
+            if let Some(lost) = self.exchange.send(self.now, partial) {
+                self.shards[shard].engine.drop_partial(lost);
+            }
         }
         assert_eq!(self.shards[shard].engine.events_waiting(), 0);
         for queue in &self.queues {
@@ -408,7 +420,11 @@ impl World {
                     role: self.role(),
                     tariff_tone: self.dice.one_in(5),
                 };
-                self.command(Command::JoinConference { conference, connection, participant });
+                let shard = self.place_of(connection).map(|(shard, _)| shard);
+                let joined = self.command(Command::JoinConference { conference, connection, participant });
+                if let Some(shard) = shard.filter(|_| joined) {
+                    self.cede(conference, participant.role, shard);
+                }
             }
             12 | 13 => {
                 let (conference, connection) = (self.any_conference(), self.any_connection());
@@ -420,7 +436,11 @@ impl World {
                     tariff_tone: self.dice.one_in(4).then(|| self.dice.one_in(2)),
                     ..ParticipantChange::default()
                 };
-                self.command(Command::SetParticipant { conference, connection, change });
+                let shard = self.place_of(connection).map(|(shard, _)| shard);
+                let changed = self.command(Command::SetParticipant { conference, connection, change });
+                if let (Some(role), Some(shard)) = (change.role, shard.filter(|_| changed)) {
+                    self.cede(conference, role, shard);
+                }
             }
             14 => {
                 let (conference, connection) = (self.any_conference(), self.any_connection());
@@ -461,6 +481,7 @@ impl World {
                 let id = self.any_conference();
                 self.command(Command::InspectConference { id });
             }
+            _ if self.dice.one_in(4) => self.disturb_parts(),
             _ => self.relocate(),
         }
     }
@@ -472,6 +493,17 @@ impl World {
             .and_then(|id| Some(self.place_of(id)?.0))
             .or_else(|| self.room_place_of(command.conference()?))
             .unwrap_or_else(|| usize::from(home_of(&command).0 % SHARDS));
+        if let Command::DeleteConference { id, keep_connections } = command {
+            for other in self.others_of(id, shard) {
+                // It may have ended.
+                self.command_on(other, Command::DeleteConference { id, keep_connections });
+            }
+        }
+        self.command_on(shard, command)
+    }
+
+    /// Carries a command out on a shard; whether it succeeded. It has one answer.
+    pub(crate) fn command_on(&mut self, shard: usize, command: Command) -> bool {
         let refused = self.needs_remote(&command);
         let new = if let Command::CreateConnection { id, .. } = &command { Some(*id) } else { None };
         self.token += 1;
@@ -558,6 +590,10 @@ impl World {
         let rate = *self.dice.pick(&Rate::ALL);
         let loudest = self.dice.one_in(4).then(|| 1 + u16::try_from(self.dice.below(3)).expect("small"));
         let spec = ConferenceSpec { participants_max, hairpin, tones, rate, loudest, ..ConferenceSpec::default() };
+        if !hairpin && self.dice.one_in(2) {
+            self.create_parts(id, spec);
+            return;
+        }
         assert!(self.command(Command::CreateConference { id, spec }));
     }
 
@@ -761,6 +797,8 @@ impl World {
         assert!(self.ledger.operations.is_empty(), "never ended: {:?}", self.ledger.operations);
         // Deadlines that nobody waits for pass, and there are no others.
         self.now = self.now + Duration::from_secs(10);
+        self.exchange();
+        self.report.exchanged = self.exchange.arrived;
         for shard in &mut self.shards {
             while shard.engine.poll_timeout().is_some_and(|due| due <= self.now) {
                 shard.engine.handle_timeout(self.now);
@@ -768,6 +806,7 @@ impl World {
             assert_eq!(shard.engine.poll_timeout(), None);
             assert_eq!(shard.engine.events_waiting(), 0);
             assert!(shard.engine.poll_port_action().is_none());
+            assert!(shard.engine.poll_partial().is_none());
             assert!(shard.slots.is_empty());
         }
     }
