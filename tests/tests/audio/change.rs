@@ -1,17 +1,17 @@
 //! Who falls silent hears what the others hear, out of one encoder with them; who talks has one of his own. Going over
 //! from one to the other can't be heard.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ringbridge_codec::CodecKind;
 use ringbridge_tests::audio::tone;
+use ringbridge_tests::hearing::AMPLITUDE;
 use ringbridge_tests::line::{Line, decode, payloads};
 use ringbridge_tests::server::Server;
 use ringbridge_tests::spectrum::Spectrum;
 use ringbridge_tests::until;
-use serde_json::Value;
+use serde_json::json;
 
 use crate::{L16, join, patient, say, setup, wide_room};
 
@@ -37,6 +37,16 @@ fn rest(samples: &[i16], rate_hz: u32) -> Vec<f64> {
     energies
 }
 
+/// Which of these payloads the other has got too, at the same time. One has begun before the other.
+fn in_common(later: &[Vec<u8>], sooner: &[Vec<u8>]) -> Vec<bool> {
+    let with_lead = |lead: usize| -> Vec<bool> {
+        let sooner = sooner.iter().map(Some).chain(std::iter::repeat(None)).skip(lead);
+        later.iter().zip(sooner).map(|(later, sooner)| Some(later) == sooner).collect()
+    };
+    let count = |common: &Vec<bool>| common.iter().filter(|common| **common).count();
+    (0..50).map(with_lead).max_by_key(count).unwrap_or_default()
+}
+
 /// Whether what a line says was played as it came: nothing was late, made up, put in or left out.
 fn undisturbed(server: &Server, line: &Line) -> bool {
     let buffer = &server.get(&line.leg.id)["quality"]["jitter_buffer"];
@@ -45,7 +55,7 @@ fn undisturbed(server: &Server, line: &Line) -> bool {
 }
 
 /// One run; `None`: the machine was too busy to tell.
-fn run(kind: CodecKind) -> Option<()> {
+fn run(kind: CodecKind, allowed: f64) -> Option<()> {
     let server = setup().start();
     let room = wide_room(&server);
     let others = TONES.map(|hz| {
@@ -53,7 +63,9 @@ fn run(kind: CodecKind) -> Option<()> {
         join(&server, &room, &line);
         (say(&line, hz), line)
     });
-    let [line, listener] = [(), ()].map(|()| Line::connect(&server, kind, 20, Value::Object(Default::default())));
+    // Enough for Opus to render tones by their shape: with less it takes them for speech.
+    let encoder = json!({"encoder": {"bitrate": 128_000, "fec": false}});
+    let [line, listener] = [(), ()].map(|()| Line::connect(&server, kind, 20, encoder.clone()));
     let talks = Arc::new(AtomicBool::new(true));
     let rate_hz = line.rate_hz();
     let own = line.speak({
@@ -63,7 +75,7 @@ fn run(kind: CodecKind) -> Option<()> {
     // Both are there, and the others are heard in full.
     let talking = |expected: bool| {
         until("the talker to be heard of", || {
-            let status = server.ok("conference.get", serde_json::json!({"conference_id": room}));
+            let status = server.ok("conference.get", json!({"conference_id": room}));
             let members = status["participants"].as_array()?.clone();
             let member = members.iter().find(|member| member["connection_id"] == *line.leg.id)?;
             (member["talking"] == expected).then_some(())
@@ -99,8 +111,7 @@ fn run(kind: CodecKind) -> Option<()> {
     }
 
     let (heard, shared) = (payloads(kind, &line.endpoint.heard()), payloads(kind, &listener.endpoint.heard()));
-    let shared: HashSet<&Vec<u8>> = shared.iter().collect();
-    let common: Vec<bool> = heard.iter().map(|payload| shared.contains(payload)).collect();
+    let common = in_common(&heard, &shared);
     let changes = common.windows(2).filter(|pair| pair[0] != pair[1]).count();
     assert!(changes >= 2 * TURNS, "the encoder was changed {changes} times");
     assert!(!common[50..steady_packets].contains(&true), "who talks hears what the others hear");
@@ -110,25 +121,32 @@ fn run(kind: CodecKind) -> Option<()> {
     let steady = energies[100..2 * steady_packets - 32].iter().copied().fold(0.0, f64::max);
     let (worst, energy) = energies.iter().enumerate().skip(100).max_by(|a, b| a.1.total_cmp(b.1)).unwrap();
     let seconds = (worst + 8) as f64 / 100.0;
-    assert!(*energy < 1.6 * steady, "{kind}: {energy:.0} at {seconds:.2} s, {steady:.0} before the first change");
+    assert!(
+        *energy < (1.6 * steady).max(allowed),
+        "{kind}: {energy:.0} at {seconds:.2} s, {steady:.0} before the first change"
+    );
     Some(())
 }
 
-fn changes_without_a_click(kind: CodecKind) {
-    assert!((0..6).any(|_| run(kind).is_some()), "what was said was never heard as it was said");
+/// `allowed`: the energy of a sample that a change may leave over in its first moments.
+fn changes_without_a_click(kind: CodecKind, allowed: f64) {
+    assert!((0..6).any(|_| run(kind, allowed).is_some()), "what was said was never heard as it was said");
 }
 
 #[test]
 fn between_encoders_of_g722() {
-    changes_without_a_click(CodecKind::G722);
+    // The two encoders' predictors never agree in full, whatever both have heard: until the far end has come round, for
+    // some 30 ms, it is off by 15 dB below the tones at most. Without a warm-up it would be as loud as they are.
+    let tones = AMPLITUDE * AMPLITUDE * TONES.len() as f64 / 2.0;
+    changes_without_a_click(CodecKind::G722, tones / 32.0);
 }
 
 #[test]
 fn between_encoders_of_opus() {
-    changes_without_a_click(CodecKind::Opus);
+    changes_without_a_click(CodecKind::Opus, 0.0);
 }
 
 #[test]
 fn between_encoders_of_mu_law() {
-    changes_without_a_click(CodecKind::Pcmu);
+    changes_without_a_click(CodecKind::Pcmu, 0.0);
 }

@@ -29,8 +29,9 @@ fn a_delay_that_is_set_while_audio_flows_is_taken_and_told() {
             until(&format!("{kind} with {delay_ms} ms"), || {
                 std::thread::sleep(Duration::from_millis(20));
                 let buffer = server.get(&line.leg.id)["quality"]["jitter_buffer"].clone();
-                let near = buffer["delay_ms"].as_f64()?.round() as i64 - delay_ms;
-                (buffer["target_ms"] == delay_ms && near.abs() <= 20).then_some(())
+                // In a voice without a pause it may stay up to 40 ms longer than it ought to be.
+                let over = buffer["delay_ms"].as_f64()?.round() as i64 - delay_ms;
+                (buffer["target_ms"] == delay_ms && (-10..=50).contains(&over)).then_some(())
             });
             listener.endpoint.forget();
             hears(&listener, &format!("who listens to {kind} after {delay_ms} ms"), &[700], &[]);
