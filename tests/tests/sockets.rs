@@ -9,6 +9,8 @@ mod faults;
 mod figures;
 #[path = "sockets/operations.rs"]
 mod operations;
+#[path = "sockets/parts.rs"]
+mod parts;
 #[path = "sockets/ports.rs"]
 mod ports;
 #[path = "sockets/relay.rs"]

@@ -192,7 +192,7 @@ pub fn conference(status: &ConferenceStatus, registry: &Registry) -> Value {
         .collect();
     let mut value = json!({
         "conference_id": status.id.to_string(),
-        "shard": registry.conference(status.id).map_or(status.id.shard(), |entry| entry.shard).0,
+        "shard": registry.conference(status.id).map_or_else(|| status.id.shard(), |entry| entry.shard).0,
         "shards": registry.conference(status.id).map_or_else(Vec::new, |entry| entry.shards().map(|shard| shard.0).collect()),
         "sample_rate_hz": status.rate.hz(),
         "media_time_ms": status.media_time_ms,
