@@ -70,6 +70,7 @@ struct Room {
     sent: u32,
     packets_out: u64,
     exchanged: u64,
+    #[expect(clippy::vec_box, reason = "partials change hands as they are")]
     arriving: Vec<Box<Partial>>,
 }
 

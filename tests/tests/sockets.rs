@@ -11,6 +11,8 @@ mod figures;
 mod moves;
 #[path = "sockets/operations.rs"]
 mod operations;
+#[path = "sockets/parts.rs"]
+mod parts;
 #[path = "sockets/ports.rs"]
 mod ports;
 #[path = "sockets/relay.rs"]

@@ -12,7 +12,7 @@ use crate::router::{Concern, Dispatch, lane};
 use crate::server::{InFlight, Server};
 
 /// The largest number of parts that may be asked for.
-#[expect(clippy::cast_possible_truncation, reason = "a few")]
+#[expect(clippy::cast_possible_truncation, reason = "a few dozen")]
 pub(super) const PARTS_ASKED_MAX: u32 = PARTS_MAX as u32;
 
 /// Chooses shards for the other parts of a conference that lives on `home`: those with the most headroom, as many as

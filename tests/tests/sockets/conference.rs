@@ -13,13 +13,13 @@ const WINDOW: usize = 800;
 /// Windows in which everybody has to be heard.
 const WINDOWS: usize = 3;
 
-struct Member {
-    endpoint: Endpoint,
-    leg: Leg,
-    codec: Codec,
+pub(crate) struct Member {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) leg: Leg,
+    pub(crate) codec: Codec,
 }
 
-fn member(server: &Server, codec: Codec, ptime_ms: u32, shard: u8) -> Member {
+pub(crate) fn member(server: &Server, codec: Codec, ptime_ms: u32, shard: u8) -> Member {
     let (endpoint, leg) = connect(server, json!({"codec": codec.name(), "ptime_ms": ptime_ms, "shard": shard}));
     Member { endpoint, leg, codec }
 }
@@ -28,12 +28,12 @@ fn conference(server: &Server, params: Value) -> String {
     text(&server.ok("conference.create", params)["conference_id"])
 }
 
-fn join(server: &Server, conference: &str, member: &Member) {
+pub(crate) fn join(server: &Server, conference: &str, member: &Member) {
     server.ok("conference.join", json!({"conference_id": conference, "connection_id": member.leg.id}));
 }
 
 /// Waits until `member` has heard all of `present` together, and never one of `absent`.
-fn hears(member: &Member, present: &[u32], absent: &[u32]) {
+pub(crate) fn hears(member: &Member, present: &[u32], absent: &[u32]) {
     let windows = until(&format!("a mix of {present:?}"), || {
         std::thread::sleep(std::time::Duration::from_millis(20));
         let stream = member.endpoint.stream(member.codec)?;
