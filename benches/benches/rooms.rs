@@ -1,5 +1,5 @@
-//! What a large conference costs on one shard and in parts on several: engines alone, on virtual time, by the CPU clock of
-//! the thread. Three talk, all others listen in one format. Packets are made, but not sent.
+//! What conferences cost: rooms of ten on one shard, and a large one on one shard and in parts on several. Engines alone,
+//! on virtual time, by the CPU clock of the thread; all members have one format. Packets are made, but not sent.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,14 +17,47 @@ use ringbridge_media::time::Instant;
 use ringbridge_wire::rtp::{RTP_HEADER_BYTES, RtpHeader};
 use ringbridge_wire::seq::{RtpTimestamp, SeqNumber, Ssrc};
 
-const MEMBERS: u32 = 2_000;
-const TALKERS: u32 = 3;
+/// Members of the large room, and who of them talk.
+const LARGE: Size = Size { rooms: 1, members: 2_000, talkers: 3 };
+const SMALL: Size = Size { rooms: 10, members: 10, talkers: 2 };
 const PTIME_MS: u32 = 20;
 const WARM_MS: u64 = 2_000;
 const MEASURED_MS: u64 = 10_000;
-const ROOM: ConferenceId = ConferenceId::new(ShardId(0), 0, 1);
+
+/// How many rooms, of how many members each, of whom how many talk.
+#[derive(Clone, Copy)]
+struct Size {
+    rooms: u32,
+    members: u32,
+    talkers: u32,
+}
+
+const FORMATS: [(CodecKind, Rate); 3] =
+    [(CodecKind::Pcmu, Rate::Narrow), (CodecKind::G722, Rate::Wide), (CodecKind::Opus, Rate::Full)];
 
 fn main() {
+    small_rooms();
+    large_room();
+}
+
+fn small_rooms() {
+    let mut table = Table::new();
+    table.set_header(["members", "mix", "ns per member and frame", "members a core"]);
+    for (codec, rate) in FORMATS {
+        let mut room = Room::new(codec, rate, 1, SMALL);
+        room.run(WARM_MS);
+        let before = room.cpu_ns[0];
+        room.run(MEASURED_MS);
+        let frames = MEASURED_MS / u64::from(FRAME_MS) * u64::from(SMALL.rooms * SMALL.members);
+        let each = (room.cpu_ns[0] - before) / frames;
+        let a_core = u64::from(FRAME_MS) * 1_000_000 / each.max(1);
+        table.add_row([codec.to_string(), format!("{} Hz", rate.hz()), each.to_string(), a_core.to_string()]);
+    }
+    let Size { rooms, members, talkers } = SMALL;
+    println!("{rooms} rooms of {members}, of whom {talkers} talk; {MEASURED_MS} ms of media, no I/O\n{table}");
+}
+
+fn large_room() {
     let mut table = Table::new();
     table.set_header([
         "listeners",
@@ -34,32 +67,32 @@ fn main() {
         "busiest shard, % of a core",
         "partials",
     ]);
-    for (codec, rate) in [(CodecKind::Pcmu, Rate::Narrow), (CodecKind::G722, Rate::Wide), (CodecKind::Opus, Rate::Full)]
-    {
+    for (codec, rate) in FORMATS {
         for shards in [1, 2, 4] {
-            let mut room = Room::new(codec, rate, shards);
+            let mut room = Room::new(codec, rate, shards, LARGE);
             room.run(WARM_MS);
             let before = (room.cpu_ns.clone(), room.exchanged, room.packets_out);
             room.run(MEASURED_MS);
             let spent: Vec<u64> = room.cpu_ns.iter().zip(&before.0).map(|(after, before)| after - before).collect();
             let frames = MEASURED_MS / u64::from(FRAME_MS);
-            assert_eq!(room.packets_out - before.2, u64::from(MEMBERS) * MEASURED_MS / u64::from(PTIME_MS));
+            assert_eq!(room.packets_out - before.2, u64::from(LARGE.members) * MEASURED_MS / u64::from(PTIME_MS));
             let total: u64 = spent.iter().sum();
             let busiest = spent.iter().copied().max().unwrap_or(0);
             table.add_row([
                 codec.to_string(),
                 format!("{} Hz", rate.hz()),
                 shards.to_string(),
-                (total / frames / u64::from(MEMBERS)).to_string(),
+                (total / frames / u64::from(LARGE.members)).to_string(),
                 format!("{:.2}", busiest as f64 / (MEASURED_MS * 10_000) as f64),
                 (room.exchanged - before.1).to_string(),
             ]);
         }
     }
-    println!("{MEMBERS} members, {TALKERS} talk; {} ms of media\n{table}", MEASURED_MS);
+    println!("{} members, {} talk; {MEASURED_MS} ms of media\n{table}", LARGE.members, LARGE.talkers);
 }
 
 struct Room {
+    size: Size,
     codec: CodecKind,
     engines: Vec<Engine>,
     /// What each engine has spent.
@@ -75,9 +108,10 @@ struct Room {
 }
 
 impl Room {
-    fn new(codec: CodecKind, rate: Rate, shards: u8) -> Self {
+    fn new(codec: CodecKind, rate: Rate, shards: u8, size: Size) -> Self {
         let now = Instant::from_millis(1_000);
         let mut room = Self {
+            size,
             codec,
             engines: (0..shards).map(|shard| Engine::new(ShardId(shard), 1, now)).collect(),
             cpu_ns: vec![0; usize::from(shards)],
@@ -89,17 +123,20 @@ impl Room {
             arriving: Vec::new(),
         };
         let spec = ConferenceSpec { rate, ..ConferenceSpec::default() };
-        for shard in 0..shards {
-            let command = if shards == 1 {
-                Command::CreateConference { id: ROOM, spec }
-            } else {
-                let parts = Parts { shards: (0..shards).map(ShardId).collect(), epoch: now };
-                let slot = if shard == 0 { ROOM.slot_number() } else { 77 };
-                Command::CreatePart { id: ROOM, slot, spec, parts: Box::new(parts) }
-            };
-            room.command(usize::from(shard), command);
+        for number in 0..size.rooms {
+            let id = room_id(number);
+            for shard in 0..shards {
+                let command = if shards == 1 {
+                    Command::CreateConference { id, spec }
+                } else {
+                    let parts = Parts { shards: (0..shards).map(ShardId).collect(), epoch: now };
+                    let slot = if shard == 0 { id.slot_number() } else { 77 };
+                    Command::CreatePart { id, slot, spec, parts: Box::new(parts) }
+                };
+                room.command(usize::from(shard), command);
+            }
         }
-        for member in 0..MEMBERS {
+        for member in 0..size.rooms * size.members {
             let (shard, id) = room.place(member);
             let spec = ConnectionSpec {
                 remote: Some(address(member)),
@@ -113,7 +150,8 @@ impl Room {
             };
             room.command(shard, Command::CreateConnection { id, spec: Box::new(spec) });
             let participant = ParticipantSpec::default();
-            room.command(shard, Command::JoinConference { conference: ROOM, connection: id, participant });
+            let conference = room_id(member / size.members);
+            room.command(shard, Command::JoinConference { conference, connection: id, participant });
         }
         room
     }
@@ -155,7 +193,8 @@ impl Room {
     }
 
     fn talk(&mut self) {
-        for talker in 0..TALKERS {
+        let Size { rooms, members, talkers } = self.size;
+        for talker in (0..rooms).flat_map(|room| (0..talkers).map(move |talker| room * members + talker)) {
             let (shard, _) = self.place(talker);
             let payload = &self.packets[self.sent as usize % self.packets.len()];
             let mut bytes = [0; RTP_HEADER_BYTES + 1_500];
@@ -202,6 +241,10 @@ impl Room {
             self.arriving.push(partial);
         }
     }
+}
+
+fn room_id(number: u32) -> ConferenceId {
+    ConferenceId::new(ShardId(0), number, 1)
 }
 
 /// A second of something like a voice: a tone whose height and loudness change.

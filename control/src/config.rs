@@ -463,6 +463,9 @@ pub fn codec_name(kind: CodecKind) -> &'static str {
     }
 }
 
+/// Those that are decoded whatever was loaded, in words.
+const CODECS_DECODED: &str = "PCMU, PCMA, G722, opus, L16/8000, L16/16000, L16/48000 or GSM";
+
 /// Every codec that can be negotiated.
 pub const CODECS: &[CodecKind] = &[
     CodecKind::Pcmu,
@@ -511,7 +514,7 @@ fn codec<'de, D: Deserializer<'de>>(deserializer: D) -> Result<CodecKind, D::Err
     let name = String::deserialize(deserializer)?;
     codec_by_name(&name)
         .filter(|kind| kind.is_decodable())
-        .ok_or_else(|| serde::de::Error::custom(format!("`{name}` is no codec to begin with: PCMU or PCMA")))
+        .ok_or_else(|| serde::de::Error::custom(format!("`{name}` is no codec to begin with: {CODECS_DECODED}")))
 }
 
 /// A prefix names a whole host and whole segments, so that nothing else can begin with it.

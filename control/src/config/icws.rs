@@ -46,7 +46,7 @@ impl IcwsConfig {
             if let Some(codec) = &station.codec
                 && codec_by_name(codec).is_none_or(|kind| !kind.is_decodable())
             {
-                return wrong("icws.stations.codec", codec, "PCMU or PCMA");
+                return wrong("icws.stations.codec", codec, super::CODECS_DECODED);
             }
         }
         let is_origin = |origin: &&String| {

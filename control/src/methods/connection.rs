@@ -691,7 +691,7 @@ mod tests {
             let error = negotiate(codec, pairs, event).expect_err(param).to_value();
             assert_eq!(error["data"]["param"], param, "{error}");
         };
-        check("opus", &[], None, "codec");
+        check("iLBC", &[], None, "codec");
         check("PCMU", &[], Some(0), "telephone_event_pt");
         check("PCMU", &[], Some(128), "telephone_event_pt");
         check("PCMU", &[("0", "G729/8000")], None, "payload_types");
