@@ -14,7 +14,7 @@ pub const FRAME_SAMPLES: usize = FRAME_TICKS as usize;
 pub const FRAME_TICKS: u32 = SAMPLES_PER_MS * FRAME_MS;
 /// Samples in a chunk that crosses a thread border: 20 ms.
 pub const CHUNK_SAMPLES: usize = 2 * FRAME_SAMPLES;
-/// Media states of released connections kept for the next ones, some 9 KiB each.
+/// Media states of released connections kept for the next ones, some 10 KiB each.
 pub const MEDIA_POOL_MAX: usize = 4096;
 /// What an encoder runs over before it takes over from another, in milliseconds.
 pub const WARM_UP_MS: u32 = 100;
