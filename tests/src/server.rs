@@ -474,6 +474,15 @@ impl std::fmt::Display for Ports {
     }
 }
 
+/// The first of two ports, an even one, for a program that binds them itself: nobody else gets them before or afterwards,
+/// until this process ends.
+pub fn free_pair() -> u16 {
+    let ports = Ports::take(1);
+    let first = *ports.range.start();
+    std::mem::forget(ports);
+    first
+}
+
 /// A member of an answer that has to be text.
 ///
 /// # Panics

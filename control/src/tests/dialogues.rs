@@ -89,7 +89,7 @@ fn wrong_types_and_ranges_name_the_parameter() {
         ("connection.delete", json!({}), -32602, "connection_id"),
         ("relay.start", json!({"a": id}), -32602, "b"),
         ("relay.start", json!({"a": id, "b": id}), -32602, "b"),
-        ("conference.create", json!({"sample_rate_hz": 16000}), 1016, "sample_rate_hz"),
+        ("conference.create", json!({"sample_rate_hz": 44100}), 1016, "sample_rate_hz"),
         ("conference.create", json!({"max_participants": 0}), -32602, "max_participants"),
         ("conference.join", json!({"conference_id": room, "connection_id": id, "gain_db": 25}), -32602, "gain_db"),
         ("conference.join", json!({"conference_id": room, "connection_id": id, "muted": 1}), -32602, "muted"),

@@ -202,7 +202,7 @@ calls! {
     delete_nothing: "connection.delete" "{}" => -32602, "param" = "connection_id";
     delete_not_in_it: "connection.delete" r#"{"connection_id": "$connection", "conference_id": "$conference"}"# => 1004, "kind" = "not_a_participant";
     modify_stale: "connection.modify" r#"{"connection_id": "$gone_connection"}"# => 1001;
-    modify_codec: "connection.modify" r#"{"connection_id": "$connection", "codec": "opus"}"# => 1013, "kind" = "unsupported_codec";
+    modify_codec: "connection.modify" r#"{"connection_id": "$connection", "codec": "iLBC"}"# => 1013, "kind" = "unsupported_codec";
     modify_shard: "connection.modify" r#"{"connection_id": "$connection", "shard": 0}"# => -32602, "param" = "shard";
     create_codec: "connection.create" r#"{"codec": "G728"}"# => 1013, "kind" = "unsupported_codec", "param" = "codec";
     create_ptime_0: "connection.create" r#"{"ptime_ms": 0}"# => -32602, "param" = "ptime_ms";
@@ -229,7 +229,15 @@ calls! {
     relay_without_b: "relay.start" r#"{"a": "$connection"}"# => -32602, "param" = "b";
     relay_to_itself: "relay.start" r#"{"a": "$connection", "b": "$connection"}"# => -32602, "param" = "b";
     relay_to_stale: "relay.start" r#"{"a": "$connection", "b": "$gone_connection"}"# => 1001, "kind" = "unknown_connection";
-    relay_transcode: "relay.start" r#"{"a": "$connection", "b": "$gone_connection", "transcode": true}"# => 1016, "kind" = "unsupported";
+    relay_transcode: "relay.start" r#"{"a": "$connection", "b": "$gone_connection", "transcode": true}"# => 1001, "kind" = "unknown_connection";
+    create_delay: "connection.create" r#"{"jitter_buffer": {"min_ms": 0, "max_ms": 501}}"# => -32602, "param" = "jitter_buffer.max_ms";
+    create_delay_backwards: "connection.create" r#"{"jitter_buffer": {"min_ms": 60, "max_ms": 40}}"# => -32602, "param" = "jitter_buffer.min_ms";
+    create_bitrate: "connection.create" r#"{"encoder": {"bitrate": 5999}}"# => -32602, "param" = "encoder.bitrate";
+    create_extension: "connection.create" r#"{"audio_level_extension": 15}"# => -32602, "param" = "audio_level_extension";
+    modify_extension: "connection.modify" r#"{"connection_id": "$connection", "mixer_level_extension": 0}"# => -32602, "param" = "mixer_level_extension";
+    conference_loudest: "conference.create" r#"{"loudest": 0}"# => -32602, "param" = "loudest";
+    conference_talk: "conference.create" r#"{"talk_stop_ms": 49}"# => -32602, "param" = "talk_stop_ms";
+    conference_parts: "conference.create" r#"{"parts": 33}"# => -32602, "param" = "parts";
     relay_stop_none: "relay.stop" r#"{"a": "$connection"}"# => 1004, "kind" = "not_a_participant";
     conference_rate: "conference.create" r#"{"sample_rate_hz": 44100}"# => 1016, "param" = "sample_rate_hz";
     conference_members_0: "conference.create" r#"{"max_participants": 0}"# => -32602, "param" = "max_participants";

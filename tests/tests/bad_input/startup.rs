@@ -106,7 +106,7 @@ configs! {
     cache: "prompt_cache_mib = 0" => "prompt_cache_mib";
     threads: "media_threads = 65" => "media_threads", "1 to 64";
     drain: "drain_deadline_ms = 3600001" => "drain_deadline_ms";
-    codec: "[rtp]\ncodec = \"opus\"" => "codec";
+    codec: "[rtp]\ncodec = \"G728\"" => "codec";
     ptime: "[rtp]\nptime_ms = 0" => "ptime_ms", "1 to 200";
     telephone_event: "[rtp]\ntelephone_event_pt = 8" => "telephone_event_pt";
     dscp: "[rtp]\ndscp = 64" => "dscp";

@@ -10,7 +10,8 @@ use ringbridge_tests::server::{Leg, Server, text};
 use ringbridge_tests::until;
 use serde_json::json;
 
-use crate::{free_port, setup};
+use crate::setup;
+use ringbridge_tests::server::free_pair;
 
 /// What ffmpeg says, in Hz.
 const SINE: u32 = 440;
@@ -109,7 +110,7 @@ pub(crate) fn written(wav: &Path) -> Option<Vec<i16>> {
 /// ffmpeg speaks to the harness and hears it, in a relay or a conference.
 fn converses(codec: Codec, in_conference: bool) {
     let server = setup().start();
-    let (speaks, listens) = (free_port(), free_port());
+    let (speaks, listens) = (free_pair(), free_pair());
     let (speaker, listener) = (connect(&server, speaks, codec), connect(&server, listens, codec));
     let ends = [Endpoint::open(), Endpoint::open()];
     let legs = [&ends[0], &ends[1]]

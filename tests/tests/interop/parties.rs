@@ -16,8 +16,8 @@ use ringbridge_tests::server::{Leg, Server};
 use ringbridge_tests::until;
 use serde_json::{Value, json};
 
-use crate::free_port;
 use crate::sipp::Sipp;
+use ringbridge_tests::server::free_pair;
 
 /// Amplitude of every tone that is said, with full scale as 1.
 const VOLUME: f64 = AMPLITUDE / 32_768.0;
@@ -54,7 +54,7 @@ struct Crossing {
 
 impl Crossing {
     fn open(listens: u16) -> Self {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, free_port())).unwrap();
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, free_pair())).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         let port = socket.local_addr().unwrap().port();
         let (server, closing) = (Arc::new(OnceLock::new()), Arc::new(AtomicBool::new(false)));
@@ -179,7 +179,7 @@ impl Party {
     /// ffmpeg with a tone for each channel.
     pub(crate) fn ffmpeg_of(server: &Server, format: Format, sides: &[u32]) -> Self {
         let directory = server.directory();
-        let listens = free_port();
+        let listens = free_pair();
         let (crossing, leg) = connect(server, format, listens);
         let (payload_type, rate_hz) = (format.payload_type(), format.rate_hz());
         let (sdp, raw) = (directory.join(format!("{listens}.sdp")), directory.join(format!("{listens}.raw")));
@@ -221,7 +221,7 @@ impl Party {
     /// GStreamer. Opus has redundancy for what is lost.
     pub(crate) fn gstreamer(server: &Server, format: Format, says_hz: u32) -> Self {
         let directory = server.directory();
-        let listens = free_port();
+        let listens = free_pair();
         let (crossing, leg) = connect(server, format, listens);
         let (payload_type, rate_hz) = (format.payload_type(), format.rate_hz());
         let raw = directory.join(format!("{listens}.raw"));
@@ -260,7 +260,7 @@ impl Party {
 
     /// baresip, a telephone: it calls, and is told by an answer to its INVITE where to send to.
     pub(crate) fn baresip(server: &Server, format: Format, says_hz: u32) -> Self {
-        let (sip, answers, media) = (free_port(), free_port(), free_port());
+        let (sip, answers, media) = (free_pair(), free_pair(), free_pair());
         let directory = server.directory().join(format!("baresip-{sip}"));
         fs::create_dir(&directory).unwrap();
         // Like a telephone behind a NAT it is learned from what it sends.

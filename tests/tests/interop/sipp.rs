@@ -8,7 +8,8 @@ use std::process::{Child, Command, Stdio};
 use ringbridge_tests::server::{Events, wait_for_exit};
 use serde_json::json;
 
-use crate::{free_port, setup};
+use crate::setup;
+use ringbridge_tests::server::free_pair;
 
 /// Where Debian's sip-tester keeps its recordings; all have one SSRC, and these are in order.
 const RECORDINGS: &str = "/usr/share/sip-tester";
@@ -154,9 +155,9 @@ fn caller() -> String {
 fn telephone_events_arrive_as_digits() {
     let server = setup().start();
     let mut events = Events::follow(&server);
-    let media = free_port();
+    let media = free_pair();
     let leg = server.create(json!({"remote": format!("127.0.0.1:{media}"), "telephone_event_pt": 101}));
-    let (callee_port, caller_port) = (free_port(), free_port());
+    let (callee_port, caller_port) = (free_pair(), free_pair());
     let directory = server.directory();
     let formats = [(0, "PCMU/8000"), (101, "telephone-event/8000")];
     let args = |port: u16, rest: &[String]| [&["-p".to_owned(), port.to_string()][..], rest].concat();
