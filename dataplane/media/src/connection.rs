@@ -87,6 +87,8 @@ pub(crate) struct Media {
     /// We send a stream of our own, and from the first time on always.
     pub(crate) owns_stream: bool,
     pub(crate) relay_map: Option<RelayMap>,
+    /// SSRC and timestamp of the telephone-event that was last passed into our own stream, and its timestamp there.
+    pub(crate) event: Option<((u32, RtpTimestamp), RtpTimestamp)>,
     pub(crate) operations: [Option<Box<Operation>>; CONNECTION_OPERATIONS_MAX],
     /// Rate of the clock that drives it: of its conference, its relay, or of its own operations.
     pub(crate) rate: Rate,
@@ -123,6 +125,7 @@ impl Media {
             sender: Sender::new(rng),
             owns_stream: false,
             relay_map: None,
+            event: None,
             operations: [const { None }; CONNECTION_OPERATIONS_MAX],
             rate: Rate::Narrow,
             care: None,
@@ -145,7 +148,7 @@ impl Media {
         self.playout.recycle();
         self.sender = Sender::new(rng);
         self.owns_stream = false;
-        self.relay_map = None;
+        (self.relay_map, self.event) = (None, None);
         self.in_mix = false;
         self.in_band = None;
         (self.care, self.claims) = (None, Claims::default());

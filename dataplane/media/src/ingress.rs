@@ -128,6 +128,7 @@ impl Engine {
         }
         match connection.link {
             Link::Relay(_) if connection.transcodes && connection.is_audio(payload_type) => Ok(Disposition::Consumed),
+            Link::Relay(peer) if connection.transcodes => self.relay_event(slot, peer, datagram),
             Link::Relay(peer) => self.relay_rtp(now, slot, peer, datagram),
             Link::Conference(room) => {
                 let conference = self.conferences[room as usize].as_ref();
@@ -186,6 +187,44 @@ impl Engine {
                 return Err(DropReason::Replaced);
             }
             continue_as_own(now, media, peer.spec.ptime_ms, datagram)?;
+        }
+        peer.counters.packets_out += 1;
+        peer.counters.bytes_out += datagram.len() as u64;
+        self.out.totals.packets_out += 1;
+        Ok(Disposition::Forward(Transmit { port: Port::rtp(to), target, len: datagram.len() }))
+    }
+
+    /// Passes a telephone-event into the stream that the other side of a transcoding relay is sent.
+    fn relay_event(&mut self, from: u32, to: u32, datagram: &mut [u8]) -> Result<Disposition, DropReason> {
+        let Ok([Some(sender), Some(peer)]) = self.connections.get_disjoint_mut([from as usize, to as usize]) else {
+            return Err(DropReason::Unrouted);
+        };
+        let clock_in = sender.clock_rate_hz();
+        let target = if peer.connected { None } else { Some(peer.latch.target().ok_or(DropReason::NoTarget)?) };
+        let Connection { spec, media: Some(media), .. } = peer else { return Err(DropReason::Unrouted) };
+        if !spec.direction.sends() {
+            return Err(DropReason::Direction);
+        }
+        if media.is_played_to() {
+            return Err(DropReason::Replaced);
+        }
+        let packet = RtpPacket::parse(datagram).map_err(|_| DropReason::NotRtp)?;
+        // Others mean something only to who knows their codec.
+        if packet.payload_type() != sender.spec.telephone_event_payload_type {
+            return Err(DropReason::PayloadType);
+        }
+        TelephoneEvent::parse(packet.payload()).map_err(|_| DropReason::PayloadSize)?;
+        let (source, duration_at) = ((packet.ssrc().0, packet.timestamp()), packet.header_len() + 2);
+        let (sequence, now) = media.sender.interject();
+        // All packets of an event have one timestamp (RFC 4733 section 2.2.1), and its duration counts from there.
+        let timestamp = media.event.filter(|(known, _)| *known == source).map_or(now, |(_, own)| own);
+        media.event = Some((source, timestamp));
+        rtp::rewrite_header(datagram, ringbridge_wire::seq::Ssrc(media.sender.ssrc()), sequence, timestamp);
+        datagram[1] = datagram[1] & 0x80 | spec.telephone_event_payload_type;
+        if let Some(bytes) = datagram.get_mut(duration_at..).and_then(<[u8]>::first_chunk_mut::<2>) {
+            let duration =
+                u32::from(u16::from_be_bytes(*bytes)) * (spec.tx_codec.clock_rate_hz() / 1000) / (clock_in / 1000);
+            *bytes = u16::try_from(duration).unwrap_or(u16::MAX).to_be_bytes();
         }
         peer.counters.packets_out += 1;
         peer.counters.bytes_out += datagram.len() as u64;

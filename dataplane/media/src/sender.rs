@@ -241,6 +241,13 @@ impl Sender {
         (Ssrc(self.ssrc), self.sequence, self.timestamp)
     }
 
+    /// Sequence number and timestamp of a packet that goes between those of the stream: its number is used up.
+    pub(crate) fn interject(&mut self) -> (SeqNumber, RtpTimestamp) {
+        let sequence = self.sequence;
+        self.sequence = sequence.next();
+        (sequence, self.timestamp.wrapping_add(self.filled_ticks()))
+    }
+
     /// Notes that relayed packets of this stream reached `sequence` and `timestamp`, the next ones to be used.
     pub(crate) fn advance_to(&mut self, now: Instant, sequence: SeqNumber, timestamp: RtpTimestamp, ptime_ms: u32) {
         if sequence.distance_from(self.sequence) > 0 {

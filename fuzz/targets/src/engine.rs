@@ -225,7 +225,12 @@ impl World {
         }
         let to = self.slots[&transmit.port.slot];
         let packet = RtpPacket::parse(goes).expect("what is relayed is a packet");
-        assert!(came[12..] == goes[12..] && came[0] == goes[0], "at most the header's own fields differ");
+        // The duration of a telephone-event is counted by another clock behind a relay that transcodes.
+        let duration = goes.len() - packet.payload().len() + 2;
+        let same = |range: std::ops::Range<usize>| came.get(range.clone()) == goes.get(range);
+        let but_for_duration = packet.payload().len() >= 4 && same(12..duration) && same(duration + 2..goes.len());
+        assert!(came[12..] == goes[12..] || but_for_duration, "at most the header's own fields differ");
+        assert_eq!(came[0], goes[0], "nor is there more in the header");
         if came == goes {
             return;
         }

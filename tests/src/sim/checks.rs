@@ -66,6 +66,18 @@ impl Streams {
         }
     }
 
+    /// A telephone-event that was passed into our own stream: it takes a number, and has a time of its own.
+    pub(crate) fn interjected(&mut self, id: ConnectionId, packet: &RtpPacket<'_>) {
+        let header = packet.header();
+        let stream = self.0.get_mut(&id).unwrap_or_else(|| panic!("{id}: a stream of our own was not begun by us"));
+        assert_eq!(stream.ssrc, header.ssrc.0, "{id}: one SSRC for life");
+        let ahead = header.sequence_number.0.wrapping_sub(stream.sequence).cast_signed();
+        assert!(stream.relayed || ahead > 0, "{id}: a number that was used");
+        if ahead > 0 {
+            (stream.sequence, stream.relayed) = (header.sequence_number.0, true);
+        }
+    }
+
     /// RTCP that the engine made: about the stream it sends, if it sends one.
     pub(crate) fn reported(&self, id: ConnectionId, bytes: &[u8]) {
         for packet in parse_compound(bytes).expect("a compound packet of our own") {

@@ -259,6 +259,31 @@ fn a_relay_transcodes_where_codecs_or_packet_times_differ_and_only_if_it_may() {
 }
 
 #[test]
+fn a_digit_goes_through_a_relay_that_transcodes_once_with_one_timestamp() {
+    let mut bench = Bench::new();
+    let ids = [bench.phone(Pcmu, 20), bench.phone(Opus, 20)];
+    bench.effect(Command::StartRelay { a: ids[0], b: ids[1], transcode: true });
+    bench.say(0, Voice::Tone(600.0, 5_000.0), 0);
+    bench.run(300);
+    for _ in 0..2 {
+        bench.press(0, b'5');
+        bench.run(200);
+    }
+    let packets = bench.heard_by(1);
+    let events: Vec<_> = packets.iter().filter(|packet| packet.header.payload_type == 101).collect();
+    assert!(events.len() >= 4);
+    let mut timestamps: Vec<_> = events.iter().map(|packet| packet.header.timestamp.0).collect();
+    timestamps.dedup();
+    assert_eq!(timestamps.len(), 2, "two presses");
+    // 60 ms at 48 kHz.
+    assert_eq!(events.last().unwrap().payload[2..4], 2_880u16.to_be_bytes());
+    for pair in packets.windows(2) {
+        assert_eq!(pair[1].header.ssrc, pair[0].header.ssrc);
+        assert_eq!(pair[1].header.sequence_number, pair[0].header.sequence_number.next());
+    }
+}
+
+#[test]
 fn a_relay_changes_to_transcoding_and_back_with_the_codec_of_a_side() {
     let mut bench = Bench::new();
     let ids = [bench.phone(Pcmu, 20), bench.phone(Pcmu, 20)];
