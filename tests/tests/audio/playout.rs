@@ -62,18 +62,21 @@ fn who_sends_three_seconds_at_once_is_heard_whole() {
             let step = index / (rate_hz as usize / 10);
             Some(tone(hz(step.min(STEPS - 1)), rate_hz, index) / 2)
         });
-        for burst in 0..3 {
-            for number in 150 * burst..150 * (burst + 1) {
-                line.endpoint.send(line.leg.local, &packet(number).unwrap());
-            }
-            // Half a second before the last sample of it is played, at the latest.
-            std::thread::sleep(Duration::from_millis(if burst == 0 { 2_500 } else { 3_000 }));
-        }
         let heard = |samples: &[i16]| {
             let pieces: Vec<Spectrum> = samples.chunks_exact(320).map(|piece| Spectrum::of(piece, 16_000)).collect();
             let level = |piece: &Spectrum, step: usize| piece.db(hz(step));
             (0..STEPS).find(|&step| pieces.iter().filter(|piece| level(piece, step) > -22.0).count() < 4)
         };
+        for burst in 0..3 {
+            for number in 150 * burst..150 * (burst + 1) {
+                line.endpoint.send(line.leg.local, &packet(number).unwrap());
+            }
+            // The next one comes half a second before the last sample of this one is played.
+            until(&format!("burst {burst} of {kind} but for its end"), || {
+                std::thread::sleep(Duration::from_millis(20));
+                (heard(&listener.heard()?).unwrap_or(STEPS) >= STEPS / 3 * (burst + 1) - 5).then_some(())
+            });
+        }
         let missing = std::cell::Cell::new(None);
         until(&format!("all that was sent in {kind}"), || {
             std::thread::sleep(Duration::from_millis(100));
