@@ -15,6 +15,8 @@ mod operations;
 mod parts;
 #[path = "sockets/ports.rs"]
 mod ports;
+#[path = "sockets/rebalance.rs"]
+mod rebalance;
 #[path = "sockets/relay.rs"]
 mod relay;
 #[path = "sockets/rtcp.rs"]

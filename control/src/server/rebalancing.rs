@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use ringbridge_media::command::{Command, Target};
-use ringbridge_media::event::{Answer, ConnectionState, ConnectionStatus};
+use ringbridge_media::command::{CodecKind, Command, Target};
+use ringbridge_media::event::{Answer, ConnectionCounters, ConnectionState, ConnectionStatus};
 use ringbridge_media::id::ShardId;
 use tokio::time::sleep;
 
@@ -90,7 +90,12 @@ impl Server {
     async fn even_out(self: &Rc<Self>, rebalancer: &mut Rebalancer, gap: Gap) {
         let groups = self.groups_on(gap.from).await;
         let plan = rebalancer.plan(gap, &groups);
-        tracing::info!(from = %gap.from, to = %gap.to, busy = gap.busy, apart = gap.apart, moves = plan.len(), "loads are evened out");
+        let Gap { from, to, busy, apart } = gap;
+        if plan.is_empty() {
+            tracing::debug!(%from, %to, busy, apart, "loads are apart, and nothing that may move would help");
+            return;
+        }
+        tracing::info!(%from, %to, busy, apart, moves = plan.len(), "loads are evened out");
         for target in plan {
             // One at a time, whatever comes of it; a shard that is down takes nothing.
             rebalancer.note(self.now(), target);
@@ -106,7 +111,8 @@ impl Server {
         }
     }
 
-    /// What lives on a shard, with what it costs: packets a second, as far as it has been heard and sent so far.
+    /// What lives on a shard, with what it costs: packets a second, as far as it has been heard and sent so far, and what
+    /// its codecs have to do for them.
     async fn groups_on(&self, shard: ShardId) -> Vec<Group> {
         let mut groups: BTreeMap<(u8, u64), Group> = BTreeMap::new();
         let mut from = Some(0);
@@ -131,22 +137,30 @@ impl Server {
         let registry = self.registry.borrow();
         let entry = registry.connection(status.id).filter(|entry| entry.shard == shard && entry.moving.is_none())?;
         let lived = Timestamp::now().duration_since(entry.created_at).as_secs_f64().max(1.0);
-        let counters = &status.counters;
-        let packets = (counters.packets_in + counters.packets_out) as f64 / lived;
-        let (target, key, factor) = match status.state {
-            ConnectionState::Idle => (Target::Connection(status.id), (0, status.id.to_bits()), 1.0),
-            // Either side stands for both.
+        let (target, key, coded) = match status.state {
+            ConnectionState::Idle => {
+                (Target::Connection(status.id), (0, status.id.to_bits()), !status.operations.is_empty())
+            }
             ConnectionState::Relayed(peer) => {
+                // Either side stands for both.
                 let named = status.id.min(peer);
-                (Target::Connection(named), (0, named.to_bits()), 1.0)
+                let sent_on = registry.connection(peer).map(|peer| peer.negotiated.tx_codec);
+                let transcoded = sent_on.is_some_and(|codec| codec != status.rx_codec);
+                (Target::Connection(named), (0, named.to_bits()), transcoded)
             }
             // A conference in parts is spread as somebody wanted it.
             ConnectionState::InConference(room) if registry.conference(room).is_none_or(|room| room.spread) => {
                 return None;
             }
-            ConnectionState::InConference(room) => (Target::Conference(room), (1, room.to_bits()), MIXED_FACTOR),
+            ConnectionState::InConference(room) => (Target::Conference(room), (1, room.to_bits()), true),
         };
-        Some((key, Group { target, members: 1, weight: packets * factor }))
+        let cost = |codec| match coded {
+            true => 1.0 + MIXING_COST + coding_cost(codec) * f64::from(status.ptime_ms) / 20.0,
+            false => 1.0,
+        };
+        let ConnectionCounters { packets_in, packets_out, .. } = status.counters;
+        let packets = packets_in as f64 * cost(status.rx_codec) + packets_out as f64 * cost(status.tx_codec);
+        Some((key, Group { target, members: 1, weight: packets / lived }))
     }
 }
 
@@ -155,7 +169,21 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Connections asked for at once, and how often: those of the first slots stand for the rest of a very full shard.
 const PAGE: u32 = 64;
 const PAGES_MAX: usize = 64;
-/// A packet that is decoded, mixed and encoded costs about so much more than one that is passed on.
-const MIXED_FACTOR: f64 = 2.0;
+/// What is mixed costs about so much more than what is passed on.
+const MIXING_COST: f64 = 0.4;
+
+/// What 20 ms cost to be decoded or encoded, the mean of both: so many times what it costs to pass the packet on. Rough, as
+/// it depends on the machine and on who talks; what matters is that a room of one codec costs ten times that of another.
+const fn coding_cost(codec: CodecKind) -> f64 {
+    match codec {
+        CodecKind::Pcmu | CodecKind::Pcma | CodecKind::L16(_) => 0.1,
+        CodecKind::G722 | CodecKind::Gsm => 1.0,
+        CodecKind::G729 => 7.0,
+        CodecKind::Opus => 11.0,
+        // Never decoded here.
+        CodecKind::G723 => 0.0,
+    }
+}
+
 /// Who moves what nobody has asked for.
 const ORIGIN: &str = "rebalancer";
