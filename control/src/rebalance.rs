@@ -46,6 +46,17 @@ pub struct Group {
     pub weight: f64,
 }
 
+/// What a shard had to do lately.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Load {
+    /// Which.
+    pub shard: ShardId,
+    /// Share of the time that its thread was on a core, `0.0 ..= 1.0`.
+    pub busy: f64,
+    /// Share of the time that it waited for one, which others held.
+    pub waited: f64,
+}
+
 /// Two shards that are too far apart, for too long.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Gap {
@@ -55,7 +66,7 @@ pub struct Gap {
     pub to: ShardId,
     /// Share of a core that the first was busy.
     pub busy: f64,
-    /// How far they are apart.
+    /// How far they are apart: what the first used above what the second used or would have.
     pub apart: f64,
 }
 
@@ -65,7 +76,7 @@ struct Unequal {
     since: Instant,
     looks: u32,
     /// Of each shard, and how often it was looked at.
-    sums: BTreeMap<ShardId, (f64, u32)>,
+    sums: BTreeMap<ShardId, (Load, u32)>,
 }
 
 /// The machine.
@@ -83,9 +94,10 @@ impl Rebalancer {
         Self { config, unequal: None, moved: HashMap::new() }
     }
 
-    /// Takes in how busy each shard that is up was lately, `0.0 ..= 1.0`. When some have been apart for so long that
+    /// Takes in what each shard that is up had to do lately. One that did little because others held its core is not idle:
+    /// nothing is given to it. When some have been apart for so long that
     /// something has to move, tells of the two that were furthest apart in all that time; then it looks anew.
-    pub fn observe(&mut self, now: Instant, loads: &[(ShardId, f64)]) -> Option<Gap> {
+    pub fn observe(&mut self, now: Instant, loads: &[Load]) -> Option<Gap> {
         let cooldown = self.cooldown();
         self.moved.retain(|_, at| now.saturating_since(*at) < cooldown);
         let threshold = f64::from(self.config.threshold_percent) / 100.0;
@@ -95,17 +107,18 @@ impl Rebalancer {
         }
         let unequal = self.unequal.get_or_insert_with(|| Unequal { since: now, looks: 0, sums: BTreeMap::new() });
         unequal.looks += 1;
-        for (shard, load) in loads {
-            let (sum, looks) = unequal.sums.entry(*shard).or_default();
-            (*sum, *looks) = (*sum + load, *looks + 1);
+        for load in loads {
+            let (sum, looks) = unequal.sums.entry(load.shard).or_insert((Load { busy: 0.0, waited: 0.0, ..*load }, 0));
+            (sum.busy, sum.waited, *looks) = (sum.busy + load.busy, sum.waited + load.waited, *looks + 1);
         }
         if now.saturating_since(unequal.since) < Duration::from_millis(u64::from(self.config.sustain_ms)) {
             return None;
         }
         let Unequal { looks, sums, .. } = self.unequal.take()?;
         // One that has come up or gone down meanwhile is not compared.
-        let seen_always = sums.into_iter().filter(|(_, (_, seen))| *seen == looks);
-        let means = seen_always.map(|(shard, (sum, seen))| (shard, sum / f64::from(seen)));
+        let seen_always = sums.into_values().filter(|(_, seen)| *seen == looks);
+        let mean = |sum: f64| sum / f64::from(looks);
+        let means = seen_always.map(|(sum, _)| Load { busy: mean(sum.busy), waited: mean(sum.waited), ..sum });
         // Loads that only change places are equal in the mean.
         furthest_apart(means.collect::<Vec<_>>().into_iter()).filter(|gap| gap.apart > threshold)
     }
@@ -150,11 +163,12 @@ impl Rebalancer {
     }
 }
 
-/// The busiest and the idlest.
-fn furthest_apart(loads: impl Iterator<Item = (ShardId, f64)> + Clone) -> Option<Gap> {
-    let (from, busy) = loads.clone().max_by(|one, other| one.1.total_cmp(&other.1))?;
-    let (to, idle) = loads.min_by(|one, other| one.1.total_cmp(&other.1))?;
-    Some(Gap { from, to, busy, apart: busy - idle })
+/// The busiest, and the one that would have been the idlest with its core to itself.
+fn furthest_apart(loads: impl Iterator<Item = Load> + Clone) -> Option<Gap> {
+    let wanted = |load: &Load| load.busy + load.waited;
+    let from = loads.clone().max_by(|one, other| one.busy.total_cmp(&other.busy))?;
+    let to = loads.min_by(|one, other| wanted(one).total_cmp(&wanted(other)))?;
+    Some(Gap { from: from.shard, to: to.shard, busy: from.busy, apart: from.busy - wanted(&to) })
 }
 
 /// Finite weights in their order.
@@ -206,6 +220,10 @@ mod tests {
         Target::Conference(ConferenceId::new(ShardId(0), u32::try_from(n).expect("few"), 0))
     }
 
+    fn load(n: usize, busy: f64, waited: f64) -> Load {
+        Load { shard: shard(n), busy, waited }
+    }
+
     fn group(target: Target, weight: f64) -> Group {
         Group { target, members: 2, weight }
     }
@@ -240,7 +258,7 @@ mod tests {
         fn tick(&mut self, noise: impl Fn(usize) -> f64) {
             self.now = self.now + TICK;
             let loads: Vec<_> =
-                (0..self.shards).map(|n| (shard(n), (self.load(n) + noise(n)).clamp(0.0, 1.0))).collect();
+                (0..self.shards).map(|n| load(n, (self.load(n) + noise(n)).clamp(0.0, 1.0), 0.0)).collect();
             let Some(gap) = self.rebalancer.observe(self.now, &loads) else { return };
             let (from, to) = (usize::from(gap.from.0), usize::from(gap.to.0));
             let here = self.groups.iter().filter(|group| group.3 == from);
@@ -294,6 +312,21 @@ mod tests {
             farm.tick(|shard| if shard == second % 2 { 0.4 } else { 0.0 });
         }
         assert_eq!(farm.moves, []);
+    }
+
+    #[test]
+    fn a_shard_that_others_keep_from_its_core_is_not_taken_for_an_idle_one() {
+        let looks = |waited: f64| {
+            let mut rebalancer = Rebalancer::new(RebalanceConfig::default());
+            let loads = [load(0, 0.4, 0.1), load(1, 0.05, waited), load(2, 0.1, 0.0)];
+            (1..10).find_map(|second| rebalancer.observe(Instant::from_millis(1_000 * second), &loads))
+        };
+        assert_eq!(looks(0.01).map(|gap| (gap.from, gap.to)), Some((shard(0), shard(1))));
+        assert_eq!(looks(0.3).map(|gap| (gap.from, gap.to)), Some((shard(0), shard(2))));
+        // What it would have done counts against the gap.
+        let mut rebalancer = Rebalancer::new(RebalanceConfig::default());
+        let loads = [load(0, 0.4, 0.1), load(1, 0.05, 0.2)];
+        assert!((1..10).all(|second| rebalancer.observe(Instant::from_millis(1_000 * second), &loads).is_none()));
     }
 
     #[test]

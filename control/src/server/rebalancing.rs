@@ -9,11 +9,13 @@ use jiff::Timestamp;
 use ringbridge_media::command::{CodecKind, Command, Target};
 use ringbridge_media::event::{Answer, ConnectionCounters, ConnectionState, ConnectionStatus};
 use ringbridge_media::id::ShardId;
+use ringbridge_media::time::Instant;
+use ringbridge_shard::snapshot::ShardSnapshot;
 use tokio::time::sleep;
 
 use super::Server;
 use crate::methods::Call;
-use crate::rebalance::{Gap, Group, Rebalancer};
+use crate::rebalance::{Gap, Group, Load, Rebalancer};
 
 /// How often things have moved, by why.
 #[derive(Debug, Default)]
@@ -73,15 +75,19 @@ impl Server {
     /// Looks after the loads for as long as the server lives.
     pub(super) async fn rebalance(self: Rc<Self>) {
         let mut rebalancer = Rebalancer::new(self.config.rebalance);
+        let mut waits = Waits::default();
         while !self.stopping.get() {
             sleep(LOOK_INTERVAL).await;
-            let loads: Vec<(ShardId, f64)> = self
-                .snapshots()
-                .await
+            let snapshots = self.snapshots().await;
+            let now = self.now();
+            let loads: Vec<Load> = snapshots
                 .into_iter()
-                .filter_map(|(shard, snapshot)| Some((shard, snapshot?.busy)))
+                .filter_map(|(shard, snapshot)| {
+                    let snapshot = snapshot?;
+                    Some(Load { shard, busy: snapshot.busy, waited: waits.share(now, &snapshot) })
+                })
                 .collect();
-            if let Some(gap) = rebalancer.observe(self.now(), &loads) {
+            if let Some(gap) = rebalancer.observe(now, &loads) {
                 self.even_out(&mut rebalancer, gap).await;
             }
         }
@@ -162,6 +168,29 @@ impl Server {
         let packets = packets_in as f64 * cost(status.rx_codec) + packets_out as f64 * cost(status.tx_codec);
         Some((key, Group { target, members: 1, weight: packets / lived }))
     }
+}
+
+/// How long the thread of each shard has waited for a core: which it is, when that was last asked for, and how long by then.
+#[derive(Debug, Default)]
+struct Waits(BTreeMap<ShardId, (i32, Instant, Duration)>);
+
+impl Waits {
+    /// The share of the time since the last look. Nothing the first time, and where the kernel does not tell.
+    fn share(&mut self, now: Instant, snapshot: &ShardSnapshot) -> f64 {
+        let Some(waited) = waited(snapshot.thread_id) else { return 0.0 };
+        let latest = (snapshot.thread_id, now, waited);
+        let known = self.0.insert(snapshot.shard, latest).filter(|(thread, ..)| *thread == snapshot.thread_id);
+        let Some((_, at, before)) = known else { return 0.0 };
+        let passed = now.saturating_since(at).as_secs_f64();
+        if passed > 0.0 { (waited.saturating_sub(before).as_secs_f64() / passed).clamp(0.0, 1.0) } else { 0.0 }
+    }
+}
+
+/// How long a thread of this process was ready to run while others held its core.
+fn waited(thread_id: i32) -> Option<Duration> {
+    // No file, but a line that the kernel has ready.
+    let line = std::fs::read_to_string(format!("/proc/self/task/{thread_id}/schedstat")).ok()?;
+    line.split_ascii_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
 }
 
 /// Time between two looks.
