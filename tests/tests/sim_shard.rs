@@ -1,5 +1,5 @@
 //! Real shards on a simulated network, turn by turn on virtual time: relays that move between two shards in full
-//! speech, while the network loses, doubles, delays and reorders.
+//! speech, and conferences in parts on both, while the network loses, doubles, delays and reorders.
 //!
 //! Nothing may be lost that the network did not lose or a counter does not name, and the same seed gives the same
 //! trace.
@@ -13,10 +13,12 @@ use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
-use ringbridge_media::command::{Command, ConnectionSpec, Request, Target};
+use ringbridge_codec::g711;
+use ringbridge_media::command::{Command, ConferenceSpec, ConnectionSpec, ParticipantSpec, Request, Target};
 use ringbridge_media::engine::Engine;
 use ringbridge_media::event::{Answer, CommandError, DropReason, Event};
-use ringbridge_media::id::{ConnectionId, ShardId};
+use ringbridge_media::id::{ConferenceId, ConnectionId, ShardId};
+use ringbridge_media::parts::Parts;
 use ringbridge_media::time::Instant;
 use ringbridge_shard::mailbox::{
     Doorbell, Lane, Mailbox, MailboxReader, MoveOrder, Outbox, Peers, ShardMessage, ShardReport,
@@ -26,6 +28,7 @@ use ringbridge_shard::sim::{LinkProfile, SimIo, SimNet, SimSocket};
 use ringbridge_shard::snapshot::ShardSnapshot;
 use ringbridge_tests::audio::Codec;
 use ringbridge_tests::endpoint::Speech;
+use ringbridge_wire::rtp::RtpPacket;
 
 /// One step of the virtual clock.
 const STEP: Duration = Duration::from_micros(500);
@@ -60,6 +63,9 @@ struct World {
     sides: Vec<Side>,
     dice: Pcg64Mcg,
     talking: bool,
+    /// Each says one level of its own, not something that tells packets apart.
+    levels: bool,
+    conferences_ended: usize,
     step: u64,
     token: u64,
     answers: BTreeMap<u64, Result<Answer, CommandError>>,
@@ -107,6 +113,8 @@ impl World {
             sides: Vec::new(),
             dice: Pcg64Mcg::seed_from_u64(!seed),
             talking: false,
+            levels: false,
+            conferences_ended: 0,
             step: 0,
             token: 0,
             answers: BTreeMap::new(),
@@ -180,7 +188,8 @@ impl World {
     fn speak(&mut self) {
         for (number, side) in self.sides.iter_mut().enumerate() {
             if self.talking && (self.step + 7 * number as u64).is_multiple_of(40) {
-                let packet = side.speech.packet(side.sent.len(), |index| index as i16);
+                let level = self.levels.then(|| level(number));
+                let packet = side.speech.packet(side.sent.len(), |index| level.unwrap_or(index as i16));
                 self.net.send(self.now, side.endpoint, side.server, &packet);
                 side.sent.push(packet);
             }
@@ -199,7 +208,13 @@ impl World {
             while let Some(report) = node.outbox.pop() {
                 match report {
                     ShardReport::Event(Event::Answer { token, result }) => drop(self.answers.insert(token, result)),
-                    ShardReport::Event(Event::ConnectionLearned { .. }) => {}
+                    ShardReport::Event(
+                        Event::ConnectionLearned { .. }
+                        | Event::TalkStarted { .. }
+                        | Event::TalkStopped { .. }
+                        | Event::ActiveSpeaker { .. },
+                    ) => {}
+                    ShardReport::Event(Event::ConferenceEnded { .. }) => self.conferences_ended += 1,
                     ShardReport::Event(event) => panic!("{event:?}"),
                     ShardReport::Moved(moved) => {
                         self.arrived.extend(moved.connections.iter().map(|id| (*id, moved.shard)));
@@ -279,6 +294,29 @@ impl World {
         assert!(matches!(self.answer(token), Ok(Answer::Effect(_) | Answer::Done)));
     }
 
+    fn ask(&mut self, shard: u8, command: Command) -> Result<Answer, CommandError> {
+        let token = self.send(shard, command);
+        self.answer(token)
+    }
+
+    /// Opens a conference on both shards, for everybody there is.
+    fn meet(&mut self) -> ConferenceId {
+        let id = ConferenceId::new(ShardId(0), 5, 1);
+        let parts = Parts { shards: [0, 1].map(ShardId).into_iter().collect(), epoch: self.now };
+        for (shard, slot) in [(0, 5), (1, 77)] {
+            let spec = ConferenceSpec::default();
+            let create = Command::CreatePart { id, slot, spec, parts: Box::new(parts) };
+            assert!(matches!(self.ask(shard, create), Ok(Answer::Done)));
+        }
+        for number in 0..self.sides.len() {
+            let (shard, connection) = (self.sides[number].shard, self.sides[number].id);
+            let participant = ParticipantSpec::default();
+            let joined = self.ask(shard, Command::JoinConference { conference: id, connection, participant });
+            assert!(matches!(joined, Ok(Answer::Effect(_))), "{joined:?}");
+        }
+        id
+    }
+
     fn snapshot(&mut self, shard: u8) -> Box<ShardSnapshot> {
         self.token += 1;
         let token = self.token;
@@ -291,6 +329,25 @@ impl World {
         }
         panic!("no snapshot");
     }
+}
+
+/// What a side of a conference says, as µ-law tells it. So soft that all of them together are not too loud.
+fn level(number: usize) -> i16 {
+    let mut payload = [0];
+    g711::encode_ulaw(&[300 + 200 * number as i16], &mut payload);
+    let mut level = [0];
+    g711::decode_ulaw(&payload, &mut level);
+    level[0]
+}
+
+/// A conference in parts; what each has heard, and the trace.
+fn confer(seed: u64, profile: LinkProfile) -> (World, ConferenceId) {
+    let mut world = World::new(seed, profile);
+    (world.talking, world.levels) = (true, true);
+    let room = world.meet();
+    let pause = world.dice.random_range(2_000..3_000);
+    world.run(pause);
+    (world, room)
 }
 
 /// Plays one seed and checks everything that holds for any.
@@ -388,6 +445,52 @@ fn on_a_bad_network_every_packet_is_accounted_for() {
             let outcome = play(seed, profile(loss, duplicate, reorder));
             assert_eq!(outcome.lost > 0, loss > 0.0);
         }
+    }
+}
+
+#[test]
+fn everybody_in_a_conference_in_parts_hears_all_others_to_the_bit() {
+    for seed in 0..8 {
+        let (mut world, room) = confer(seed, profile(0.0, 0.0, 0.0));
+        let all: i32 = (0..world.sides.len()).map(|number| i32::from(level(number))).sum();
+        for (number, side) in world.sides.iter().enumerate() {
+            let packets: Vec<_> = side.heard.iter().map(|packet| RtpPacket::parse(packet).unwrap()).collect();
+            assert!(packets.len() > 40, "seed {seed}: {} packets", packets.len());
+            for pair in packets.windows(2) {
+                assert_eq!(pair[1].sequence_number(), pair[0].sequence_number().next());
+                assert_eq!(pair[1].timestamp(), pair[0].timestamp().wrapping_add(160));
+            }
+            let mut others = [0; 160];
+            g711::encode_ulaw(&[(all - i32::from(level(number))) as i16; 160], &mut others);
+            // Once all have been heard for a while it is the same packet over and over.
+            assert!(packets[30..].iter().all(|packet| packet.payload() == others), "seed {seed}: side {number}");
+        }
+        for shard in [0, 1] {
+            let snapshot = world.snapshot(shard);
+            assert_eq!((snapshot.partials_late, snapshot.partials_dropped, snapshot.drops.total()), (0, 0, 0));
+        }
+        // A delete ends it in both places, and the parties stay.
+        for shard in [1, 0] {
+            let deleted = world.ask(shard, Command::DeleteConference { id: room, keep_connections: true });
+            assert!(deleted.is_ok(), "{deleted:?}");
+        }
+        world.run(100);
+        let rooms: u64 = [world.snapshot(0), world.snapshot(1)].iter().map(|shard| shard.conferences).sum();
+        assert_eq!((world.conferences_ended, rooms), (1, 0));
+    }
+}
+
+#[test]
+fn a_conference_in_parts_is_the_same_each_time_however_bad_the_network() {
+    let bad = profile(0.05, 0.05, 0.05);
+    let trace = |seed| {
+        let (world, _) = confer(seed, bad);
+        assert!(world.sides.iter().all(|side| side.heard.len() > 20), "seed {seed}");
+        world.trace.finish()
+    };
+    for seed in [3, 91] {
+        assert_eq!(trace(seed), trace(seed));
+        assert_ne!(trace(seed), trace(seed + 1));
     }
 }
 

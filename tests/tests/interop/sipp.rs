@@ -168,8 +168,12 @@ fn telephone_events_arrive_as_digits() {
     for (_, digit) in PRESSED {
         events.wait("digit", "digit", digit);
     }
-    let ended = wait_for_exit(&mut call.0).expect("SIPp ends");
-    assert!(ended.success(), "{}", fs::read_to_string(directory.join("caller.log")).unwrap_or_default());
+    let ended = wait_for_exit(&mut call.0);
+    assert!(
+        ended.is_some_and(|status| status.success()),
+        "{ended:?}: {}",
+        fs::read_to_string(directory.join("caller.log")).unwrap_or_default()
+    );
     let heard = events.of("digit", "connection_id", &leg.id);
     let digits: Vec<&str> = heard.iter().filter_map(|event| event["digit"].as_str()).collect();
     assert_eq!(digits, PRESSED.map(|(_, digit)| digit), "each once, in order");

@@ -1,9 +1,10 @@
 //! Wireshark's dissectors, which read our RTCP and find nothing wrong with it.
 
-use std::fs;
+use std::fs::{self, File};
 use std::process::Command;
 
 use ringbridge_tests::endpoint::{Endpoint, Speech};
+use ringbridge_tests::server::wait_for_exit;
 use serde_json::json;
 
 use crate::setup;
@@ -64,10 +65,19 @@ fn reports_are_read_field_by_field() {
     for field in fields {
         tshark.args(["-e", field]);
     }
-    let output = tshark.output().expect("tshark is installed (Debian: tshark)");
-    let text = String::from_utf8(output.stdout).unwrap();
+    let [said, complained] = ["said", "complained"].map(|name| directory.path().join(name));
+    tshark.stdout(File::create(&said).unwrap()).stderr(File::create(&complained).unwrap());
+    let mut child = tshark.spawn().expect("tshark is installed (Debian: tshark)");
+    let ended = wait_for_exit(&mut child);
+    let complaints = fs::read_to_string(&complained).unwrap();
+    if ended.is_none() {
+        child.kill().unwrap();
+        child.wait().unwrap();
+        panic!("tshark did not end: {complaints}");
+    }
+    let text = fs::read_to_string(&said).unwrap();
     let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split(';').collect()).collect();
-    assert_eq!(rows.len(), 2, "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(rows.len(), 2, "{text}{complaints}");
     assert_eq!(rows[0][0], "200,202,207", "{text}");
     assert_eq!(rows[1][0], "201,202,203", "{text}");
     assert!(rows[0][1].contains("0x0000cafe") || rows[0][1].contains("51966"), "{text}");

@@ -19,16 +19,24 @@ impl Drop for Logs<'_> {
         if !std::thread::panicking() {
             return;
         }
-        for entry in fs::read_dir(self.0).into_iter().flatten().flatten() {
-            if entry.path().extension().is_some_and(|extension| extension == "log") {
-                eprintln!("{}:\n{}", entry.path().display(), fs::read_to_string(entry.path()).unwrap_or_default());
-            }
+        print_logs(self.0);
+    }
+}
+
+/// Those of a directory and of the ones in it.
+fn print_logs(directory: &Path) {
+    for path in fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        if path.is_dir() {
+            print_logs(&path);
+        } else if path.extension().is_some_and(|extension| extension == "log") {
+            eprintln!("{}:\n{}", path.display(), fs::read_to_string(&path).unwrap_or_default());
         }
     }
 }
 
 /// Brings everybody together in a conference, as they are heard of.
 fn meet(server: &Server, events: &mut Events, sample_rate_hz: u32, parties: &[Party]) -> Value {
+    let _logs = Logs(server.directory());
     let room = text(&server.ok("conference.create", json!({"sample_rate_hz": sample_rate_hz}))["conference_id"]);
     for party in parties {
         events.wait("connection.learned", "connection_id", &party.leg.id);
@@ -117,12 +125,12 @@ fn talk_through_a_relay(party: fn(&Server, Format, u32) -> Party, format: Format
     let server = setup().start();
     let mut events = Events::follow(&server);
     let pair = [party(&server, format, 700), Party::phone(&server, codec, 1_100)];
-    for party in &pair {
-        events.wait("connection.learned", "connection_id", &party.leg.id);
-    }
-    server.ok("relay.start", json!({"a": pair[0].leg.id, "b": pair[1].leg.id, "transcode": true}));
     {
         let _logs = Logs(server.directory());
+        for party in &pair {
+            events.wait("connection.learned", "connection_id", &party.leg.id);
+        }
+        server.ok("relay.start", json!({"a": pair[0].leg.id, "b": pair[1].leg.id, "transcode": true}));
         pair[0].ears().hears(&[1_100], &[700]);
         pair[1].ears().hears(&[700], &[1_100]);
     }
