@@ -40,6 +40,7 @@ use tape::Tape;
 mod arrive;
 mod background;
 mod control;
+mod direct;
 mod estimator;
 mod lag;
 mod play;
