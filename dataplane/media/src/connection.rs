@@ -76,7 +76,7 @@ pub(crate) struct RelayMap {
     pub(crate) timestamp_offset: u32,
 }
 
-/// A frame at the rate of operations.
+/// A frame at 8 kHz, as detectors hear it.
 pub(crate) type Narrow = [i16; FRAME_SAMPLES];
 
 /// What a connection needs once its media is more than relayed.
@@ -163,7 +163,7 @@ impl Media {
         &self.frame[..self.rate.frame_samples()]
     }
 
-    /// Writes what it says in the present frame as its operations hear it. Once a frame.
+    /// Writes what it says in the present frame as detectors and recordings of calls hear it. Once a frame.
     pub(crate) fn narrow(&mut self, out: &mut Narrow) {
         let samples = self.rate.frame_samples();
         match self.wide.as_mut().filter(|_| self.rate != Rate::Narrow) {
@@ -462,6 +462,14 @@ impl Connection {
         rate(a).min(rate(b))
     }
 
+    /// Rate of its own clock. What runs on it when it leaves another keeps that one's: nobody hears a seam.
+    pub(crate) fn own_rate(&self) -> Rate {
+        match &self.media {
+            Some(media) if media.runs_any() => media.rate,
+            Some(_) | None => self.spec.rx_codec.rate().max(self.spec.tx_codec.rate()),
+        }
+    }
+
     /// Whether what it sends and is sent is G.711.
     pub(crate) const fn is_g711(spec: &ConnectionSpec) -> bool {
         law_of(spec.rx_codec).is_some() && law_of(spec.tx_codec).is_some()
@@ -519,7 +527,7 @@ impl Connection {
         Target::Connection(self.id)
     }
 
-    /// What it says in the present frame, as its operations hear it.
+    /// What it says in the present frame, as a recording of its call hears it.
     pub(crate) fn said(&self, samples: &Narrow) -> Option<Said> {
         let media = self.media.as_ref()?;
         let loud = self.participant.talk.is_loud();

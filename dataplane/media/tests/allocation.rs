@@ -321,7 +321,8 @@ impl World {
             ..StopConditions::default()
         };
         let heard = if n.is_multiple_of(2) {
-            let playlist = Box::new(Playlist { prompts: vec![Prompt::Whole(Arc::clone(prompt))] });
+            let playlist =
+                Box::new(Playlist { prompts: vec![Prompt::Whole(Arc::clone(prompt))], ..Playlist::default() });
             OperationSpec::Play { playlist, volume: None, speed: Some(-3), isolate: true, until }
         } else {
             let tone = ToneSpec { first: (600, -10), second: Some((900, -20)) };
@@ -346,7 +347,7 @@ impl World {
 
     /// Plays and records on `target`.
     fn operate(&mut self, operation: u32, target: Target, prompt: &Arc<[i16]>) {
-        let playlist = Box::new(Playlist { prompts: vec![Prompt::Whole(Arc::clone(prompt))] });
+        let playlist = Box::new(Playlist { prompts: vec![Prompt::Whole(Arc::clone(prompt))], ..Playlist::default() });
         let play = OperationSpec::Play {
             playlist,
             volume: None,

@@ -85,7 +85,8 @@ fn nothing_is_allocated_on_the_packet_path_once_warm() {
             assert!(matches!(rig.ask(0, join), Ok(Answer::Effect(_))));
         }
         let target = Target::Conference(id);
-        let playlist = Box::new(Playlist { prompts: vec![Prompt::Whole(vec![1000; 8000 * 600].into())] });
+        let playlist =
+            Box::new(Playlist { prompts: vec![Prompt::Whole(vec![1000; 8000 * 600].into())], ..Playlist::default() });
         let play = OperationSpec::Play {
             playlist,
             volume: None,

@@ -122,7 +122,7 @@ fn a_conference_moves_while_three_talk_and_a_prompt_is_played() {
     let operation = OperationId::new(ShardId(0), 1, 1);
     let prompts = vec![Prompt::Whole(vec![900; 8_000].into())];
     let play = OperationSpec::Play {
-        playlist: Box::new(Playlist { prompts }),
+        playlist: Box::new(Playlist { prompts, ..Playlist::default() }),
         volume: None,
         speed: None,
         isolate: false,

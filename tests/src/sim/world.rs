@@ -669,7 +669,7 @@ impl World {
                     })
                     .collect();
                 OperationSpec::Play {
-                    playlist: Box::new(Playlist { prompts }),
+                    playlist: Box::new(Playlist { prompts, ..Playlist::default() }),
                     volume: self.dice.one_in(4).then_some(-2),
                     speed: self.dice.one_in(4).then(|| *self.dice.pick(&[-5, 0, 4])),
                     isolate: self.dice.one_in(4),

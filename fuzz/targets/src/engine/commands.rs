@@ -501,5 +501,5 @@ fn playlist(script: &mut Script<'_>) -> Playlist {
         stream.failed.store(script.below(4) == 1, Ordering::Release);
         Prompt::Stream(Arc::new(stream))
     });
-    Playlist { prompts: prompts.collect() }
+    Playlist { prompts: prompts.collect(), ..Playlist::default() }
 }
