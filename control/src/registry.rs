@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use ringbridge_media::command::{DigitSource, OperationKind, Target};
+use ringbridge_media::command::{DigitSource, OperationKind, Rate, Target};
 use ringbridge_media::id::{ConferenceId, ConnectionId, OperationId, ShardId};
 use ringbridge_media::limits::CONFERENCES_MAX;
 use ringbridge_media::samples::RecordQueue;
@@ -103,6 +103,8 @@ pub struct ConferenceEntry {
     pub label: Option<String>,
     /// How many may join.
     pub participants_max: u32,
+    /// Rate of its mix.
+    pub rate: Rate,
     /// When it was created.
     pub created_at: Timestamp,
     /// Two parties patched to each other; not promoted yet.
@@ -149,6 +151,8 @@ pub struct Call {
     pub caller_number: Option<String>,
     /// Number of the called.
     pub called_number: Option<String>,
+    /// It may decode and encode again what the two differ in.
+    pub transcode: bool,
 }
 
 /// What the control plane knows of an operation.
@@ -344,7 +348,7 @@ impl Registry {
         &mut self,
         shard: ShardId,
         label: Option<String>,
-        participants_max: u32,
+        (participants_max, rate): (u32, Rate),
         mix: Option<Units>,
     ) -> Result<ConferenceId, TableFull> {
         let table = &mut self.shards[usize::from(shard.0)].conferences;
@@ -357,6 +361,7 @@ impl Registry {
             moving: None,
             label,
             participants_max,
+            rate,
             created_at,
             hairpin: mix.is_none(),
             spread: false,
@@ -511,6 +516,27 @@ impl Registry {
         table.entries.get(id.slot())?.as_deref().filter(|entry| entry.id == id && entry.live)
     }
 
+    /// The rate of the clock that an operation on `target` runs on, as far as is known here: that of the conference it is
+    /// in, that of a relay that transcodes, or else that of its codec. The engine makes up for what is wrong.
+    pub fn clock_rate(&self, target: Target) -> Rate {
+        let id = match target {
+            Target::Conference(id) => return self.conference(id).map_or(Rate::Narrow, |entry| entry.rate),
+            Target::Connection(id) => id,
+        };
+        let own = |id| {
+            self.connection(id)
+                .map_or(Rate::Narrow, |entry| entry.negotiated.rx_codec.rate().max(entry.negotiated.tx_codec.rate()))
+        };
+        let Some(entry) = self.connection(id) else { return Rate::Narrow };
+        if let Some(room) = entry.conferences.last().and_then(|room| self.conference(*room)) {
+            return room.rate;
+        }
+        match &entry.call {
+            Some(call) if call.transcode => own(call.a).min(own(call.b)),
+            Some(_) | None => own(id),
+        }
+    }
+
     /// Notes an operation that is about to be started on `shard`; not known to anybody until
     /// [`confirm_operation`](Self::confirm_operation).
     pub fn add_operation(
@@ -581,10 +607,11 @@ impl Registry {
         b: ConnectionId,
         caller_number: Option<String>,
         called_number: Option<String>,
+        transcode: bool,
     ) -> Rc<Call> {
         let id = format!("call-{:08x}-{:x}", self.calls_of, self.calls_started);
         self.calls_started += 1;
-        let call = Rc::new(Call { id, a, b, caller_number, called_number });
+        let call = Rc::new(Call { id, a, b, caller_number, called_number, transcode });
         for side in [a, b] {
             if let Some(entry) = self.any_connection(side) {
                 entry.call = Some(Rc::clone(&call));
@@ -857,7 +884,7 @@ mod tests {
     #[test]
     fn a_conference_moves_with_its_members_or_not_at_all() {
         let (mut registry, pool) = (Registry::new(2, 3), pool());
-        let room = registry.add_conference(ShardId(0), None, 8, None).expect("room");
+        let room = registry.add_conference(ShardId(0), None, (8, Rate::Narrow), None).expect("room");
         registry.confirm_conference(room);
         let members: Vec<_> = (0..3).map(|_| add(&mut registry, &pool, 0)).collect();
         for id in &members {
@@ -894,7 +921,7 @@ mod tests {
         let dies = add(&mut registry, &pool, 0);
         let on_its_way = add(&mut registry, &pool, 1);
         let (_order, mut done) = begin(&mut registry, on_its_way, 0).expect("room");
-        let room = registry.add_conference(ShardId(0), None, 8, None).expect("room");
+        let room = registry.add_conference(ShardId(0), None, (8, Rate::Narrow), None).expect("room");
         registry.confirm_conference(room);
         let target = Target::Conference(room);
         let operation = registry.add_operation(ShardId(0), target, OperationKind::Play, None, Vec::new()).id;
@@ -908,7 +935,7 @@ mod tests {
         assert_eq!(lost.operations.len(), 1);
         assert!(registry.connection(stays).is_some() && registry.connection(dies).is_none());
         assert!(registry.conference(room).is_none() && registry.operation(operation).is_none());
-        let again = registry.add_conference(ShardId(0), None, 8, None).expect("room");
+        let again = registry.add_conference(ShardId(0), None, (8, Rate::Narrow), None).expect("room");
         assert_ne!(again, room);
         assert_eq!(registry.connections_on(ShardId(0)), 0);
     }
@@ -925,7 +952,7 @@ mod tests {
     #[test]
     fn a_conference_in_parts_is_over_when_its_last_party_has_left() {
         let (mut registry, pool) = (Registry::new(2, 8), pool());
-        let room = registry.add_conference(ShardId(0), None, 8, None).expect("room");
+        let room = registry.add_conference(ShardId(0), None, (8, Rate::Narrow), None).expect("room");
         assert!(registry.add_part(room, ShardId(1)).is_ok());
         registry.confirm_conference(room);
         let members: Vec<_> = (0..4).map(|n| add(&mut registry, &pool, n % 2)).collect();

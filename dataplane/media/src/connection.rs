@@ -163,7 +163,7 @@ impl Media {
         &self.frame[..self.rate.frame_samples()]
     }
 
-    /// Writes what it says in the present frame as detectors and recordings of calls hear it. Once a frame.
+    /// Writes what it says in the present frame as detectors hear it. Once a frame.
     pub(crate) fn narrow(&mut self, out: &mut Narrow) {
         let samples = self.rate.frame_samples();
         match self.wide.as_mut().filter(|_| self.rate != Rate::Narrow) {
@@ -528,10 +528,11 @@ impl Connection {
     }
 
     /// What it says in the present frame, as a recording of its call hears it.
-    pub(crate) fn said(&self, samples: &Narrow) -> Option<Said> {
+    pub(crate) fn said(&self) -> Option<Said> {
         let media = self.media.as_ref()?;
         let loud = self.participant.talk.is_loud();
-        Some(Said { samples: *samples, loud, gap: media.gap, concealed: media.concealed })
+        let Media { frame, rate, gap, concealed, .. } = &**media;
+        Some(Said { samples: *frame, rate: *rate, loud, gap: *gap, concealed: *concealed })
     }
 
     /// When its own clock would tick next if it started now: whole milliseconds, spread by slot.

@@ -434,7 +434,7 @@ impl Engine {
 
     /// What a party of a call that is recorded says in the frame that was just taken from it.
     fn said(&self, slot: u32) -> Option<Said> {
-        self.connections[slot as usize].as_ref()?.said(&self.scratch.narrow)
+        self.connections[slot as usize].as_ref()?.said()
     }
 
     /// Encodes what a connection says in the present frame for the other side of its relay.

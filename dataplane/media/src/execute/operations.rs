@@ -12,7 +12,6 @@ use crate::digits::{DigitBuffer, Digits};
 use crate::engine::Engine;
 use crate::event::{Answer, CommandError, Condition, EffectClock, OperationStatus};
 use crate::id::{ConferenceId, ConnectionId, OperationId};
-use crate::limits::SAMPLES_PER_MS;
 use crate::op::Operation;
 use crate::time::Instant;
 
@@ -125,7 +124,7 @@ impl Engine {
         let changed = [Some(slot).filter(|_| muted.own), peer.filter(|_| muted.other)].into_iter().flatten();
         let changed = changed.filter_map(|slot| self.connections[slot as usize].as_ref());
         let streams = changed.filter_map(Connection::stamp_in).collect();
-        let recorded = Duration::from_millis(muted.samples / u64::from(SAMPLES_PER_MS));
+        let recorded = Duration::from_millis(muted.recorded_ms);
         Ok(Answer::Effect(effect(EffectClock::Recording, due - recorded, received, due, streams)))
     }
 

@@ -231,12 +231,12 @@ impl Operation {
     }
 
     /// Says whether caller and called are left out from the next frame on; `None` if it records no call.
-    pub(crate) const fn mute(&mut self, caller: bool, called: bool) -> Option<Muted> {
+    pub(crate) fn mute(&mut self, caller: bool, called: bool) -> Option<Muted> {
         let Machine::RecordCall(record) = &mut self.machine else { return None };
         let before = record.mute([caller, called]);
         let changed = [before[0] != caller, before[1] != called];
         let [own, other] = if record.on_caller() { changed } else { [changed[1], changed[0]] };
-        Some(Muted { own, other, samples: record.position() })
+        Some(Muted { own, other, recorded_ms: record.recorded_ms() })
     }
 
     /// Takes out of the buffer what it has gathered, if it ends with `condition`.
@@ -428,8 +428,8 @@ pub(crate) struct Muted {
     pub(crate) own: bool,
     /// The same of the other.
     pub(crate) other: bool,
-    /// Samples of each channel that were recorded before.
-    pub(crate) samples: u64,
+    /// How much was recorded before.
+    pub(crate) recorded_ms: u64,
 }
 
 /// Runs the operations that are heard, or those that are not. One that ends leaves its place and its final event.
