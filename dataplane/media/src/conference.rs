@@ -20,7 +20,7 @@ use ringbridge_codec::{Rate, mix};
 
 use crate::adjust::Adjustment;
 use crate::command::{ConferenceSpec, ConnectionSpec, Role, Target};
-use crate::connection::{Connection, Media, Narrow, Participant, law_of};
+use crate::connection::{Connection, Media, Narrow, Participant, law_of, prefetch};
 use crate::digits::DigitBuffer;
 use crate::event::{CommandError, ConnectionCounters, Event};
 use crate::id::ConferenceId;
@@ -315,7 +315,8 @@ impl Conference {
         let mut coached = false;
         let room =
             Collecting { id: self.id, due, talk_stop_frames: self.talk_stop_frames, sums: self.loudest.is_none() };
-        for &slot in &self.participants {
+        for (n, &slot) in self.participants.iter().enumerate() {
+            look_ahead(n, &self.participants, connections);
             let Some(connection) = connections.get_mut(slot as usize).and_then(Option::as_mut) else { continue };
             coached |= collect(connection, &room, scratch, out);
             let Connection { id, participant, receiver, media: Some(media), .. } = connection else { continue };
@@ -414,7 +415,11 @@ impl Conference {
             limiter: &mut self.limiter,
             wide: self.wide.as_deref_mut(),
         };
-        for &slot in &self.participants {
+        for (n, &slot) in self.participants.iter().enumerate() {
+            // Of few all is still at hand.
+            if self.participants.len() > 4 * AHEAD {
+                look_ahead(n, &self.participants, connections);
+            }
             if let Some(connection) = connections.get_mut(slot as usize).and_then(Option::as_mut) {
                 delivery.deliver(connection, slot, out);
             }
@@ -474,6 +479,16 @@ impl Conference {
         run_each(&mut self.operations, false, target, &mut DigitBuffer::default(), out, |operation| {
             operation.listen(loud, mix)
         });
+    }
+}
+
+/// Members whose memory is asked for at once.
+const AHEAD: usize = 8;
+
+/// Every so many members, asks for the memory of the next.
+fn look_ahead(n: usize, participants: &[u32], connections: &[Option<Connection>]) {
+    if n.is_multiple_of(AHEAD) {
+        prefetch(&participants[n..participants.len().min(n + AHEAD)], connections);
     }
 }
 

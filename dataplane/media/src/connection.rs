@@ -1,11 +1,12 @@
 //! One connection: an RTP session with one endpoint, and what it is wired to.
 
+use core::mem::offset_of;
 use core::net::SocketAddr;
 use core::time::Duration;
 
 use ringbridge_codec::kind::FRAME_SAMPLES_MAX;
 use ringbridge_codec::limit::Limiter;
-use ringbridge_codec::{Rate, mix};
+use ringbridge_codec::{Rate, mix, prefetch};
 use ringbridge_wire::seq::{RtpTimestamp, SeqNumber};
 
 use crate::adjust::Adjustment;
@@ -79,43 +80,63 @@ pub(crate) struct RelayMap {
 /// A frame at 8 kHz, as detectors hear it.
 pub(crate) type Narrow = [i16; FRAME_SAMPLES];
 
-/// What a connection needs once its media is more than relayed.
+/// What a connection needs once its media is more than relayed. Its fields lie in the order in which they are used: by
+/// every frame, of wideband only, seldom.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Media {
-    pub(crate) playout: Playout,
-    pub(crate) sender: Sender,
-    /// We send a stream of our own, and from the first time on always.
-    pub(crate) owns_stream: bool,
-    pub(crate) relay_map: Option<RelayMap>,
-    /// SSRC and timestamp of the telephone-event that was last passed into our own stream, and its timestamp there.
-    pub(crate) event: Option<((u32, RtpTimestamp), RtpTimestamp)>,
-    pub(crate) operations: [Option<Box<Operation>>; CONNECTION_OPERATIONS_MAX],
     /// Rate of the clock that drives it: of its conference, its relay, or of its own operations.
     pub(crate) rate: Rate,
-    /// What is done to its voice in a conference.
-    pub(crate) care: Option<Box<Care>>,
-    /// What it says of its own loudness.
-    pub(crate) claims: Claims,
-    /// There if it is not G.711 on a clock of 8 kHz.
-    pub(crate) wide: Option<Box<Wide>>,
-    /// What it says in the present frame at that rate, gain applied.
-    pub(crate) frame: [i16; FRAME_SAMPLES_MAX],
+    /// We send a stream of our own, and from the first time on always.
+    pub(crate) owns_stream: bool,
+    /// Whether `frame` is in the mix.
+    pub(crate) in_mix: bool,
     /// Nothing of `frame` came, and nothing stands for it.
     pub(crate) gap: bool,
     /// Something of `frame` was made up: it is missing, or a frame was put in to keep step.
     pub(crate) concealed: bool,
     /// The decoder has failed.
     pub(crate) failed: bool,
-    /// Of what it alone hears.
-    pub(crate) limiter: Limiter,
-    /// Frames of silence in a row that were, or would have been, sent.
-    pub(crate) silent_frames: u32,
     /// The present silence has been described by comfort noise.
     pub(crate) describes_silence: bool,
-    /// Whether `frame` is in the mix.
-    pub(crate) in_mix: bool,
+    /// Frames of silence in a row that were, or would have been, sent.
+    pub(crate) silent_frames: u32,
+    /// Of what it alone hears.
+    pub(crate) limiter: Limiter,
+    pub(crate) operations: [Option<Box<Operation>>; CONNECTION_OPERATIONS_MAX],
+    /// What is done to its voice in a conference.
+    pub(crate) care: Option<Box<Care>>,
+    /// There if it is not G.711 on a clock of 8 kHz.
+    pub(crate) wide: Option<Box<Wide>>,
     /// Finds digits in what it says, if they may come that way.
     pub(crate) in_band: Option<Box<InBand>>,
+    pub(crate) relay_map: Option<RelayMap>,
+    pub(crate) playout: Playout,
+    /// What it says in the present frame at that rate, gain applied.
+    pub(crate) frame: [i16; FRAME_SAMPLES_MAX],
+    pub(crate) sender: Sender,
+    /// What it says of its own loudness.
+    pub(crate) claims: Claims,
+    /// SSRC and timestamp of the telephone-event that was last passed into our own stream, and its timestamp there.
+    pub(crate) event: Option<((u32, RtpTimestamp), RtpTimestamp)>,
+}
+
+/// Bytes of a connection that each frame of a mix looks at.
+const MIXED_BYTES: usize = offset_of!(Connection, bucket);
+/// Bytes of its media that do, up to the frame's samples at 8 kHz.
+const MIXED_MEDIA_BYTES: usize = offset_of!(Media, frame) + size_of::<Narrow>();
+
+/// Asks for the memory of those whose frames are mixed next.
+pub(crate) fn prefetch(slots: &[u32], connections: &[Option<Connection>]) {
+    let there = || slots.iter().filter_map(|&slot| connections.get(slot as usize));
+    // Each round finds what the one before it has asked for.
+    there().for_each(|connection| prefetch::head(connection, MIXED_BYTES));
+    let media = || there().filter_map(|connection| connection.as_ref()?.media.as_deref());
+    media().for_each(|media| {
+        prefetch::head(media, MIXED_MEDIA_BYTES);
+        media.sender.prefetch();
+    });
+    media().for_each(|media| media.playout.prefetch());
 }
 
 impl Media {
@@ -304,35 +325,41 @@ impl Participant {
     }
 }
 
-/// A connection.
+/// A connection. Its fields lie in the order in which they are used: by every frame of a mix, by every packet, seldom.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Connection {
-    pub(crate) id: ConnectionId,
-    pub(crate) spec: ConnectionSpec,
-    pub(crate) created: Instant,
-    pub(crate) latch: Latch,
-    pub(crate) bucket: TokenBucket,
-    pub(crate) rtcp_bucket: TokenBucket,
-    pub(crate) receiver: Receiver,
-    pub(crate) reports: Reports,
-    pub(crate) rtcp_learned: Option<SocketAddr>,
-    /// The RTP socket is connected to the learned source.
-    pub(crate) connected: bool,
     pub(crate) link: Link,
     /// What its relay brings may be decoded, and encoded again, if the sides differ.
     pub(crate) may_transcode: bool,
     /// What its relay brings is decoded, and encoded again for the other side.
     pub(crate) transcodes: bool,
-    pub(crate) taped: Taped,
-    pub(crate) participant: Participant,
-    pub(crate) counters: ConnectionCounters,
-    pub(crate) last_heard: Instant,
-    /// When the silence timer that counts fires.
-    pub(crate) silence_due: Option<Instant>,
+    /// The endpoint has sent a telephone-event.
+    pub(crate) sends_events: bool,
+    /// Audio arrives, and is listened to for digits.
+    pub(crate) listens: bool,
+    /// The RTP socket is connected to the learned source.
+    pub(crate) connected: bool,
     /// The present silence has been told.
     pub(crate) timed_out: bool,
+    pub(crate) taped: Taped,
+    pub(crate) participant: Participant,
+    pub(crate) media: Option<Box<Media>>,
+    pub(crate) id: ConnectionId,
+    pub(crate) last_heard: Instant,
+    pub(crate) receiver: Receiver,
+    pub(crate) spec: ConnectionSpec,
+    pub(crate) bucket: TokenBucket,
+    pub(crate) counters: ConnectionCounters,
+    /// When the silence timer that counts fires.
+    pub(crate) silence_due: Option<Instant>,
     /// When it ends, as it is reserved only: no remote address was given so far.
     pub(crate) reserved_until: Option<Instant>,
+    pub(crate) latch: Latch,
+    pub(crate) reports: Reports,
+    pub(crate) rtcp_bucket: TokenBucket,
+    pub(crate) rtcp_learned: Option<SocketAddr>,
+    pub(crate) created: Instant,
     /// When the reservation timer that counts fires.
     pub(crate) reservation_due: Option<Instant>,
     /// When the connection's own media clock ticks next.
@@ -340,15 +367,10 @@ pub(crate) struct Connection {
     /// Timestamp of the last telephone-event whose beginning was seen, and of the last whose end was.
     pub(crate) event_begun: Option<RtpTimestamp>,
     pub(crate) event_ended: Option<RtpTimestamp>,
-    /// The endpoint has sent a telephone-event.
-    pub(crate) sends_events: bool,
-    /// Audio arrives, and is listened to for digits.
-    pub(crate) listens: bool,
     /// Digits that wait to be gathered.
     pub(crate) digits: DigitBuffer,
     /// Volume and speed of what is played to it.
     pub(crate) adjustment: Adjustment,
-    pub(crate) media: Option<Box<Media>>,
 }
 
 /// When a reservation made now ends.

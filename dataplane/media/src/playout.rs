@@ -275,6 +275,11 @@ impl Playout {
         self.set_delay(DelaySpec::default());
     }
 
+    /// Asks for the memory of the packet that is played next.
+    pub(crate) fn prefetch(&self) {
+        self.store.prefetch(self.next);
+    }
+
     /// What it decodes.
     pub(crate) const fn codec(&self) -> CodecKind {
         self.source.kind()

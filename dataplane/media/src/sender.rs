@@ -3,9 +3,10 @@
 //! Time advances by samples, never by the clock. Only when nothing was sent for a while does the timestamp jump, by
 //! the samples that went by, and the next packet carries the marker: a new talkspurt (RFC 3551 section 4.1).
 
+use core::mem::offset_of;
 use core::time::Duration;
 
-use ringbridge_codec::{g711, kind};
+use ringbridge_codec::{g711, kind, prefetch};
 use ringbridge_wire::rtcp::{NtpTimestamp, SenderInfo};
 use ringbridge_wire::rtp::{RTP_HEADER_BYTES, RtpHeader};
 use ringbridge_wire::seq::{RtpTimestamp, SeqNumber, Ssrc};
@@ -42,8 +43,9 @@ pub(crate) enum Law {
     A,
 }
 
-/// An outgoing stream.
+/// An outgoing stream. What each packet looks at lies together, the payload last.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub(crate) struct Sender {
     ssrc: u32,
     /// Of the packet being filled.
@@ -85,6 +87,11 @@ impl Sender {
             named: None,
             payload: [0; PAYLOAD_BYTES_MAX],
         }
+    }
+
+    /// Asks for the memory that the next frame goes to.
+    pub(crate) fn prefetch(&self) {
+        prefetch::head(self, offset_of!(Self, payload) + 2 * FRAME_SAMPLES);
     }
 
     /// Sets the rate of the timestamps.
