@@ -166,6 +166,7 @@ mod tests {
     }
 
     impl Sine {
+        #[expect(clippy::cast_possible_truncation, reason = "a small amplitude")]
         fn fill(&mut self, out: &mut [i16]) -> Result<(), Condition> {
             if self.at >= self.len {
                 return Err(Condition::Eod);

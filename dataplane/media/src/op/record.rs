@@ -119,6 +119,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::cast_possible_truncation, reason = "a small amplitude")]
     fn whatever_clocks_it_runs_on_it_has_a_frame_of_its_own_rate_for_each_of_theirs() {
         const FRAMES: usize = 50;
         let sine = |seconds: f64| (core::f64::consts::TAU * 440.0 * seconds).sin() * 8_000.0;
