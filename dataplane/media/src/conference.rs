@@ -16,7 +16,6 @@ use core::time::Duration;
 
 use ringbridge_codec::kind::FRAME_SAMPLES_MAX;
 use ringbridge_codec::limit::Limiter;
-use ringbridge_codec::resample::Resampler;
 use ringbridge_codec::{Rate, mix};
 
 use crate::adjust::Adjustment;
@@ -117,20 +116,11 @@ pub(crate) struct WideRoom {
     outlets: Vec<SharedOutlet>,
     /// What they were fed.
     history: History,
-    /// From prompts and tones to the mix.
-    from_narrow: Resampler,
-    /// From the mix to recordings.
-    to_narrow: Resampler,
 }
 
 impl WideRoom {
     fn new(rate: Rate) -> Box<Self> {
-        Box::new(Self {
-            outlets: Vec::new(),
-            history: History::new(rate),
-            from_narrow: Resampler::new(Rate::Narrow, rate),
-            to_narrow: Resampler::new(rate, Rate::Narrow),
-        })
+        Box::new(Self { outlets: Vec::new(), history: History::new(rate) })
     }
 }
 
@@ -146,6 +136,7 @@ pub(crate) struct Scratch {
     pub(crate) coach: [i16; FRAME_SAMPLES_MAX],
     /// A frame before it is resampled.
     pub(crate) raw: [i16; FRAME_SAMPLES_MAX],
+    /// What one says, at 8 kHz.
     pub(crate) narrow: Narrow,
     candidates: Candidates,
     /// Who is in the mix.
@@ -414,7 +405,7 @@ impl Conference {
         let samples = rate.frame_samples();
         // Sounds that cancel each other are no less silent.
         let silent = scratch.sum[..samples].iter().all(|&sample| sample == 0);
-        let Scratch { sum, mix, frame, coach, narrow, contributors, .. } = scratch;
+        let Scratch { sum, mix, frame, coach, contributors, .. } = scratch;
         if let Some(wide) = self.wide.as_deref_mut() {
             self.limiter.process(&sum[..samples], &mut mix[..samples]);
             wide.history.push(&mix[..samples]);
@@ -430,7 +421,6 @@ impl Conference {
             coach: coached.then_some(&coach[..samples]),
             tones: (!self.hairpin).then_some(tones),
             frame: &mut frame[..samples],
-            narrow,
             silent,
             limited: self.wide.is_some(),
             contributors: self.names.then_some(&*contributors),
@@ -475,31 +465,18 @@ impl Conference {
     /// Runs the operations that are heard, and adds them to the sum. Whether there is anything to hear.
     pub(crate) fn play(&mut self, loud: bool, scratch: &mut Scratch, out: &mut Outputs) -> bool {
         let samples = self.rate.frame_samples();
-        let Scratch { sum, frame, narrow, .. } = scratch;
-        let sum = &mut sum[..samples];
+        let Scratch { sum, frame, .. } = scratch;
+        let (sum, frame) = (&mut sum[..samples], &mut frame[..samples]);
         let target = Target::Conference(self.id);
-        let (mut played, mut prompts) = (false, [0i32; FRAME_SAMPLES]);
+        let mut played = false;
         // Nobody gathers digits on a conference.
         run_each(&mut self.operations, true, target, &mut DigitBuffer::default(), out, |operation| {
-            if operation.play(loud, narrow)? {
-                mix::accumulate(&mut prompts, narrow);
+            if operation.play(loud, frame)? {
+                mix::accumulate(sum, frame);
                 played = true;
             }
             Ok(())
         });
-        match self.wide.as_deref_mut().filter(|_| self.rate != Rate::Narrow) {
-            None => {
-                for (sum, prompt) in sum.iter_mut().zip(&prompts) {
-                    *sum += prompt;
-                }
-            }
-            Some(wide) if played => {
-                mix::narrow(&prompts, narrow);
-                wide.from_narrow.process(narrow, &mut frame[..samples]);
-                mix::accumulate(sum, &frame[..samples]);
-            }
-            Some(_) => {}
-        }
         played
     }
 
@@ -509,17 +486,12 @@ impl Conference {
             return;
         }
         let samples = self.rate.frame_samples();
-        let Scratch { sum, mix, narrow, .. } = scratch;
-        match self.wide.as_deref_mut().filter(|_| self.rate != Rate::Narrow) {
-            None => mix::narrow(&sum[..samples], narrow),
-            Some(wide) => {
-                mix::narrow(&sum[..samples], &mut mix[..samples]);
-                wide.to_narrow.process(&mix[..samples], narrow);
-            }
-        }
+        let Scratch { sum, mix, .. } = scratch;
+        let mix = &mut mix[..samples];
+        mix::narrow(&sum[..samples], mix);
         let target = Target::Conference(self.id);
         run_each(&mut self.operations, false, target, &mut DigitBuffer::default(), out, |operation| {
-            operation.listen(loud, narrow)
+            operation.listen(loud, mix)
         });
     }
 }
@@ -544,6 +516,9 @@ fn position_of(index: u64, format: Format) -> u32 {
     u32::try_from(index % u64::from(format.frames())).unwrap_or(0)
 }
 
+/// A frame at any rate of who says nothing.
+pub(crate) static SILENCE: [i16; FRAME_SAMPLES_MAX] = [0; FRAME_SAMPLES_MAX];
+
 /// What is common to the shares of a frame.
 struct Collecting {
     id: ConferenceId,
@@ -567,9 +542,9 @@ fn collect(connection: &mut Connection, room: &Collecting, scratch: &mut Scratch
             }
             // What waits for digits or for its time alone.
             if media.runs_any() {
-                let silence = [0; FRAME_SAMPLES];
+                let silence = &SILENCE[..media.rate.frame_samples()];
                 run_each(&mut media.operations, false, target, digits, out, |operation| {
-                    operation.listen(false, &silence)
+                    operation.listen(false, silence)
                 });
             }
         }
@@ -579,7 +554,12 @@ fn collect(connection: &mut Connection, room: &Collecting, scratch: &mut Scratch
     let keeps_tones_out = connection.wants_digits();
     let Connection { id, participant, digits, media: Some(media), .. } = connection else { return false };
     let samples = media.rate.frame_samples();
+    let (runs_any, raw) = (media.runs_any(), &mut scratch.raw[..samples]);
     if let Some(care) = media.care.as_mut().filter(|_| heard) {
+        if runs_any {
+            // Recordings hold what came.
+            raw.copy_from_slice(&media.frame[..samples]);
+        }
         care.take(&mut media.frame[..samples]);
     }
     let frame = heard.then_some(media.samples());
@@ -589,10 +569,11 @@ fn collect(connection: &mut Connection, room: &Collecting, scratch: &mut Scratch
     } else {
         participant.talk.look(frame, room.talk_stop_frames.unwrap_or(u16::MAX))
     };
-    if media.runs_any() {
+    if runs_any {
         let loud = participant.talk.is_loud();
-        let frame = &scratch.narrow;
-        run_each(&mut media.operations, false, target, digits, out, |operation| operation.listen(loud, frame));
+        let Media { operations, care, frame, .. } = &mut **media;
+        let frame = if care.is_some() && heard { &*raw } else { &frame[..samples] };
+        run_each(operations, false, target, digits, out, |operation| operation.listen(loud, frame));
     }
     if participant.role == Role::Monitor {
         return false;
@@ -647,7 +628,6 @@ struct Delivery<'a> {
     tones: Option<&'a Tones>,
     /// What the present listener alone hears.
     frame: &'a mut [i16],
-    narrow: &'a mut Narrow,
     /// Who is in the mix, if anybody is told.
     contributors: Option<&'a Contributors>,
     /// Whether nothing is in the mix.
@@ -715,15 +695,11 @@ impl<'a> Delivery<'a> {
             // A prompt to one participant takes the place of the mix for him alone.
             let loud = participant.talk.is_loud();
             run_each(&mut media.operations, true, target, digits, out, |operation| {
-                prompted = operation.play(loud, self.narrow)?;
+                prompted = operation.play(loud, self.frame)?;
                 Ok(())
             });
         }
         if prompted {
-            match media.wide.as_mut() {
-                Some(wide) => wide.from_narrow.process(self.narrow, self.frame),
-                None => self.frame.copy_from_slice(self.narrow),
-            }
             if let Some(beep) = beep {
                 let mut sum = [0; FRAME_SAMPLES_MAX];
                 let sum = &mut sum[..self.frame.len()];

@@ -96,7 +96,7 @@ impl RelayMap {
 /// Packets by which the earliest relayed number trails the latest, a quarter of all numbers.
 const RELAY_FLOOR_DISTANCE: u16 = 1 << 14;
 
-/// A frame at the rate of operations.
+/// A frame at 8 kHz, as detectors hear it.
 pub(crate) type Narrow = [i16; FRAME_SAMPLES];
 
 /// What a connection needs once its media is more than relayed. Its fields lie in the order in which they are used: by
@@ -207,7 +207,7 @@ impl Media {
         &self.frame[..self.rate.frame_samples()]
     }
 
-    /// Writes what it says in the present frame as its operations hear it. Once a frame.
+    /// Writes what it says in the present frame as detectors hear it. Once a frame.
     pub(crate) fn narrow(&mut self, out: &mut Narrow) {
         let samples = self.rate.frame_samples();
         match self.wide.as_mut().filter(|_| self.rate != Rate::Narrow) {
@@ -515,6 +515,14 @@ impl Connection {
         rate(a).min(rate(b))
     }
 
+    /// Rate of its own clock. What runs on it when it leaves another keeps that one's: nobody hears a seam.
+    pub(crate) fn own_rate(&self) -> Rate {
+        match &self.media {
+            Some(media) if media.runs_any() => media.rate,
+            Some(_) | None => self.spec.rx_codec.rate().max(self.spec.tx_codec.rate()),
+        }
+    }
+
     /// Whether what it sends and is sent is G.711.
     pub(crate) const fn is_g711(spec: &ConnectionSpec) -> bool {
         law_of(spec.rx_codec).is_some() && law_of(spec.tx_codec).is_some()
@@ -572,11 +580,12 @@ impl Connection {
         Target::Connection(self.id)
     }
 
-    /// What it says in the present frame, as its operations hear it.
-    pub(crate) fn said(&self, samples: &Narrow) -> Option<Said> {
+    /// What it says in the present frame, as a recording of its call hears it.
+    pub(crate) fn said(&self) -> Option<Said> {
         let media = self.media.as_ref()?;
         let loud = self.participant.talk.is_loud();
-        Some(Said { samples: *samples, loud, gap: media.gap, concealed: media.concealed })
+        let Media { frame, rate, gap, concealed, .. } = &**media;
+        Some(Said { samples: *frame, rate: *rate, loud, gap: *gap, concealed: *concealed })
     }
 
     /// When its own clock would tick next if it started now: whole milliseconds, spread by slot.

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-/// Sample rate of prompts, recordings, detectors, and of a conference unless it says otherwise, in Hz.
+/// Sample rate of detectors, and of conferences, prompts and recordings unless they say otherwise, in Hz.
 pub const SAMPLE_RATE_HZ: u32 = 8000;
 /// Samples, and units of the RTP timestamp, in a millisecond.
 pub const SAMPLES_PER_MS: u32 = SAMPLE_RATE_HZ / 1000;
@@ -12,7 +12,7 @@ pub const FRAME_MS: u32 = 10;
 pub const FRAME_SAMPLES: usize = FRAME_TICKS as usize;
 /// Units of the RTP timestamp in one step of the media clock.
 pub const FRAME_TICKS: u32 = SAMPLES_PER_MS * FRAME_MS;
-/// Samples in a chunk that crosses a thread border: 20 ms.
+/// Samples in a chunk that crosses a thread border: 20 ms at 8 kHz.
 pub const CHUNK_SAMPLES: usize = 2 * FRAME_SAMPLES;
 /// Media states of released connections kept for the next ones, some 10 KiB each.
 pub const MEDIA_POOL_MAX: usize = 4096;

@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringbridge_codec::g711;
+use ringbridge_codec::{Rate, g711};
 use ringbridge_media::command::{
     CodecKind, Command, ConferenceSpec, ConnectionSpec, DigitSource, OperationSpec, ParticipantSpec, PlayAdjust,
     PlayChange, Request, Role, StopConditions, Target, ToneSpec,
@@ -245,7 +245,7 @@ fn relaying_mixing_and_operations_allocate_nothing_once_warm() {
         };
         world.command(Command::CreateConnection { id: connection(slot), spec: Box::new(spec) });
     }
-    let prompt: Arc<[i16]> = vec![2_000i16; 8_000 * 120].into();
+    let prompt: Arc<[i16]> = vec![2_000i16; 48_000 * 60].into();
     for n in 0..ROOMS {
         let id = ConferenceId::new(SHARD, n, 1);
         let tones = n % 2 == 0;
@@ -330,7 +330,8 @@ impl World {
             ..StopConditions::default()
         };
         let heard = if n.is_multiple_of(2) {
-            let playlist = Box::new(Playlist { prompts: vec![Prompt::Whole(Arc::clone(prompt))] });
+            let rate = Rate::ALL[operation as usize / 2 % 3];
+            let playlist = Box::new(Playlist { prompts: vec![Prompt::Whole(Arc::clone(prompt))], rate });
             OperationSpec::Play { playlist, volume: None, speed: Some(-3), isolate: true, until }
         } else {
             let tone = ToneSpec { first: (600, -10), second: Some((900, -20)) };
@@ -355,7 +356,9 @@ impl World {
 
     /// Plays and records on `target`.
     fn operate(&mut self, operation: u32, target: Target, prompt: &Arc<[i16]>) {
-        let playlist = Box::new(Playlist { prompts: vec![Prompt::Whole(Arc::clone(prompt))] });
+        // That of its clock, or another.
+        let rate = Rate::ALL[operation as usize / 2 % 3];
+        let playlist = Box::new(Playlist { prompts: vec![Prompt::Whole(Arc::clone(prompt))], rate });
         let play = OperationSpec::Play {
             playlist,
             volume: None,
@@ -365,7 +368,7 @@ impl World {
         };
         let id = OperationId::new(SHARD, operation, 1);
         self.command(Command::StartOperation { id, target, operation: Box::new(play) });
-        let queue = Arc::new(RecordQueue::new(64));
+        let queue = Arc::new(RecordQueue::with_rate(Rate::ALL[operation as usize % 3], 64));
         self.queues.push(Arc::clone(&queue));
         let record = OperationSpec::Record { queue, until: StopConditions::default() };
         let id = OperationId::new(SHARD, operation + 1, 1);

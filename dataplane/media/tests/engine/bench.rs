@@ -608,7 +608,13 @@ pub(crate) fn rtcp(ssrc: u32) -> Vec<u8> {
 pub(crate) fn play(prompts: Vec<Vec<i16>>, max_time_ms: Option<u32>) -> OperationSpec {
     let prompts = prompts.into_iter().map(|samples| Prompt::Whole(samples.into())).collect();
     let until = StopConditions::after(max_time_ms);
-    OperationSpec::Play { playlist: Box::new(Playlist { prompts }), volume: None, speed: None, isolate: false, until }
+    OperationSpec::Play {
+        playlist: Box::new(Playlist { prompts, ..Playlist::default() }),
+        volume: None,
+        speed: None,
+        isolate: false,
+        until,
+    }
 }
 
 /// A tone of one sine.
@@ -619,7 +625,13 @@ pub(crate) fn tone(hz: u16, duration_ms: Option<u32>, until: StopConditions) -> 
 /// A play of `ms` milliseconds.
 pub(crate) fn play_for(ms: usize, until: StopConditions) -> OperationSpec {
     let prompts = vec![Prompt::Whole(vec![9_000; 8 * ms].into())];
-    OperationSpec::Play { playlist: Box::new(Playlist { prompts }), volume: None, speed: None, isolate: false, until }
+    OperationSpec::Play {
+        playlist: Box::new(Playlist { prompts, ..Playlist::default() }),
+        volume: None,
+        speed: None,
+        isolate: false,
+        until,
+    }
 }
 
 /// A recording that nobody reads.

@@ -24,6 +24,7 @@ mod levels;
 mod moving;
 mod operations;
 mod parts;
+mod rates;
 mod relay;
 mod reports;
 mod reservation;

@@ -13,10 +13,10 @@ use ringbridge_media::id::{ConferenceId, ConnectionId};
 use crate::bench::{Bench, Rtp, Voice, address, check_stream, recorded, rtp, spec, stamp};
 use CodecKind::{G722, Gsm, L16, Opus, Pcma, Pcmu};
 
-const ROOM: ConferenceId = ConferenceId::new(ringbridge_media::id::ShardId(1), 7, 1);
+pub(crate) const ROOM: ConferenceId = ConferenceId::new(ringbridge_media::id::ShardId(1), 7, 1);
 
 /// A room at `rate` with these members.
-fn room_at(rate: Rate, members: &[(CodecKind, u32)]) -> (Bench, Vec<ConnectionId>) {
+pub(crate) fn room_at(rate: Rate, members: &[(CodecKind, u32)]) -> (Bench, Vec<ConnectionId>) {
     let mut bench = Bench::new();
     let spec = ConferenceSpec { rate, ..ConferenceSpec::default() };
     bench.call(Command::CreateConference { id: ROOM, spec }).unwrap();
@@ -28,7 +28,7 @@ fn room_at(rate: Rate, members: &[(CodecKind, u32)]) -> (Bench, Vec<ConnectionId
 }
 
 /// What packets decode to, at the codec's rate.
-fn decoded(packets: &[Rtp], codec: CodecKind) -> Vec<i16> {
+pub(crate) fn decoded(packets: &[Rtp], codec: CodecKind) -> Vec<i16> {
     let mut decoder = Decoder::new(codec).unwrap();
     let mut samples = Vec::new();
     for packet in packets.iter().filter(|packet| packet.header.payload_type == codec.payload_type()) {
@@ -40,7 +40,7 @@ fn decoded(packets: &[Rtp], codec: CodecKind) -> Vec<i16> {
 }
 
 /// Amplitude of the sine of `hz` in samples at `rate`.
-fn amplitude(samples: &[i16], rate: Rate, hz: f64) -> f64 {
+pub(crate) fn amplitude(samples: &[i16], rate: Rate, hz: f64) -> f64 {
     let omega = TAU * hz / f64::from(rate.hz());
     let (mut re, mut im) = (0.0, 0.0);
     for (n, &sample) in samples.iter().enumerate() {
@@ -51,7 +51,7 @@ fn amplitude(samples: &[i16], rate: Rate, hz: f64) -> f64 {
 }
 
 /// The last so many milliseconds of what a member heard.
-fn heard(bench: &Bench, slot: u32, codec: CodecKind, ms: usize) -> Vec<i16> {
+pub(crate) fn heard(bench: &Bench, slot: u32, codec: CodecKind, ms: usize) -> Vec<i16> {
     let samples = decoded(&bench.heard_by(slot), codec);
     samples[samples.len().saturating_sub(ms * codec.rate().hz() as usize / 1000)..].to_vec()
 }
@@ -84,7 +84,7 @@ fn everybody_hears_all_but_himself_whatever_the_codecs_and_the_rate() {
 }
 
 /// One SSRC, no gap in the numbers, timestamps by the codec's clock.
-fn check_sequence(packets: &[Rtp], codec: CodecKind) {
+pub(crate) fn check_sequence(packets: &[Rtp], codec: CodecKind) {
     let decoder = Decoder::new(codec).unwrap();
     let density = codec.rate().hz() / codec.clock_rate_hz();
     for pair in packets.windows(2) {
@@ -147,7 +147,7 @@ fn encodes_are_those_who_talk_and_the_formats_listened_in_never_more() {
 }
 
 /// The largest step from one sample to the next less than what the tones make by themselves.
-fn roughness(samples: &[i16], rate: Rate, tones: &[(f64, f64)]) -> f64 {
+pub(crate) fn roughness(samples: &[i16], rate: Rate, tones: &[(f64, f64)]) -> f64 {
     let steps = samples.windows(2).map(|pair| (f64::from(pair[1]) - f64::from(pair[0])).abs());
     let most = steps.fold(0.0, f64::max);
     most / tones.iter().map(|(hz, amplitude)| TAU * hz / f64::from(rate.hz()) * amplitude).sum::<f64>()
