@@ -32,7 +32,7 @@ use crate::outlet::{Format, History, Outlet, SharedOutlet};
 use crate::outputs::Outputs;
 use crate::parts::Part;
 use crate::sender::{Law, encode, silence};
-use crate::talk::{SILENCE_DBOV, TalkChange, is_loud};
+use crate::talk::{TalkChange, TalkDetector};
 use crate::time::Instant;
 use crate::tones::{Notice, Tones};
 
@@ -98,6 +98,8 @@ pub(crate) struct Conference {
     pub(crate) part: Option<Box<Part>>,
     /// Of the whole mix.
     limiter: Limiter,
+    /// Whether the sum is voice, while an operation asks.
+    sum_talk: Option<TalkDetector>,
     /// So many of the loudest are mixed; `None`: all.
     pub(crate) loudest: Option<u16>,
     pub(crate) active_speaker: ActiveSpeaker,
@@ -189,6 +191,7 @@ impl Conference {
             wide: (spec.rate != Rate::Narrow).then(|| WideRoom::new(spec.rate)),
             part: None,
             limiter: Limiter::new(),
+            sum_talk: None,
             loudest: spec.loudest,
             active_speaker: ActiveSpeaker::default(),
             talk_stop_frames: spec.talk.told.then(|| u32::from(spec.talk.stop_ms) / FRAME_MS).map(frames_u16),
@@ -442,15 +445,18 @@ impl Conference {
         self.listen(loud, scratch, out);
     }
 
-    /// Whether the sum is sound, if an operation asks.
-    pub(crate) fn is_loud(&self, scratch: &mut Scratch) -> bool {
+    /// Whether the sum is voice, if an operation asks.
+    pub(crate) fn is_loud(&mut self, scratch: &mut Scratch) -> bool {
         if !self.operations.iter().flatten().any(|operation| operation.needs_level()) {
+            self.sum_talk = None;
             return false;
         }
         let samples = self.rate.frame_samples();
         let Scratch { sum, mix, .. } = scratch;
         mix::narrow(&sum[..samples], &mut mix[..samples]);
-        is_loud(&mix[..samples])
+        let talk = self.sum_talk.get_or_insert_with(TalkDetector::new);
+        talk.measure(Some(&mix[..samples]));
+        talk.is_loud()
     }
 
     /// Runs the operations that are heard, and adds them to the sum. Whether there is anything to hear.
@@ -560,6 +566,9 @@ fn collect(connection: &mut Connection, room: &Collecting, scratch: &mut Scratch
     } else {
         participant.talk.look(frame, room.talk_stop_frames.unwrap_or(u16::MAX))
     };
+    if media.noise {
+        participant.talk.note_comfort_noise(media.samples());
+    }
     if media.runs_any() {
         let loud = participant.talk.is_loud();
         let frame = &scratch.narrow;
@@ -576,7 +585,7 @@ fn collect(connection: &mut Connection, room: &Collecting, scratch: &mut Scratch
         });
     }
     // Digital silence adds nothing: its sender hears what the silent ones hear.
-    let sounds = if heard { participant.talk.level_dbov() > SILENCE_DBOV } else { media.concealed };
+    let sounds = if heard { participant.talk.sounds() } else { media.concealed };
     let speaks = sounds && !participant.muted && !media.is_kept_out(keeps_tones_out);
     media.in_mix = speaks && participant.role != Role::Coach;
     if !speaks {
@@ -846,6 +855,7 @@ pub(crate) fn pull(
     counters.concealed_samples += u64::from(pulled.missing);
     media.concealed = pulled.concealed;
     media.gap = !pulled.heard && !pulled.concealed && !pulled.noise;
+    media.noise = pulled.noise;
     media.failed |= pulled.failed;
     pulled.heard
 }

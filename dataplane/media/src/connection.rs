@@ -102,6 +102,8 @@ pub(crate) struct Media {
     pub(crate) frame: [i16; FRAME_SAMPLES_MAX],
     /// Nothing of `frame` came, and nothing stands for it.
     pub(crate) gap: bool,
+    /// `frame` is comfort noise.
+    pub(crate) noise: bool,
     /// Something of `frame` was made up: it is missing, or a frame was put in to keep step.
     pub(crate) concealed: bool,
     /// The decoder has failed.
@@ -133,6 +135,7 @@ impl Media {
             wide: None,
             frame: [0; FRAME_SAMPLES_MAX],
             gap: true,
+            noise: false,
             concealed: false,
             failed: false,
             limiter: Limiter::new(),

@@ -427,6 +427,9 @@ impl Engine {
         }
         let frame = connection.media.as_ref().map(|media| media.samples());
         connection.participant.talk.look(frame.filter(|_| heard), SOLO_STOP_FRAMES);
+        if let Some(media) = connection.media.as_ref().filter(|media| media.noise) {
+            connection.participant.talk.note_comfort_noise(media.samples());
+        }
         connection.said(&self.scratch.narrow)
     }
 
