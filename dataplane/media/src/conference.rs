@@ -146,9 +146,9 @@ pub(crate) struct Scratch {
     /// A frame before it is resampled.
     pub(crate) raw: [i16; FRAME_SAMPLES_MAX],
     pub(crate) narrow: Narrow,
-    candidates: Candidates,
+    pub(crate) candidates: Candidates,
     /// Who is in the mix.
-    contributors: Contributors,
+    pub(crate) contributors: Contributors,
 }
 
 impl Scratch {
@@ -306,16 +306,23 @@ impl Conference {
     ) {
         let (due, index) = (self.next_due(), self.frame);
         self.frame += 1;
-        let coached = self.collect(due, connections, scratch, out);
+        let coached = self.collect(due, None, connections, scratch, out);
+        if let Some(loudest) = self.loudest {
+            self.sum_loudest(loudest, connections, scratch);
+        }
+        self.tell_speaker(out);
         self.add_notice(index, tones, scratch);
         self.run_operations(scratch, out);
         self.deliver((due, index), coached, connections, tones, scratch, out);
     }
 
-    /// Sums what the members say in a frame. Whether a coach says anything, which is kept for the pupil.
+    /// Sums what the members say in a frame, or those of them who were chosen before, if it is a part of several. If only
+    /// the loudest are mixed the candidates are left in `scratch`. Whether a coach says anything, which is kept for the
+    /// pupil.
     pub(crate) fn collect(
         &mut self,
         due: Instant,
+        part: Option<&Part>,
         connections: &mut [Option<Connection>],
         scratch: &mut Scratch,
         out: &mut Outputs,
@@ -325,8 +332,13 @@ impl Conference {
         scratch.candidates.clear();
         scratch.contributors.len = 0;
         let mut coached = false;
-        let room =
-            Collecting { id: self.id, due, talk_stop_frames: self.talk_stop_frames, sums: self.loudest.is_none() };
+        let names = self.names || part.is_some_and(Part::names_elsewhere);
+        let sums = match (self.loudest, part) {
+            (None, _) => Sums::All,
+            (Some(_), None) => Sums::None,
+            (Some(_), Some(_)) => Sums::Chosen,
+        };
+        let room = Collecting { id: self.id, due, talk_stop_frames: self.talk_stop_frames, sums };
         for &slot in &self.participants {
             let Some(connection) = connections.get_mut(slot as usize).and_then(Option::as_mut) else { continue };
             coached |= collect(connection, &room, scratch, out);
@@ -339,23 +351,29 @@ impl Conference {
             }
             if !media.in_mix {
                 participant.is_chosen = false;
-            } else if self.loudest.is_some() {
+                continue;
+            }
+            if sums != Sums::All {
                 scratch.candidates.add(slot, participant.talk.loudness(), participant.is_chosen);
-            } else if self.names
-                && let Some(ssrc) = receiver.ssrc()
-            {
+                media.in_mix = participant.is_chosen;
+                if sums == Sums::None || !media.in_mix {
+                    continue;
+                }
+            }
+            if names && let Some(ssrc) = receiver.ssrc() {
                 scratch.contributors.add(ssrc, participant.talk.level_dbov());
             }
         }
-        if let Some(loudest) = self.loudest {
-            self.sum_loudest(loudest, connections, scratch);
-        }
+        coached
+    }
+
+    /// Has it known who leads the talk, once all who talk in a frame have been heard.
+    pub(crate) fn tell_speaker(&mut self, out: &mut Outputs) {
         if let Some(connection) = self.active_speaker.decide()
             && self.talk_stop_frames.is_some()
         {
             out.push_event(Event::ActiveSpeaker { conference: self.id, connection });
         }
-        coached
     }
 
     /// Sums what the loudest say; the others are not in the mix.
@@ -526,8 +544,17 @@ struct Collecting {
     id: ConferenceId,
     due: Instant,
     talk_stop_frames: Option<u16>,
-    /// Whether a share is added to the sum at once; else the loudest are chosen first.
-    sums: bool,
+    sums: Sums,
+}
+
+/// Whose shares are added to the sum at once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sums {
+    All,
+    /// Nobody's: the loudest are chosen first.
+    None,
+    /// Of those who were chosen with the frame before.
+    Chosen,
 }
 
 /// Takes one participant's share of a frame: pulls it, records it, judges it, and adds it to the sum; that of the coach
@@ -592,11 +619,10 @@ fn collect(connection: &mut Connection, room: &Collecting, scratch: &mut Scratch
         return false;
     }
     mix::apply_gain(&mut media.frame[..samples], participant.gain_q12);
-    if media.in_mix && !room.sums {
-        return false;
-    }
     if media.in_mix {
-        mix::accumulate(&mut scratch.sum[..samples], &media.frame[..samples]);
+        if room.sums == Sums::All || (room.sums == Sums::Chosen && participant.is_chosen) {
+            mix::accumulate(&mut scratch.sum[..samples], &media.frame[..samples]);
+        }
         return false;
     }
     scratch.coach[..samples].copy_from_slice(&media.frame[..samples]);
