@@ -32,7 +32,7 @@ use crate::outlet::{Format, History, Outlet, SharedOutlet};
 use crate::outputs::Outputs;
 use crate::parts::Part;
 use crate::sender::{Law, encode, silence};
-use crate::talk::{SILENCE_DBOV, TalkChange, is_loud};
+use crate::talk::{TalkChange, TalkDetector};
 use crate::time::Instant;
 use crate::tones::{Notice, Tones};
 
@@ -98,6 +98,8 @@ pub(crate) struct Conference {
     pub(crate) part: Option<Box<Part>>,
     /// Of the whole mix.
     limiter: Limiter,
+    /// Whether the sum is voice, while an operation asks.
+    sum_talk: Option<TalkDetector>,
     /// So many of the loudest are mixed; `None`: all.
     pub(crate) loudest: Option<u16>,
     pub(crate) active_speaker: ActiveSpeaker,
@@ -138,9 +140,9 @@ pub(crate) struct Scratch {
     pub(crate) raw: [i16; FRAME_SAMPLES_MAX],
     /// What one says, at 8 kHz.
     pub(crate) narrow: Narrow,
-    candidates: Candidates,
+    pub(crate) candidates: Candidates,
     /// Who is in the mix.
-    contributors: Contributors,
+    pub(crate) contributors: Contributors,
 }
 
 impl Scratch {
@@ -183,6 +185,7 @@ impl Conference {
             wide: (spec.rate != Rate::Narrow).then(|| WideRoom::new(spec.rate)),
             part: None,
             limiter: Limiter::new(),
+            sum_talk: None,
             loudest: spec.loudest,
             active_speaker: ActiveSpeaker::default(),
             talk_stop_frames: spec.talk.told.then(|| u32::from(spec.talk.stop_ms) / FRAME_MS).map(frames_u16),
@@ -308,16 +311,23 @@ impl Conference {
     ) {
         let (due, index) = (self.next_due(), self.frame);
         self.frame += 1;
-        let coached = self.collect(due, connections, scratch, out);
+        let coached = self.collect(due, None, connections, scratch, out);
+        if let Some(loudest) = self.loudest {
+            self.sum_loudest(loudest, connections, scratch);
+        }
+        self.tell_speaker(out);
         self.add_notice(index, tones, scratch);
         self.run_operations(scratch, out);
         self.deliver((due, index), coached, connections, tones, scratch, out);
     }
 
-    /// Sums what the members say in a frame. Whether a coach says anything, which is kept for the pupil.
+    /// Sums what the members say in a frame, or those of them who were chosen before, if it is a part of several. If only
+    /// the loudest are mixed the candidates are left in `scratch`. Whether a coach says anything, which is kept for the
+    /// pupil.
     pub(crate) fn collect(
         &mut self,
         due: Instant,
+        part: Option<&Part>,
         connections: &mut [Option<Connection>],
         scratch: &mut Scratch,
         out: &mut Outputs,
@@ -327,8 +337,13 @@ impl Conference {
         scratch.candidates.clear();
         scratch.contributors.len = 0;
         let mut coached = false;
-        let room =
-            Collecting { id: self.id, due, talk_stop_frames: self.talk_stop_frames, sums: self.loudest.is_none() };
+        let names = self.names || part.is_some_and(Part::names_elsewhere);
+        let sums = match (self.loudest, part) {
+            (None, _) => Sums::All,
+            (Some(_), None) => Sums::None,
+            (Some(_), Some(_)) => Sums::Chosen,
+        };
+        let room = Collecting { id: self.id, due, talk_stop_frames: self.talk_stop_frames, sums };
         for (n, &slot) in self.participants.iter().enumerate() {
             look_ahead(n, &self.participants, connections);
             let Some(connection) = connections.get_mut(slot as usize).and_then(Option::as_mut) else { continue };
@@ -342,23 +357,29 @@ impl Conference {
             }
             if !media.in_mix {
                 participant.is_chosen = false;
-            } else if self.loudest.is_some() {
+                continue;
+            }
+            if sums != Sums::All {
                 scratch.candidates.add(slot, participant.talk.loudness(), participant.is_chosen);
-            } else if self.names
-                && let Some(ssrc) = receiver.ssrc()
-            {
+                media.in_mix = participant.is_chosen;
+                if sums == Sums::None || !media.in_mix {
+                    continue;
+                }
+            }
+            if names && let Some(ssrc) = receiver.ssrc() {
                 scratch.contributors.add(ssrc, participant.talk.level_dbov());
             }
         }
-        if let Some(loudest) = self.loudest {
-            self.sum_loudest(loudest, connections, scratch);
-        }
+        coached
+    }
+
+    /// Has it known who leads the talk, once all who talk in a frame have been heard.
+    pub(crate) fn tell_speaker(&mut self, out: &mut Outputs) {
         if let Some(connection) = self.active_speaker.decide()
             && self.talk_stop_frames.is_some()
         {
             out.push_event(Event::ActiveSpeaker { conference: self.id, connection });
         }
-        coached
     }
 
     /// Sums what the loudest say; the others are not in the mix.
@@ -451,15 +472,18 @@ impl Conference {
         self.listen(loud, scratch, out);
     }
 
-    /// Whether the sum is sound, if an operation asks.
-    pub(crate) fn is_loud(&self, scratch: &mut Scratch) -> bool {
+    /// Whether the sum is voice, if an operation asks.
+    pub(crate) fn is_loud(&mut self, scratch: &mut Scratch) -> bool {
         if !self.operations.iter().flatten().any(|operation| operation.needs_level()) {
+            self.sum_talk = None;
             return false;
         }
         let samples = self.rate.frame_samples();
         let Scratch { sum, mix, .. } = scratch;
         mix::narrow(&sum[..samples], &mut mix[..samples]);
-        is_loud(&mix[..samples])
+        let talk = self.sum_talk.get_or_insert_with(TalkDetector::new);
+        talk.measure(Some(&mix[..samples]));
+        talk.is_loud()
     }
 
     /// Runs the operations that are heard, and adds them to the sum. Whether there is anything to hear.
@@ -524,8 +548,17 @@ struct Collecting {
     id: ConferenceId,
     due: Instant,
     talk_stop_frames: Option<u16>,
-    /// Whether a share is added to the sum at once; else the loudest are chosen first.
-    sums: bool,
+    sums: Sums,
+}
+
+/// Whose shares are added to the sum at once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sums {
+    All,
+    /// Nobody's: the loudest are chosen first.
+    None,
+    /// Of those who were chosen with the frame before.
+    Chosen,
 }
 
 /// Takes one participant's share of a frame: pulls it, records it, judges it, and adds it to the sum; that of the coach
@@ -569,6 +602,9 @@ fn collect(connection: &mut Connection, room: &Collecting, scratch: &mut Scratch
     } else {
         participant.talk.look(frame, room.talk_stop_frames.unwrap_or(u16::MAX))
     };
+    if media.noise {
+        participant.talk.note_comfort_noise(media.samples());
+    }
     if runs_any {
         let loud = participant.talk.is_loud();
         let Media { operations, care, frame, .. } = &mut **media;
@@ -586,18 +622,17 @@ fn collect(connection: &mut Connection, room: &Collecting, scratch: &mut Scratch
         });
     }
     // Digital silence adds nothing: its sender hears what the silent ones hear.
-    let sounds = if heard { participant.talk.level_dbov() > SILENCE_DBOV } else { media.concealed };
+    let sounds = if heard { participant.talk.sounds() } else { media.concealed };
     let speaks = sounds && !participant.muted && !media.is_kept_out(keeps_tones_out);
     media.in_mix = speaks && participant.role != Role::Coach;
     if !speaks {
         return false;
     }
     mix::apply_gain(&mut media.frame[..samples], participant.gain_q12);
-    if media.in_mix && !room.sums {
-        return false;
-    }
     if media.in_mix {
-        mix::accumulate(&mut scratch.sum[..samples], &media.frame[..samples]);
+        if room.sums == Sums::All || (room.sums == Sums::Chosen && participant.is_chosen) {
+            mix::accumulate(&mut scratch.sum[..samples], &media.frame[..samples]);
+        }
         return false;
     }
     scratch.coach[..samples].copy_from_slice(&media.frame[..samples]);
@@ -851,6 +886,7 @@ pub(crate) fn pull(
     counters.concealed_samples += u64::from(pulled.missing);
     media.concealed = pulled.concealed;
     media.gap = !pulled.heard && !pulled.concealed && !pulled.noise;
+    media.noise = pulled.noise;
     media.failed |= pulled.failed;
     pulled.heard
 }

@@ -112,6 +112,8 @@ pub(crate) struct Media {
     pub(crate) in_mix: bool,
     /// Nothing of `frame` came, and nothing stands for it.
     pub(crate) gap: bool,
+    /// `frame` is comfort noise.
+    pub(crate) noise: bool,
     /// Something of `frame` was made up: it is missing, or a frame was put in to keep step.
     pub(crate) concealed: bool,
     /// The decoder has failed.
@@ -175,6 +177,7 @@ impl Media {
             wide: None,
             frame: [0; FRAME_SAMPLES_MAX],
             gap: true,
+            noise: false,
             concealed: false,
             failed: false,
             limiter: Limiter::new(),

@@ -270,6 +270,14 @@ impl Engine {
         (from..from + look).map(|slot| slot % CONNECTION_SLOTS).find(in_use)
     }
 
+    /// Adds what has happened in the jitter buffer of a connection since this was called last to the [totals](Self::totals);
+    /// when the connection ends that is done anyway. The delay in milliseconds of what is played, if anything is.
+    pub fn gather_playout(&mut self, slot: u32) -> Option<u32> {
+        let playout = &mut self.connections.get_mut(slot as usize)?.as_mut()?.media.as_mut()?.playout;
+        self.out.totals.playout.add(playout.take_news());
+        playout.is_playing().then(|| playout.delay().current_ms)
+    }
+
     /// Where a connection lives on this shard, if it does.
     pub(crate) fn slot_of(&self, id: ConnectionId) -> Option<u32> {
         let home = if id.shard() == self.shard { u32::try_from(id.slot()).ok() } else { None };
@@ -444,6 +452,9 @@ impl Engine {
         }
         let frame = connection.media.as_ref().map(|media| media.samples());
         connection.participant.talk.look(frame.filter(|_| heard), SOLO_STOP_FRAMES);
+        if let Some(media) = connection.media.as_ref().filter(|media| media.noise) {
+            connection.participant.talk.note_comfort_noise(media.samples());
+        }
         true
     }
 

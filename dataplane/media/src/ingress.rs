@@ -49,6 +49,8 @@ impl Engine {
         match demux::classify(datagram) {
             Kind::Rtp => {}
             Kind::Rtcp if connection.spec.rtcp_mux => return self.take_rtcp(meta, datagram),
+            // Where no RTCP is to be expected, a packet with the marker and a payload type like one of RTCP.
+            Kind::Rtcp if datagram.get(1).is_some_and(|&second| connection.spec.has_payload_type(second & 0x7F)) => {}
             Kind::Rtcp | Kind::Stun | Kind::Dtls | Kind::Other | Kind::Empty => return Err(DropReason::NotRtp),
         }
         let mut packet = RtpPacket::parse(datagram).map_err(|_| DropReason::NotRtp)?;

@@ -117,6 +117,9 @@ pub const TALK_STOP_MS: (u16, u16) = (50, 10_000);
 pub const TALK_STOP_MS_DEFAULT: u16 = 500;
 /// By how much somebody has to be louder than one who is mixed to take his place among the loudest, in decibels.
 pub const LOUDEST_ADVANTAGE_DB: i16 = 6;
+/// So many of the loudest a part of a conference tells the others of: no more of one part are mixed where only the loudest
+/// are.
+pub const LOUDEST_TOLD_MAX: usize = 64;
 /// How long somebody has to be the loudest to be the active speaker, in milliseconds.
 pub const ACTIVE_SPEAKER_MS: u32 = 300;
 /// What is said to be silent is decoded nevertheless once in so many milliseconds, to see whether it is.

@@ -91,7 +91,7 @@ impl Connection {
         if may_claim && !is_needed && media.claims.allow_to_skip(due, media.playout.delay().current_ms) {
             let pulled = media.playout.skip(due, &mut scratch.raw[..self.spec.rx_codec.rate().frame_samples()]);
             self.counters.concealed_samples += u64::from(pulled.missing);
-            (media.concealed, media.gap) = (false, false);
+            (media.concealed, media.gap, media.noise) = (false, false, false);
             out.totals.decodes_saved += 1;
             return false;
         }

@@ -17,6 +17,7 @@ use crate::limits::{
 const COMFORT_NOISE_AFTER_FRAMES: u32 = COMFORT_NOISE_AFTER_MS / FRAME_MS;
 use crate::op::Operation;
 use crate::parts::Exchange;
+use crate::playout;
 use crate::port::{Port, PortAction, Transmit};
 use crate::sender::Sender;
 use crate::time::Instant;
@@ -49,6 +50,8 @@ pub struct Totals {
     pub partials_late: u64,
     /// Partial sums that found no place in a queue, or were of no use.
     pub partials_dropped: u64,
+    /// What has happened in the jitter buffers, as far as it has been [gathered](crate::engine::Engine::gather_playout).
+    pub playout: playout::Counters,
     /// Talk and digit events dropped because nobody polled.
     pub events_dropped: u64,
     /// Packets dropped, by reason.

@@ -290,6 +290,11 @@ impl Engine {
         conference.participants.retain(|&member| member != slot);
         conference.cast.remove(slot);
         if let Some(leaver) = self.connections[slot as usize].as_ref() {
+            if conference.active_speaker.current() == Some(leaver.id)
+                && let Some(part) = conference.part.as_deref_mut()
+            {
+                part.note_left(leaver.id);
+            }
             conference.active_speaker.leave(leaver.id);
         }
         conference.forget_formats(&self.connections);

@@ -59,6 +59,10 @@ pub(crate) enum Voice {
     Constant(i16),
     /// A sine of this frequency and amplitude.
     Tone(f64, f64),
+    /// White noise of this level in dBov.
+    Noise(f64),
+    /// A tone that rises and falls four times a second, of this amplitude, in noise of this level.
+    Speech(f64, f64),
     /// The two tones of a digit.
     Digit(u8),
     /// Loud payload bytes that tell their own timestamp modulo 64 (µ-law).
@@ -139,6 +143,11 @@ impl Phone {
             Voice::Silence | Voice::Stairs => 0,
             Voice::Constant(value) => value,
             Voice::Tone(hz, amplitude) => sine(n, hz, amplitude),
+            Voice::Noise(dbov) => noise(n, dbov),
+            Voice::Speech(amplitude, dbov) => {
+                let syllable = (n as f64 * 4.0 * std::f64::consts::PI / 8000.0).sin().powi(2);
+                sine(n, 230.0, amplitude * syllable) + noise(n, dbov)
+            }
             Voice::Digit(digit) => {
                 let place = b"123A456B789C*0#D".iter().position(|&other| other == digit).unwrap();
                 let row = sine(n, [697.0, 770.0, 852.0, 941.0][place / 4], 4_000.0);
@@ -156,6 +165,15 @@ impl Phone {
 /// Sample `n` of a sine.
 pub(crate) fn sine(n: u64, hz: f64, amplitude: f64) -> i16 {
     ((n as f64 * hz * std::f64::consts::TAU / 8000.0).sin() * amplitude).round() as i16
+}
+
+/// Sample `n` of noise of a level.
+fn noise(n: u64, dbov: f64) -> i16 {
+    // Evenly spread between its peaks, whose square is three times its power.
+    let random = (n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ n.wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let random = (random ^ random >> 29).wrapping_mul(0x94d0_49bb_1331_11eb) >> 32;
+    let peak = 32_768.0 * 10f64.powf(dbov / 20.0) * 3f64.sqrt();
+    ((random as f64 / f64::from(u32::MAX) * 2.0 - 1.0) * peak).round() as i16
 }
 
 /// The payload byte of [`Voice::Stairs`] at `timestamp`.
