@@ -26,7 +26,7 @@ use crate::direct::Shortcut;
 use crate::event::{CommandError, ConnectionCounters, Event};
 use crate::id::ConferenceId;
 use crate::levels::{ActiveSpeaker, Candidates, Contributors};
-use crate::limits::{CONFERENCE_OPERATIONS_MAX, FRAME_MS, FRAME_SAMPLES, PHASES, PRIVATE_HOLD_MS};
+use crate::limits::{CONFERENCE_OPERATIONS_MAX, FRAME_MS, FRAME_SAMPLES, PHASES};
 use crate::op::{Operation, run_each};
 use crate::outlet::{Format, History, Outlet, SharedOutlet};
 use crate::outputs::Outputs;
@@ -449,6 +449,7 @@ impl Conference {
             shared: [None; 2],
             limiter: &mut self.limiter,
             wide: self.wide.as_deref_mut(),
+            waiting: false,
         };
         for (n, &slot) in self.participants.iter().enumerate() {
             // Of few all is still at hand.
@@ -457,6 +458,14 @@ impl Conference {
             }
             if let Some(connection) = connections.get_mut(slot as usize).and_then(Option::as_mut) {
                 delivery.deliver(connection, slot, out);
+            }
+        }
+        if !delivery.waiting {
+            return;
+        }
+        for &slot in &self.participants {
+            if let Some(connection) = connections.get_mut(slot as usize).and_then(Option::as_mut) {
+                delivery.send_waiting(connection, slot, out);
             }
         }
     }
@@ -675,6 +684,8 @@ struct Delivery<'a> {
     /// Of the whole mix.
     limiter: &'a mut Limiter,
     wide: Option<&'a mut WideRoom>,
+    /// Somebody's packet waits.
+    waiting: bool,
 }
 
 impl<'a> Delivery<'a> {
@@ -776,44 +787,58 @@ impl<'a> Delivery<'a> {
         if sender.frames_before(self.due) != position {
             // It has just joined, or the clock stood still: its next packet begins with the others'.
             sender.discard_partial();
-            wide.live = false;
+            wide.interrupt();
             if position != 0 {
                 return;
             }
         }
-        let is_shared = content == Content::Shared;
-        wide.hold = if is_shared { wide.hold.saturating_sub(1) } else { HOLD_FRAMES };
-        // A packet that has begun as its own ends as its own.
-        let private = wide.hold > 0 || (wide.live && position != 0);
         let is_last = position + 1 == format.frames();
-        let bytes = if private {
-            let warm = if wide.live { Ok(()) } else { wide.outlet.warm_up(&room.history, position) };
-            wide.live = true;
-            warm.and_then(|()| {
-                match content {
-                    Content::Shared => wide.outlet.feed(self.mix),
-                    Content::Own => wide.outlet.feed(self.frame),
-                    Content::Silence => {
-                        self.frame.fill(0);
-                        wide.outlet.feed(self.frame);
-                    }
+        let own = match content {
+            Content::Shared => {
+                wide.feed_shared(self.mix);
+                // Who leaves the shared outlet takes its state before it goes on.
+                wide.waits = is_last;
+                self.waiting |= is_last;
+                if !is_last {
+                    (*owns_stream, *relay_map) = (true, None);
+                    out.push_frame(sender, slot, self.due, &[], spec);
                 }
-                out.totals.encodes += u64::from(is_last);
-                if is_last { wide.outlet.finish() } else { Ok(&[][..]) }
-            })
-        } else {
-            wide.live = false;
-            let shared = room.outlets.iter_mut().find(|shared| shared.format() == format).filter(|_| is_last);
-            shared.map_or(Ok(&[][..]), |shared| {
-                let (payload, is_new) = shared.payload(&room.history, self.rate)?;
-                out.totals.encodes += u64::from(is_new);
-                Ok(payload)
-            })
+                return;
+            }
+            Content::Own => &*self.frame,
+            Content::Silence => {
+                self.frame.fill(0);
+                &*self.frame
+            }
         };
-        match bytes {
+        let shared = room.outlets.iter().find(|shared| shared.format() == format);
+        let fed = wide.feed_own(own, position, shared, &room.history);
+        out.totals.encodes += u64::from(is_last);
+        match fed.and_then(|()| if is_last { wide.finish_own() } else { Ok(&[][..]) }) {
+            // A codec may find that there is nothing to send.
+            Ok(bytes) if is_last && bytes.is_empty() => sender.discard_partial(),
             Ok(bytes) => {
-                // A codec may find that there is nothing to send.
-                if is_last && bytes.is_empty() {
+                (*owns_stream, *relay_map) = (true, None);
+                out.push_frame(sender, slot, self.due, bytes, spec);
+            }
+            Err(_) => out.broken.push(slot),
+        }
+    }
+
+    /// Sends the packet that waits, if one does.
+    fn send_waiting(&mut self, connection: &mut Connection, slot: u32, out: &mut Outputs) {
+        let Connection { spec, media: Some(media), .. } = connection else { return };
+        let Media { sender, wide: Some(wide), owns_stream, relay_map, .. } = &mut **media else { return };
+        if !core::mem::take(&mut wide.waits) {
+            return;
+        }
+        let Some(WideRoom { outlets, history, .. }) = self.wide.as_deref_mut() else { return };
+        let format = wide.outlet.format();
+        let Some(shared) = outlets.iter_mut().find(|shared| shared.format() == format) else { return };
+        match wide.finish_shared(shared, history, self.rate) {
+            Ok((bytes, encodes)) => {
+                out.totals.encodes += encodes;
+                if bytes.is_empty() {
                     sender.discard_partial();
                 } else {
                     (*owns_stream, *relay_map) = (true, None);
@@ -844,9 +869,6 @@ impl<'a> Delivery<'a> {
         })
     }
 }
-
-/// Frames for which a member who falls silent keeps an encoder of its own.
-const HOLD_FRAMES: u32 = PRIVATE_HOLD_MS / FRAME_MS;
 
 /// Writes what is left of `sum` without the listener's own share.
 fn narrow_for(media: &mut Media, sum: &[i32], frame: &mut [i16]) {

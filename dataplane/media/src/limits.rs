@@ -16,10 +16,8 @@ pub const FRAME_TICKS: u32 = SAMPLES_PER_MS * FRAME_MS;
 pub const CHUNK_SAMPLES: usize = 2 * FRAME_SAMPLES;
 /// Media states of released connections kept for the next ones, some 10 KiB each.
 pub const MEDIA_POOL_MAX: usize = 4096;
-/// What an encoder runs over before it takes over from another, in milliseconds.
+/// What an encoder runs over before it takes over from another whose state it can't take, in milliseconds.
 pub const WARM_UP_MS: u32 = 100;
-/// How long a member who falls silent keeps an encoder of its own, in milliseconds.
-pub const PRIVATE_HOLD_MS: u32 = 500;
 /// How long two parties must have needed no mix before packets are passed from one to the other, in milliseconds. It
 /// doubles with each time that the mix is needed again,
 pub const DIRECT_AFTER_MS: u32 = 1000;
@@ -29,6 +27,14 @@ pub const DIRECT_AFTER_MS_MAX: u32 = 64_000;
 pub const DIRECT_CHECK_MS: u32 = 100;
 /// Without a packet for so long, a party is heard through the mix again: as silence.
 pub const DIRECT_QUIET: Duration = Duration::from_millis(200);
+/// How long a member who falls silent keeps an encoder of its own, in milliseconds: at least as long as two encoders of
+/// the same sound take to have all that they decode in common but their own noise.
+pub const PRIVATE_HOLD_MS: u32 = 100;
+/// After so many milliseconds it is content with less than to hear nothing of the change.
+pub const PRIVATE_HOLD_MS_STRICT: u32 = 1_500;
+/// At most. Half of all members go back after 400 ms and nine in ten after 2 s where somebody speaks; it takes a steady
+/// tone to wait so long, and more would not help with that (docs/adr/0007-codecs.md).
+pub const PRIVATE_HOLD_MS_MAX: u32 = 5_000;
 /// Longest packet time that is mixed, in milliseconds.
 pub const PTIME_MS_MAX: u32 = 60;
 /// Longest packet time that is relayed, in milliseconds.

@@ -9,6 +9,8 @@
 
 #[path = "allocation/parts.rs"]
 mod parts;
+#[path = "allocation/wide.rs"]
+mod wide;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

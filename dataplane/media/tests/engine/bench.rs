@@ -63,6 +63,8 @@ pub(crate) enum Voice {
     Noise(f64),
     /// A tone that rises and falls four times a second, of this amplitude, in noise of this level.
     Speech(f64, f64),
+    /// Words of half a second: harmonics that glide, hisses between them, and some noise below.
+    Words,
     /// The two tones of a digit.
     Digit(u8),
     /// Loud payload bytes that tell their own timestamp modulo 64 (µ-law).
@@ -114,7 +116,7 @@ impl Phone {
         bytes
     }
 
-    /// A packet of a codec that is not G.711: of tones alone.
+    /// A packet of a codec that is not G.711: of tones or speech alone.
     fn encoded_packet(&mut self) -> Vec<u8> {
         let (codec, rate) = (self.codec, self.codec.rate());
         let len = (self.ptime_ms * rate.hz() / 1000) as usize;
@@ -124,6 +126,7 @@ impl Phone {
                 Voice::Tone(hz, amplitude) => {
                     ((n as f64 * hz * std::f64::consts::TAU / f64::from(rate.hz())).sin() * amplitude).round() as i16
                 }
+                Voice::Words => words(n, rate.hz()),
                 _ => 0,
             })
             .collect();
@@ -148,6 +151,7 @@ impl Phone {
                 let syllable = (n as f64 * 4.0 * std::f64::consts::PI / 8000.0).sin().powi(2);
                 sine(n, 230.0, amplitude * syllable) + noise(n, dbov)
             }
+            Voice::Words => words(n, 8_000),
             Voice::Digit(digit) => {
                 let place = b"123A456B789C*0#D".iter().position(|&other| other == digit).unwrap();
                 let row = sine(n, [697.0, 770.0, 852.0, 941.0][place / 4], 4_000.0);
@@ -174,6 +178,19 @@ fn noise(n: u64, dbov: f64) -> i16 {
     let random = (random ^ random >> 29).wrapping_mul(0x94d0_49bb_1331_11eb) >> 32;
     let peak = 32_768.0 * 10f64.powf(dbov / 20.0) * 3f64.sqrt();
     ((random as f64 / f64::from(u32::MAX) * 2.0 - 1.0) * peak).round() as i16
+}
+
+/// Sample `n` of [`Voice::Words`] at a rate.
+fn words(n: u64, rate_hz: u32) -> i16 {
+    use std::f64::consts::TAU;
+    let t = n as f64 / f64::from(rate_hz);
+    // Any bits that look like none.
+    let noise = (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ n << 17).wrapping_mul(0xd134_2543_de82_ef95) >> 40;
+    let noise = noise as f64 / f64::from(1 << 23) - 1.0;
+    let phase = (150.0 * t + 3.0 * (2.0 * t).sin()) * TAU;
+    let voiced: f64 = (1..20).map(|k| (f64::from(k) * phase).sin() / f64::from(k)).sum();
+    let word = (t * TAU).sin();
+    (word.max(0.0) * voiced * 5_000.0 + (-word - 0.7).max(0.0) * noise * 6_000.0 + noise * 20.0) as i16
 }
 
 /// The payload byte of [`Voice::Stairs`] at `timestamp`.
