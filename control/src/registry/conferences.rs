@@ -1,6 +1,7 @@
 //! Conferences.
 
 use jiff::Timestamp;
+use ringbridge_media::command::Rate;
 use ringbridge_media::id::{ConferenceId, ConnectionId, ShardId};
 
 use super::members::Member;
@@ -20,6 +21,8 @@ pub struct ConferenceEntry {
     pub label: Option<String>,
     /// How many may join.
     pub participants_max: u32,
+    /// Rate of its mix.
+    pub rate: Rate,
     /// When it was created.
     pub created_at: Timestamp,
     /// Two parties patched to each other; not promoted yet.
@@ -51,7 +54,7 @@ impl Registry {
         &mut self,
         shard: ShardId,
         label: Option<String>,
-        participants_max: u32,
+        (participants_max, rate): (u32, Rate),
         mix: Option<Units>,
     ) -> Result<ConferenceId, TableFull> {
         let table = &mut self.shards[usize::from(shard.0)].conferences;
@@ -64,6 +67,7 @@ impl Registry {
             moving: None,
             label,
             participants_max,
+            rate,
             created_at,
             hairpin: mix.is_none(),
             spread: false,

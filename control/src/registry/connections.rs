@@ -79,6 +79,8 @@ pub struct Call {
     pub caller_number: Option<String>,
     /// Number of the called.
     pub called_number: Option<String>,
+    /// It may decode and encode again what the two differ in.
+    pub transcode: bool,
 }
 
 impl Registry {
@@ -192,10 +194,11 @@ impl Registry {
         b: ConnectionId,
         caller_number: Option<String>,
         called_number: Option<String>,
+        transcode: bool,
     ) -> Rc<Call> {
         let id = format!("call-{:08x}-{:x}", self.calls_of, self.calls_started);
         self.calls_started += 1;
-        let call = Rc::new(Call { id, a, b, caller_number, called_number });
+        let call = Rc::new(Call { id, a, b, caller_number, called_number, transcode });
         for side in [a, b] {
             if let Some(entry) = self.any_connection(side) {
                 entry.call = Some(Rc::clone(&call));

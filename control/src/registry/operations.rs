@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ringbridge_media::command::{OperationKind, Target};
+use ringbridge_media::command::{OperationKind, Rate, Target};
 use ringbridge_media::id::{OperationId, ShardId};
 use ringbridge_media::samples::RecordQueue;
 use tokio::sync::oneshot;
@@ -48,6 +48,27 @@ pub struct RecordingEntry {
 }
 
 impl Registry {
+    /// The rate of the clock that an operation on `target` runs on, as far as is known here: that of the conference it is
+    /// in, that of a relay that transcodes, or else that of its codec. The engine makes up for what is wrong.
+    pub fn clock_rate(&self, target: Target) -> Rate {
+        let id = match target {
+            Target::Conference(id) => return self.conference(id).map_or(Rate::Narrow, |entry| entry.rate),
+            Target::Connection(id) => id,
+        };
+        let own = |id| {
+            self.connection(id)
+                .map_or(Rate::Narrow, |entry| entry.negotiated.rx_codec.rate().max(entry.negotiated.tx_codec.rate()))
+        };
+        let Some(entry) = self.connection(id) else { return Rate::Narrow };
+        if let Some(room) = entry.conferences.last().and_then(|room| self.conference(*room)) {
+            return room.rate;
+        }
+        match &entry.call {
+            Some(call) if call.transcode => own(call.a).min(own(call.b)),
+            Some(_) | None => own(id),
+        }
+    }
+
     /// Notes an operation that is about to be started on `shard`; not known to anybody until
     /// [`confirm_operation`](Self::confirm_operation).
     pub fn add_operation(

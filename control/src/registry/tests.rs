@@ -1,6 +1,6 @@
 use std::net::{IpAddr, Ipv4Addr};
 
-use ringbridge_media::command::{CodecKind, OperationKind, Target};
+use ringbridge_media::command::{CodecKind, OperationKind, Rate, Target};
 use ringbridge_media::id::{ConnectionId, ShardId};
 use ringbridge_media::time::Instant;
 use ringbridge_shard::mailbox::Moved;
@@ -96,7 +96,7 @@ fn a_move_holds_a_guest_slot_where_the_connection_lives() {
 #[test]
 fn a_conference_moves_with_its_members_or_not_at_all() {
     let (mut registry, pool) = (Registry::new(2, 3), pool());
-    let room = registry.add_conference(ShardId(0), None, 8, None).expect("room");
+    let room = registry.add_conference(ShardId(0), None, (8, Rate::Narrow), None).expect("room");
     registry.confirm_conference(room);
     let members: Vec<_> = (0..3).map(|_| add(&mut registry, &pool, 0)).collect();
     for id in &members {
@@ -133,7 +133,7 @@ fn a_lost_shard_takes_its_own_and_nothing_else() {
     let dies = add(&mut registry, &pool, 0);
     let on_its_way = add(&mut registry, &pool, 1);
     let (_order, mut done) = begin(&mut registry, on_its_way, 0).expect("room");
-    let room = registry.add_conference(ShardId(0), None, 8, None).expect("room");
+    let room = registry.add_conference(ShardId(0), None, (8, Rate::Narrow), None).expect("room");
     registry.confirm_conference(room);
     let target = Target::Conference(room);
     let operation = registry.add_operation(ShardId(0), target, OperationKind::Play, None, Vec::new()).id;
@@ -147,7 +147,7 @@ fn a_lost_shard_takes_its_own_and_nothing_else() {
     assert_eq!(lost.operations.len(), 1);
     assert!(registry.connection(stays).is_some() && registry.connection(dies).is_none());
     assert!(registry.conference(room).is_none() && registry.operation(operation).is_none());
-    let again = registry.add_conference(ShardId(0), None, 8, None).expect("room");
+    let again = registry.add_conference(ShardId(0), None, (8, Rate::Narrow), None).expect("room");
     assert_ne!(again, room);
     assert_eq!(registry.connections_on(ShardId(0)), 0);
 }
@@ -164,7 +164,7 @@ fn utility_ids_stand_for_operations() {
 #[test]
 fn a_conference_in_parts_is_over_when_its_last_party_has_left() {
     let (mut registry, pool) = (Registry::new(2, 8), pool());
-    let room = registry.add_conference(ShardId(0), None, 8, None).expect("room");
+    let room = registry.add_conference(ShardId(0), None, (8, Rate::Narrow), None).expect("room");
     assert!(registry.add_part(room, ShardId(1)).is_ok());
     registry.confirm_conference(room);
     let members: Vec<_> = (0..4).map(|n| add(&mut registry, &pool, n % 2)).collect();

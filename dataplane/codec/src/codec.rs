@@ -3,6 +3,7 @@
 //! Whatever stands behind it, a codec allocates when it is made and not afterwards, never blocks, and takes any bytes: a
 //! payload that is none of its own is an error. A codec that panics is caught here and is of no use afterwards.
 
+use core::any::Any;
 use core::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -68,10 +69,27 @@ pub(crate) trait Decode: fmt::Debug + Send {
 }
 
 /// What a codec with a state does with samples.
-pub(crate) trait Encode: fmt::Debug + Send {
+pub(crate) trait Encode: Any + fmt::Debug + Send {
     fn reset(&mut self);
+    /// Becomes what `other` is, an encoder of the same codec and settings, without allocating; `false`: it knows no
+    /// way to, and is what it was.
+    fn copy_from(&mut self, _other: &dyn Any) -> bool {
+        false
+    }
     /// Bytes written.
     fn encode(&mut self, samples: &[i16], out: &mut [u8]) -> Result<usize, CodecError>;
+    /// As [`Self::encode`], but comes nearer to the state of the encoder that made `toward` of the same samples, if it
+    /// knows how.
+    fn encode_toward(&mut self, samples: &[i16], _toward: &[u8], out: &mut [u8]) -> Result<usize, CodecError> {
+        self.encode(samples, out)
+    }
+    /// Takes note of where `other` stands, which has just encoded the same.
+    fn watch(&mut self, _other: &dyn Any) {}
+    /// Whether a decoder of what this one has sent so far could go on with `packet`, which `other` has made since it was
+    /// [watched](Self::watch), unheard; if `lenient`, nearly so.
+    fn could_go_on_with(&self, _other: &dyn Any, _packet: &[u8], _lenient: bool) -> bool {
+        true
+    }
 }
 
 /// How an encoder is to encode; a codec that has no such choice ignores it.
@@ -232,6 +250,51 @@ impl Encoder {
             Ok(())
         })
         .ok();
+    }
+
+    /// Goes on in the place of another encoder of the same codec and settings, between two packets: what it encodes
+    /// from now on is what the other would have. `false` if the codec has no way to, and nothing is changed.
+    ///
+    /// # Errors
+    /// `Failed`, if this or the other has.
+    pub fn copy_from(&mut self, other: &Self) -> Result<bool, CodecError> {
+        if other.failed {
+            return Err(CodecError::Failed);
+        }
+        let Self { kind, state, failed } = self;
+        match (state, &other.state) {
+            (Some(state), Some(other)) => guarded(failed, || Ok(state.copy_from(&**other))),
+            // Nothing to remember.
+            (None, None) => Ok(*kind == other.kind),
+            (Some(_), None) | (None, Some(_)) => Ok(false),
+        }
+    }
+
+    /// Encodes as [`Self::encode`] does what another encoder has just made `toward` of, and comes nearer to the state of
+    /// that one as far as the codec knows how, at the cost of some noise.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn encode_toward(&mut self, samples: &[i16], toward: &[u8], out: &mut [u8]) -> Result<usize, CodecError> {
+        let Self { state: Some(state), failed, .. } = self else { return self.encode(samples, out) };
+        guarded(failed, || state.encode_toward(samples, toward, out))
+    }
+
+    /// Takes note of where another encoder of the same codec and settings stands, when both have just encoded the same.
+    pub fn watch(&mut self, other: &Self) {
+        if let (Some(state), Some(other)) = (&mut self.state, &other.state) {
+            state.watch(&**other);
+        }
+    }
+
+    /// Whether who has decoded the packets of this encoder could go on with `packet`, which the other has made since it
+    /// was [watched](Self::watch), without hearing it, as far as the codec can tell; if `lenient`, almost so.
+    #[must_use]
+    pub fn could_go_on_with(&self, other: &Self, packet: &[u8], lenient: bool) -> bool {
+        match (&self.state, &other.state) {
+            (Some(state), Some(other)) => state.could_go_on_with(&**other, packet, lenient),
+            (None, _) | (_, None) => true,
+        }
     }
 
     /// Encodes whole frames of the codec, at [`CodecKind::rate`]; the bytes written.

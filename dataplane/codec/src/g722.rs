@@ -9,6 +9,8 @@
 //! keep their names in the comments, and the arithmetic is that of the Recommendation to the bit. The lower bits of the
 //! low band that modes 2 and 3 give to data are speech here: RTP knows mode 1 alone (RFC 3551 section 4.5.2).
 
+use core::any::Any;
+
 use crate::codec::{CodecError, Decode, Encode};
 
 /// Decodes a stream.
@@ -72,14 +74,49 @@ pub(crate) struct G722Encoder {
     low: Band,
     high: Band,
     history: [i32; QMF_HISTORY],
+    /// The bands of another when last looked at.
+    watched: [Band; 2],
 }
 
 impl G722Encoder {
     pub(crate) const fn new() -> Self {
-        Self { low: Band::new(LOW_STEP), high: Band::new(HIGH_STEP), history: [0; QMF_HISTORY] }
+        let (low, high) = (Band::new(LOW_STEP), Band::new(HIGH_STEP));
+        Self { low, high, history: [0; QMF_HISTORY], watched: [Band::new(LOW_STEP), Band::new(HIGH_STEP)] }
     }
 
+    /// The byte that comes nearest to a pair of bands.
     fn byte(&mut self, x_low: i32, x_high: i32) -> u8 {
+        self.adapt(self.low_word(x_low), self.high_word(x_high))
+    }
+
+    /// The byte that comes nearest, or nearly so, and adapts the bands as `toward` would.
+    fn byte_toward(&mut self, x_low: i32, x_high: i32, toward: u8) -> u8 {
+        let (mut low, mut high) = (self.low_word(x_low), self.high_word(x_high));
+        let (wanted_low, wanted_high) = (usize::from(toward & 0x3f), usize::from(toward >> 6));
+        // Four words of the low band adapt it alike: any of them will do.
+        if low >> 2 != wanted_low >> 2 {
+            let (e_low, step) = (x_low - self.low.predicted, self.low.step);
+            let error = |word: &usize| (e_low - ((step * QM6[*word]) >> 15)).abs();
+            let apart = ((QM4[low >> 2] - QM4[wanted_low >> 2]).abs() * step) >> 15;
+            let alike = (wanted_low & !3)..=(wanted_low | 3);
+            if let Some(word) = alike.filter(|word| word & 0x3c != 0).min_by_key(error)
+                && 2 * (error(&word) - error(&low)) <= apart
+            {
+                low = word;
+            }
+        }
+        if high != wanted_high {
+            let (e_high, step) = (x_high - self.high.predicted, self.high.step);
+            let error = |word: usize| (e_high - ((step * QM2[word]) >> 15)).abs();
+            let apart = ((QM2[high] - QM2[wanted_high]).abs() * step) >> 15;
+            if 2 * (error(wanted_high) - error(high)) <= apart {
+                high = wanted_high;
+            }
+        }
+        self.adapt(low, high)
+    }
+
+    fn low_word(&self, x_low: i32) -> usize {
         // SUBTRA, QUANTL: how many decision levels there are below the magnitude.
         let e_low = i32::from(saturated(x_low - self.low.predicted));
         let magnitude = if e_low < 0 { !e_low } else { e_low };
@@ -87,21 +124,27 @@ impl G722Encoder {
         let level = Q6.partition_point(|decision| (decision * step) >> 12 <= magnitude);
         // The words of a sign count down from the smallest level; the two smallest negative ones lie apart, for words
         // without a one in the middle are not to be sent.
-        let low = match (e_low < 0, level) {
+        match (e_low < 0, level) {
             (true, 0..=1) => 63 - level,
             (true, _) => 33 - level,
             (false, _) => 61 - level,
-        };
+        }
+    }
+
+    fn high_word(&self, x_high: i32) -> usize {
         // QUANTH
         let e_high = i32::from(saturated(x_high - self.high.predicted));
         let magnitude = if e_high < 0 { !e_high } else { e_high };
         let is_outer = magnitude >= (564 * self.high.step) >> 12;
-        let high = match (e_high < 0, is_outer) {
+        match (e_high < 0, is_outer) {
             (true, true) => 0,
             (true, false) => 1,
             (false, true) => 2,
             (false, false) => 3,
-        };
+        }
+    }
+
+    fn adapt(&mut self, low: usize, high: usize) -> u8 {
         self.low.adapt_low(low);
         let d_high = (self.high.step * QM2[high]) >> 15;
         self.high.adapt_high(high, d_high);
@@ -109,19 +152,36 @@ impl G722Encoder {
         let byte = (high << 6 | low) as u8;
         byte
     }
-}
 
-impl Encode for G722Encoder {
-    fn reset(&mut self) {
-        *self = Self::new();
+    /// How loud is what a decoder hears besides, relative to what it should hear, that stands where this encoder does and
+    /// is given a packet of the watched one.
+    fn difference_db(&self, packet: &[u8]) -> f32 {
+        let [low, high] = self.watched.clone();
+        let [mut should, mut does] = [(low, high), (self.low.clone(), self.high.clone())]
+            .map(|(low, high)| G722Decoder { low, high, history: [0; _] });
+        let (mut signal, mut difference) = (1.0, 0.0);
+        for byte in packet {
+            let (should, does) = (should.bands(*byte), does.bands(*byte));
+            for (should, does) in [(should.0, does.0), (should.1, does.1)] {
+                signal += (should * should) as f32;
+                difference += ((should - does) * (should - does)) as f32;
+            }
+        }
+        10.0 * (difference / signal).log10()
     }
 
-    fn encode(&mut self, samples: &[i16], out: &mut [u8]) -> Result<usize, CodecError> {
+    /// Encodes whole pairs, each as `byte` says, which is told the number of the pair.
+    fn encode_by(
+        &mut self,
+        samples: &[i16],
+        out: &mut [u8],
+        byte: impl Fn(&mut Self, i32, i32, usize) -> u8,
+    ) -> Result<usize, CodecError> {
         if !samples.len().is_multiple_of(2) {
             return Err(CodecError::Length);
         }
         let out = out.get_mut(..samples.len() / 2).ok_or(CodecError::Length)?;
-        for (samples, out) in samples.chunks(2 * CHUNK).zip(out.chunks_mut(CHUNK)) {
+        for (chunk, (samples, out)) in samples.chunks(2 * CHUNK).zip(out.chunks_mut(CHUNK)).enumerate() {
             let mut line = [0; QMF_HISTORY + 2 * CHUNK];
             line[..QMF_HISTORY].copy_from_slice(&self.history);
             for (place, sample) in line[QMF_HISTORY..].iter_mut().zip(samples) {
@@ -130,11 +190,45 @@ impl Encode for G722Encoder {
             for (at, out) in out.iter_mut().enumerate() {
                 // ACCUMA, ACCUMB, LOWT, HIGHT
                 let [even, odd] = qmf(&line[2 * at..]);
-                *out = self.byte((odd + even) >> 14, (odd - even) >> 14);
+                *out = byte(self, (odd + even) >> 14, (odd - even) >> 14, chunk * CHUNK + at);
             }
             self.history.copy_from_slice(&line[samples.len()..samples.len() + QMF_HISTORY]);
         }
         Ok(samples.len() / 2)
+    }
+}
+
+impl Encode for G722Encoder {
+    fn reset(&mut self) {
+        *self = Self::new();
+    }
+
+    fn copy_from(&mut self, other: &dyn Any) -> bool {
+        other.downcast_ref().map(|other| self.clone_from(other)).is_some()
+    }
+
+    fn encode(&mut self, samples: &[i16], out: &mut [u8]) -> Result<usize, CodecError> {
+        self.encode_by(samples, out, |encoder, low, high, _| encoder.byte(low, high))
+    }
+
+    /// The bands forget: two encoders that send the same words come to the same state, by a 128th or 256th of what parts
+    /// them with each word. Left to themselves they never do, for of two words that lie near a sample each takes its own.
+    fn encode_toward(&mut self, samples: &[i16], toward: &[u8], out: &mut [u8]) -> Result<usize, CodecError> {
+        if toward.len() != samples.len() / 2 {
+            return self.encode(samples, out);
+        }
+        self.encode_by(samples, out, |encoder, low, high, at| encoder.byte_toward(low, high, toward[at]))
+    }
+
+    fn watch(&mut self, other: &dyn Any) {
+        if let Some(Self { low, high, .. }) = other.downcast_ref() {
+            self.watched = [low.clone(), high.clone()];
+        }
+    }
+
+    fn could_go_on_with(&self, _other: &dyn Any, packet: &[u8], lenient: bool) -> bool {
+        let [low, high] = &self.watched;
+        (&self.low, &self.high) == (low, high) || (lenient && self.difference_db(packet) <= DIFFERENCE_DB_MAX)
     }
 }
 
@@ -149,7 +243,7 @@ fn qmf(line: &[i32]) -> [i32; 2] {
 }
 
 /// One band: a quantizer whose step follows the signal, and a predictor with two poles and six zeros.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 struct Band {
     /// DET: the step of the quantizer.
     step: i32,
@@ -262,6 +356,8 @@ fn limited(value: i32) -> i32 {
     value.clamp(-16384, 16383)
 }
 
+/// What may be heard besides where one encoder takes over from another that never comes to its state, as with a tone.
+const DIFFERENCE_DB_MAX: f32 = -32.0;
 /// Bytes that are handled at once.
 const CHUNK: usize = 80;
 /// Samples before a pair that the filter looks at.

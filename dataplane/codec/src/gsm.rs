@@ -6,6 +6,7 @@
 
 #![allow(unsafe_code, reason = "a codec in C")]
 
+use core::any::Any;
 use core::fmt;
 use core::ptr::NonNull;
 
@@ -88,11 +89,22 @@ impl GsmEncoder {
     }
 }
 
+/// Whether one of the four long-term predictors of a frame has more than the least gain (GSM 06.10 table 1.1: two bits
+/// behind the lag of each subframe of 56 bits, which follow four of ours and 36 of filter).
+fn predicts(frame: &[u8; FRAME_BYTES]) -> bool {
+    let bit = |at: usize| frame[at / 8] >> (7 - at % 8) & 1 != 0;
+    (0..4).map(|subframe| 40 + 56 * subframe + 7).any(|gain| bit(gain) || bit(gain + 1))
+}
+
 impl Encode for GsmEncoder {
     fn reset(&mut self) {
         if let Ok(state) = State::new() {
             self.0 = state;
         }
+    }
+
+    fn could_go_on_with(&self, _other: &dyn Any, packet: &[u8], _lenient: bool) -> bool {
+        !packet.as_chunks().0.iter().any(predicts)
     }
 
     fn encode(&mut self, samples: &[i16], out: &mut [u8]) -> Result<usize, CodecError> {

@@ -3,6 +3,8 @@
 //! What a packet says of itself, its mode, frames and lengths, is checked here by the rules of RFC 6716 section 3.4
 //! before the library sees it.
 
+use core::any::Any;
+
 use opus_pure::{Application, OpusDecoder, OpusEncoder, Signal};
 
 use crate::codec::{CodecError, Decode, Encode, EncoderSettings};
@@ -37,12 +39,21 @@ impl Decode for Decoder {
         if samples == out.len() { Ok(()) } else { Err(CodecError::Payload) }
     }
 
-    fn conceal(&mut self, out: &mut [i16]) -> bool {
-        // 2.5 ms are the shortest there is.
+    fn conceal(&mut self, mut out: &mut [i16]) -> bool {
         if out.is_empty() || !out.len().is_multiple_of(FRAME_MIN) {
             return false;
         }
-        out.chunks_mut(PAYLOAD_SAMPLES_MAX).all(|out| self.0.decode_s16(&[], out.len(), out).is_ok())
+        // There are 20, 10, 5 and 2.5 ms of it.
+        while !out.is_empty() {
+            let longest =
+                [8 * FRAME_MIN, 4 * FRAME_MIN, 2 * FRAME_MIN].into_iter().find(|samples| *samples <= out.len());
+            let (piece, rest) = out.split_at_mut(longest.unwrap_or(FRAME_MIN));
+            if self.0.decode_s16(&[], piece.len(), piece).is_err() {
+                return false;
+            }
+            out = rest;
+        }
+        true
     }
 
     fn recover(&mut self, next: &[u8], out: &mut [i16]) -> bool {
@@ -56,7 +67,11 @@ impl Decode for Decoder {
 
 /// Encodes a stream.
 #[derive(Debug)]
-pub(crate) struct Encoder(Box<OpusEncoder>);
+pub(crate) struct Encoder {
+    encoder: OpusEncoder,
+    /// The mean square of what parts the ends of the last packets of this one and another, decoded.
+    difference: i64,
+}
 
 impl Encoder {
     pub(crate) fn new(settings: EncoderSettings) -> Result<Self, CodecError> {
@@ -67,13 +82,32 @@ impl Encoder {
         encoder.packet_loss_perc = if settings.fec { LOSS_EXPECTED_PERCENT } else { 0 };
         encoder.use_dtx = settings.dtx;
         encoder.signal_type = Some(Signal::Voice);
-        Ok(Self(Box::new(encoder)))
+        Ok(Self { encoder, difference: i64::MAX })
     }
 }
 
 impl Encode for Encoder {
     fn reset(&mut self) {
-        self.0.reset_state().ok();
+        self.encoder.reset_state().ok();
+    }
+
+    fn copy_from(&mut self, other: &dyn Any) -> bool {
+        other.downcast_ref::<Self>().map(|other| self.encoder.clone_from(&other.encoder)).is_some()
+    }
+
+    /// What SILK last decodes to is what it predicts from.
+    fn watch(&mut self, other: &dyn Any) {
+        let Some(other) = other.downcast_ref::<Self>() else { return };
+        let (own, other) = (self.encoder.silk_tail(), other.encoder.silk_tail());
+        let squares = own.iter().zip(other).map(|(a, b)| (i64::from(*a) - i64::from(*b)).pow(2)).sum::<i64>();
+        let is_alike = own.len() == other.len();
+        self.difference = if is_alike { squares / i64::try_from(own.len().max(1)).unwrap_or(1) } else { i64::MAX };
+    }
+
+    fn could_go_on_with(&self, other: &dyn Any, _packet: &[u8], lenient: bool) -> bool {
+        let difference_max = if lenient { DIFFERENCE_MAX_LENIENT } else { DIFFERENCE_MAX };
+        self.difference <= difference_max.pow(2)
+            && other.downcast_ref::<Self>().is_some_and(|other| !other.encoder.predicted_pitch())
     }
 
     fn encode(&mut self, samples: &[i16], out: &mut [u8]) -> Result<usize, CodecError> {
@@ -82,7 +116,7 @@ impl Encode for Encoder {
             return Err(CodecError::Length);
         }
         // All that it can object to is the room there is.
-        self.0.encode_s16(samples, samples.len(), out).map_err(|_| CodecError::Length)
+        self.encoder.encode_s16(samples, samples.len(), out).map_err(|_| CodecError::Length)
     }
 }
 
@@ -188,6 +222,11 @@ const BITRATE_MIN: i32 = 6_000;
 const BITRATE_MAX: i32 = 510_000;
 /// What the encoder prepares for when it is to put redundancy in.
 const LOSS_EXPECTED_PERCENT: i32 = 10;
+/// Samples, as a root of the mean square, by which what two encoders decode to may differ where one takes over from the
+/// other: -60 dBov, some 40 dB below a voice.
+const DIFFERENCE_MAX: i64 = 33;
+/// -50 dBov.
+const DIFFERENCE_MAX_LENIENT: i64 = 104;
 /// Of 0 to 10; see docs/adr/0007-codecs.md for what it costs.
 const COMPLEXITY: i32 = 5;
 

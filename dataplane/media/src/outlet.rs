@@ -6,14 +6,26 @@
 //!
 //! A conference has one [`Outlet`] for each format its listeners have in common, and each member one of its own for
 //! what only he hears: the mix without himself, a prompt. Packets of a format begin on a grid of the conference's
-//! frames, so that one payload fits all. Changing between the two an encoder first runs over what was heard last, so
-//! that its state is what it would have been, and nobody hears a click.
+//! frames, so that one payload fits all.
+//!
+//! The far decoder remembers what the packets before told it, and whoever makes the next one has to remember the same,
+//! or there is a click. So nobody changes outlets as he likes:
+//!
+//! ```text
+//!            begins to hear something of his own: his outlet takes the state of the shared one
+//!  shared ─────────────────────────────────────────────────────────────────────────────────────▶ own
+//!         ◀─────────────────────────────────────────────────────────────────────────────────────
+//!            hears what others hear: his outlet goes on, and leans towards the shared one until both are in step
+//!            or, if nobody is on the shared one: that takes his state
+//! ```
+//!
+//! An encoder whose state can't be taken first runs over what was heard last.
 
 use ringbridge_codec::resample::Resampler;
 use ringbridge_codec::{CodecError, CodecKind, Encoder, EncoderSettings, Rate, kind};
 
 use crate::command::ConnectionSpec;
-use crate::limits::{FRAME_MS, PTIME_MS_MAX, WARM_UP_MS};
+use crate::limits::{FRAME_MS, PRIVATE_HOLD_MS, PRIVATE_HOLD_MS_MAX, PRIVATE_HOLD_MS_STRICT, PTIME_MS_MAX, WARM_UP_MS};
 use crate::sender::frames_of;
 
 /// What listeners must have in common to share an encoder.
@@ -47,6 +59,8 @@ pub(crate) struct Outlet {
     /// and how many make it full.
     packet_samples: usize,
     payload: Vec<u8>,
+    /// Bytes of the last packet.
+    payload_bytes: usize,
 }
 
 impl Outlet {
@@ -64,6 +78,7 @@ impl Outlet {
             pending: Vec::with_capacity(packet_samples),
             packet_samples,
             payload: vec![0; kind::PAYLOAD_BYTES_MAX as usize],
+            payload_bytes: 0,
         })
     }
 
@@ -86,14 +101,43 @@ impl Outlet {
         }
     }
 
+    /// The payload of what was collected, leaning towards one of the same.
+    ///
+    /// # Errors
+    /// As [`Encoder::encode`].
+    fn finish_toward(&mut self, toward: &[u8]) -> Result<&[u8], CodecError> {
+        let len = self.encoder.encode_toward(&self.pending, toward, &mut self.payload);
+        self.finished(len)
+    }
+
+    /// Takes the place of another of the same format; `false` if its encoder has no way to.
+    fn copy_from(&mut self, other: &Self) -> Result<bool, CodecError> {
+        let copied = self.encoder.copy_from(&other.encoder)?;
+        if copied {
+            self.resampler.clone_from(&other.resampler);
+            self.pending.clone_from(&other.pending);
+        }
+        Ok(copied)
+    }
+
     /// The payload of what was collected.
     ///
     /// # Errors
     /// As [`Encoder::encode`].
     pub(crate) fn finish(&mut self) -> Result<&[u8], CodecError> {
         let len = self.encoder.encode(&self.pending, &mut self.payload);
+        self.finished(len)
+    }
+
+    fn finished(&mut self, len: Result<usize, CodecError>) -> Result<&[u8], CodecError> {
         self.pending.clear();
-        Ok(&self.payload[..len?])
+        self.payload_bytes = len?;
+        Ok(self.packet())
+    }
+
+    /// The last payload.
+    fn packet(&self) -> &[u8] {
+        &self.payload[..self.payload_bytes]
     }
 
     /// Collects silence until the packet is full, and gives its payload.
@@ -134,6 +178,10 @@ impl Outlet {
     }
 }
 
+/// Frames for which a member who falls silent keeps an outlet of his own: at least, until less will do, and at most.
+const HOLD_FRAMES: u32 = PRIVATE_HOLD_MS / FRAME_MS;
+const HOLD_FRAMES_LENIENT: u32 = PRIVATE_HOLD_MS_STRICT / FRAME_MS;
+const HOLD_FRAMES_MAX: u32 = PRIVATE_HOLD_MS_MAX / FRAME_MS;
 const WARM_UP_FRAMES: usize = (WARM_UP_MS / FRAME_MS) as usize;
 /// Frames that are looked back at: the warm-up, and the packet that is being filled.
 const HISTORY_FRAMES: usize = WARM_UP_FRAMES + (PTIME_MS_MAX / FRAME_MS) as usize;
@@ -181,15 +229,18 @@ impl History {
 #[derive(Debug)]
 pub(crate) struct SharedOutlet {
     outlet: Outlet,
+    /// What its resampler was before the present frame.
+    before: Resampler,
     /// It has collected every frame so far.
     live: bool,
     /// The present packet has been encoded.
-    encoded: Option<usize>,
+    encoded: bool,
 }
 
 impl SharedOutlet {
-    pub(crate) const fn new(outlet: Outlet) -> Self {
-        Self { outlet, live: false, encoded: None }
+    pub(crate) fn new(outlet: Outlet) -> Self {
+        let before = outlet.resampler.clone();
+        Self { outlet, before, live: false, encoded: false }
     }
 
     pub(crate) const fn format(&self) -> Format {
@@ -198,13 +249,35 @@ impl SharedOutlet {
 
     /// Takes in the mix of a frame, which is frame `position` of its packet.
     pub(crate) fn feed(&mut self, mix: &[i16], position: u32) {
-        if position == 0 && self.encoded.take().is_none() {
+        if position == 0 && !core::mem::take(&mut self.encoded) {
             // Nobody wanted the last packet.
             self.live = false;
         }
         if self.live {
+            self.before.clone_from(&self.outlet.resampler);
             self.outlet.feed(mix);
         }
+    }
+
+    /// Has `own` go on in its place from the present frame on, which is frame `position` of its packet; `false`: it has
+    /// nothing to go on from.
+    fn branch(&self, own: &mut Outlet, position: u32) -> Result<bool, CodecError> {
+        if !self.live || self.encoded || !own.copy_from(&self.outlet)? {
+            return Ok(false);
+        }
+        own.resampler.clone_from(&self.before);
+        own.pending.truncate(position as usize * own.format.codec.rate().frame_samples());
+        Ok(true)
+    }
+
+    /// Goes on in the place of `own`, which holds a whole packet; `false`: it goes on from its own packets, or the codec
+    /// has no way to.
+    fn adopt(&mut self, own: &Outlet) -> Result<bool, CodecError> {
+        if self.live || self.encoded || !self.outlet.copy_from(own)? {
+            return Ok(false);
+        }
+        self.live = true;
+        Ok(true)
     }
 
     /// The payload of the packet whose last frame is the present one; `true`: it was encoded just now.
@@ -212,13 +285,13 @@ impl SharedOutlet {
     /// # Errors
     /// As [`Encoder::encode`]. The outlet is as good as new afterwards.
     pub(crate) fn payload(&mut self, history: &History, clock: Rate) -> Result<(&[u8], bool), CodecError> {
-        if let Some(len) = self.encoded {
-            return Ok((&self.outlet.payload[..len], false));
+        if self.encoded {
+            return Ok((self.packet(), false));
         }
         match self.encode(history) {
-            Ok(len) => {
-                (self.encoded, self.live) = (Some(len), true);
-                Ok((&self.outlet.payload[..len], true))
+            Ok(()) => {
+                (self.encoded, self.live) = (true, true);
+                Ok((self.packet(), true))
             }
             Err(error) => {
                 self.live = false;
@@ -230,12 +303,18 @@ impl SharedOutlet {
         }
     }
 
-    fn encode(&mut self, history: &History) -> Result<usize, CodecError> {
+    /// The last payload.
+    fn packet(&self) -> &[u8] {
+        self.outlet.packet()
+    }
+
+    fn encode(&mut self, history: &History) -> Result<(), CodecError> {
         if !self.live {
             self.outlet.warm_up(history, self.outlet.format.frames() - 1)?;
             self.outlet.feed(history.frame(0));
         }
-        Ok(self.outlet.finish()?.len())
+        self.outlet.finish()?;
+        Ok(())
     }
 }
 
@@ -246,16 +325,18 @@ pub(crate) struct Wide {
     made_for: (Rate, CodecKind),
     /// From its codec to the clock.
     pub(crate) inward: Resampler,
-    /// From the clock to its operations.
+    /// From the clock to what finds digits.
     pub(crate) to_narrow: Resampler,
-    /// From what is played to it to the clock.
-    pub(crate) from_narrow: Resampler,
     /// For what it alone hears.
     pub(crate) outlet: Outlet,
-    /// The outlet of its own runs.
-    pub(crate) live: bool,
-    /// Frames for which it keeps running although others hear the same.
-    pub(crate) hold: u32,
+    /// The outlet of its own runs, and made the last packet.
+    live: bool,
+    /// Frames in a row for which it has run although others hear the same.
+    alike: u32,
+    /// Both have encoded the last packet of it.
+    watches: bool,
+    /// A packet of what others hear too waits to be sent, until all have left the shared outlet who leave it.
+    pub(crate) waits: bool,
     /// Frames without a sound in a row that came in.
     pub(crate) quiet: u32,
 }
@@ -270,12 +351,100 @@ impl Wide {
             made_for: (clock, spec.rx_codec),
             inward: Resampler::new(spec.rx_codec.rate(), clock),
             to_narrow: Resampler::new(clock, Rate::Narrow),
-            from_narrow: Resampler::new(Rate::Narrow, clock),
             outlet: Outlet::new(clock, Format::of(spec))?,
             live: false,
-            hold: 0,
+            alike: 0,
+            watches: false,
+            waits: false,
             quiet: 0,
         }))
+    }
+
+    /// The stream was interrupted: the next packet begins anew.
+    pub(crate) const fn interrupt(&mut self) {
+        self.live = false;
+    }
+
+    /// Collects a frame of what it alone hears, which is frame `position` of its packet; `shared` is the outlet that it
+    /// leaves.
+    ///
+    /// # Errors
+    /// As [`Encoder::encode`].
+    pub(crate) fn feed_own(
+        &mut self,
+        frame: &[i16],
+        position: u32,
+        shared: Option<&SharedOutlet>,
+        history: &History,
+    ) -> Result<(), CodecError> {
+        if !self.live {
+            let branched = shared.map_or(Ok(false), |shared| shared.branch(&mut self.outlet, position))?;
+            if !branched {
+                self.outlet.warm_up(history, position)?;
+            }
+            self.live = true;
+        }
+        (self.alike, self.watches) = (0, false);
+        self.outlet.feed(frame);
+        Ok(())
+    }
+
+    /// Collects a frame of what others hear too.
+    pub(crate) fn feed_shared(&mut self, mix: &[i16]) {
+        if self.live {
+            self.alike = self.alike.saturating_add(1);
+            self.outlet.feed(mix);
+        }
+    }
+
+    /// The packet whose last frame is of its own.
+    ///
+    /// # Errors
+    /// As [`Encoder::encode`].
+    pub(crate) fn finish_own(&mut self) -> Result<&[u8], CodecError> {
+        self.outlet.finish()
+    }
+
+    /// The packet whose last frame others hear too: theirs, if it can be decoded behind what was sent before. Also how
+    /// many packets were encoded for it.
+    ///
+    /// # Errors
+    /// As [`Encoder::encode`].
+    pub(crate) fn finish_shared<'a>(
+        &'a mut self,
+        shared: &'a mut SharedOutlet,
+        history: &History,
+        clock: Rate,
+    ) -> Result<(&'a [u8], u64), CodecError> {
+        // What began as its own ends as its own.
+        let is_alike = self.alike >= self.outlet.format.frames();
+        if self.live && is_alike && shared.adopt(&self.outlet)? {
+            self.leave();
+        }
+        let is_new = u64::from(shared.payload(history, clock)?.1);
+        let (shared, payload) = (&shared.outlet.encoder, shared.packet());
+        let follows = || {
+            let lenient = self.alike >= HOLD_FRAMES_LENIENT;
+            self.watches && self.outlet.encoder.could_go_on_with(shared, payload, lenient)
+        };
+        if !self.live || self.alike >= HOLD_FRAMES_MAX || (self.alike >= HOLD_FRAMES && follows()) {
+            self.leave();
+            return Ok((payload, is_new));
+        }
+        if is_alike {
+            self.outlet.finish_toward(payload)?;
+            self.outlet.encoder.watch(shared);
+            self.watches = true;
+        } else {
+            self.outlet.finish()?;
+        }
+        Ok((self.outlet.packet(), is_new + 1))
+    }
+
+    /// Its outlet rests, and others make the next packet.
+    fn leave(&mut self) {
+        self.outlet.clear();
+        (self.live, self.alike, self.watches) = (false, 0, false);
     }
 
     /// Whether it serves such a connection on such a clock.

@@ -3,20 +3,21 @@
 
 use std::f64::consts::TAU;
 
-use ringbridge_codec::{Decoder, Rate};
+use ringbridge_codec::{Decoder, EncoderSettings, Rate};
 use ringbridge_media::command::{
     CodecKind, Command, ConferenceSpec, ConnectionChange, ConnectionSpec, OperationSpec, ParticipantChange, Target,
 };
 use ringbridge_media::event::{CommandError, Condition};
 use ringbridge_media::id::{ConferenceId, ConnectionId};
+use ringbridge_media::limits::PRIVATE_HOLD_MS_MAX;
 
 use crate::bench::{Bench, Rtp, Voice, address, check_stream, recorded, rtp, spec, stamp};
 use CodecKind::{G722, Gsm, L16, Opus, Pcma, Pcmu};
 
-const ROOM: ConferenceId = ConferenceId::new(ringbridge_media::id::ShardId(1), 7, 1);
+pub(crate) const ROOM: ConferenceId = ConferenceId::new(ringbridge_media::id::ShardId(1), 7, 1);
 
 /// A room at `rate` with these members.
-fn room_at(rate: Rate, members: &[(CodecKind, u32)]) -> (Bench, Vec<ConnectionId>) {
+pub(crate) fn room_at(rate: Rate, members: &[(CodecKind, u32)]) -> (Bench, Vec<ConnectionId>) {
     let mut bench = Bench::new();
     let spec = ConferenceSpec { rate, ..ConferenceSpec::default() };
     bench.call(Command::CreateConference { id: ROOM, spec }).unwrap();
@@ -28,7 +29,7 @@ fn room_at(rate: Rate, members: &[(CodecKind, u32)]) -> (Bench, Vec<ConnectionId
 }
 
 /// What packets decode to, at the codec's rate.
-fn decoded(packets: &[Rtp], codec: CodecKind) -> Vec<i16> {
+pub(crate) fn decoded(packets: &[Rtp], codec: CodecKind) -> Vec<i16> {
     let mut decoder = Decoder::new(codec).unwrap();
     let mut samples = Vec::new();
     for packet in packets.iter().filter(|packet| packet.header.payload_type == codec.payload_type()) {
@@ -40,7 +41,7 @@ fn decoded(packets: &[Rtp], codec: CodecKind) -> Vec<i16> {
 }
 
 /// Amplitude of the sine of `hz` in samples at `rate`.
-fn amplitude(samples: &[i16], rate: Rate, hz: f64) -> f64 {
+pub(crate) fn amplitude(samples: &[i16], rate: Rate, hz: f64) -> f64 {
     let omega = TAU * hz / f64::from(rate.hz());
     let (mut re, mut im) = (0.0, 0.0);
     for (n, &sample) in samples.iter().enumerate() {
@@ -51,7 +52,7 @@ fn amplitude(samples: &[i16], rate: Rate, hz: f64) -> f64 {
 }
 
 /// The last so many milliseconds of what a member heard.
-fn heard(bench: &Bench, slot: u32, codec: CodecKind, ms: usize) -> Vec<i16> {
+pub(crate) fn heard(bench: &Bench, slot: u32, codec: CodecKind, ms: usize) -> Vec<i16> {
     let samples = decoded(&bench.heard_by(slot), codec);
     samples[samples.len().saturating_sub(ms * codec.rate().hz() as usize / 1000)..].to_vec()
 }
@@ -84,7 +85,7 @@ fn everybody_hears_all_but_himself_whatever_the_codecs_and_the_rate() {
 }
 
 /// One SSRC, no gap in the numbers, timestamps by the codec's clock.
-fn check_sequence(packets: &[Rtp], codec: CodecKind) {
+pub(crate) fn check_sequence(packets: &[Rtp], codec: CodecKind) {
     let decoder = Decoder::new(codec).unwrap();
     let density = codec.rate().hz() / codec.clock_rate_hz();
     for pair in packets.windows(2) {
@@ -131,7 +132,8 @@ fn encodes_are_those_who_talk_and_the_formats_listened_in_never_more() {
     bench.run(1_000);
     assert_eq!(encodes(&mut bench), (2 + 3) * 50, "two talk");
     bench.hush(4);
-    bench.run(1_500);
+    // The longest that anybody waits.
+    bench.run(u64::from(PRIVATE_HOLD_MS_MAX) + 1_000);
     assert_eq!(encodes(&mut bench), (1 + 3) * 50, "one is silent again, and shares");
     // Who is deaf hears something of his own.
     let deaf = ParticipantChange { deaf: Some(true), ..ParticipantChange::default() };
@@ -147,35 +149,133 @@ fn encodes_are_those_who_talk_and_the_formats_listened_in_never_more() {
 }
 
 /// The largest step from one sample to the next less than what the tones make by themselves.
-fn roughness(samples: &[i16], rate: Rate, tones: &[(f64, f64)]) -> f64 {
+pub(crate) fn roughness(samples: &[i16], rate: Rate, tones: &[(f64, f64)]) -> f64 {
     let steps = samples.windows(2).map(|pair| (f64::from(pair[1]) - f64::from(pair[0])).abs());
     let most = steps.fold(0.0, f64::max);
     most / tones.iter().map(|(hz, amplitude)| TAU * hz / f64::from(rate.hz()) * amplitude).sum::<f64>()
 }
 
+/// What a member who talks now and then was sent, and what one of the same format who only listens.
+struct Changes {
+    talker: Vec<Vec<u8>>,
+    listener: Vec<Vec<u8>>,
+}
+
+/// Somebody says `voice` to two others, one of whom talks in each of these stretches of milliseconds.
+fn changes(codec: CodecKind, settings: EncoderSettings, voice: Voice, talk: &[(u64, u64)], ms: u64) -> Changes {
+    let mut bench = Bench::new();
+    let room = ConferenceSpec { rate: Rate::Wide, ..ConferenceSpec::default() };
+    bench.call(Command::CreateConference { id: ROOM, spec: room }).unwrap();
+    let speaker = bench.phone(L16(Rate::Wide), 20);
+    bench.join(ROOM, speaker);
+    for slot in 1..3 {
+        let id = bench.phone_with(ConnectionSpec { remote: Some(address(slot)), encoder: settings, ..spec(codec, 20) });
+        bench.join(ROOM, id);
+    }
+    bench.say(0, voice, 0);
+    let mut now = 0;
+    for &(from, to) in talk {
+        bench.run(from - now);
+        bench.say(1, Voice::Tone(1_000.0, 3_000.0), 0);
+        bench.run(to - from);
+        bench.hush(1);
+        now = to;
+    }
+    bench.run(ms - now);
+    let [talker, listener] = [1, 2].map(|slot| {
+        let packets = bench.heard_by(slot);
+        check_sequence(&packets, codec);
+        packets.into_iter().map(|packet| packet.payload).collect()
+    });
+    Changes { talker, listener }
+}
+
+/// What packets decode to, in a row for each.
+fn decoded_rows(packets: &[Vec<u8>], codec: CodecKind) -> Vec<Vec<i16>> {
+    let mut decoder = Decoder::new(codec).unwrap();
+    let decode = |packet: &Vec<u8>| {
+        let mut out = vec![0; 5760];
+        let len = decoder.decode(packet, &mut out).unwrap();
+        out.truncate(len);
+        out
+    };
+    packets.iter().map(decode).collect()
+}
+
+/// The power of the difference between two rows, of the half that differs more.
+fn difference(a: &[i16], b: &[i16]) -> f64 {
+    let half = a.len() / 2;
+    let halves = a.chunks(half).zip(b.chunks(half));
+    let squares =
+        halves.map(|(a, b)| a.iter().zip(b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum::<f64>());
+    squares.fold(0.0, f64::max) / half as f64
+}
+
+fn power(samples: &[i16]) -> f64 {
+    samples.iter().map(|sample| f64::from(*sample).powi(2)).sum::<f64>() / samples.len() as f64
+}
+
+fn settings(bitrate: u32) -> EncoderSettings {
+    EncoderSettings { bitrate, ..EncoderSettings::default() }
+}
+
+/// The far decoder of who begins to talk has decoded the packets of the shared encoder: his own goes on where that
+/// stands, at whatever frame of a packet.
 #[test]
-fn who_begins_or_ceases_to_talk_changes_encoders_without_a_click() {
-    for codec in [G722, Opus, L16(Rate::Wide), Gsm] {
-        let (mut bench, _) = room_at(Rate::Wide, &[(codec, 20), (codec, 20), (codec, 20)]);
-        bench.say(0, Voice::Tone(440.0, 6_000.0), 0);
-        bench.run(1_000);
-        // The second begins and ceases at many places of a packet; what he hears goes on.
-        for round in 0..8 {
-            bench.say(1, Voice::Tone(1_000.0, 3_000.0), 3 * round);
-            bench.run(300 + 7 * round);
-            bench.hush(1);
-            bench.run(900 + 11 * round);
+fn who_begins_to_talk_is_sent_what_one_encoder_makes_of_what_he_hears() {
+    for (codec, bitrate) in [(G722, 0), (Opus, 16_000), (Opus, 24_000), (Opus, 128_000), (L16(Rate::Wide), 0)] {
+        for voice in [Voice::Words, Voice::Tone(440.0, 6_000.0)] {
+            let listens = changes(codec, settings(bitrate), voice, &[], 1_400);
+            for from in [600, 610, 655, 845] {
+                let talks = changes(codec, settings(bitrate), voice, &[(from, 1_400)], 1_400);
+                assert_eq!(talks.talker, listens.talker, "{codec} {bitrate}, {voice:?}, from {from} ms");
+                let own = talks.talker.iter().zip(&talks.listener).filter(|(own, shared)| own != shared);
+                assert!(own.count() > 20, "he has an encoder of his own");
+            }
         }
-        let samples = decoded(&bench.heard_by(1), codec);
-        let steady = &samples[samples.len() / 12..];
-        let rate = codec.rate();
-        let level = amplitude(steady, rate, 440.0);
-        assert!((5_000.0..7_000.0).contains(&level), "{codec}: {level}");
-        let roughness = roughness(steady, rate, &[(440.0, 6_000.0)]);
-        // A lossy codec leaves some noise of its own.
-        let limit = if codec == Gsm { 4.0 } else { 2.0 };
-        assert!(roughness < limit, "{codec}: {roughness}");
-        check_sequence(&bench.heard_by(1), codec);
+    }
+}
+
+/// From the return to the shared encoder on, what a member hears differs from what others hear of the same packets by
+/// what his decoder remembers of other ones.
+#[test]
+fn who_ceases_to_talk_hears_next_to_nothing_of_his_return_to_the_shared_encoder() {
+    // Limits for speech, and for a tone, where nothing ever brings two encoders together.
+    let rows = [
+        (G722, 0, -50.0, -20.0),
+        (Opus, 16_000, -45.0, -30.0),
+        (Opus, 24_000, -45.0, -30.0),
+        (Opus, 128_000, -45.0, -45.0),
+        (Gsm, 0, -36.0, -20.0),
+        (L16(Rate::Wide), 0, -120.0, -120.0),
+    ];
+    // Longer than the longest wait apart, at any frame of a packet.
+    let talk = [(2_000, 2_500), (9_007, 9_137), (16_011, 17_018)];
+    for (codec, bitrate, speech_db, tone_db) in rows {
+        for (voice, limit_db) in [(Voice::Words, speech_db), (Voice::Tone(440.0, 6_000.0), tone_db)] {
+            let changed = changes(codec, settings(bitrate), voice, &talk, 24_000);
+            let is_shared: Vec<bool> =
+                changed.talker.iter().zip(&changed.listener).map(|(own, shared)| own == shared).collect();
+            let (talker, listener) = (decoded_rows(&changed.talker, codec), decoded_rows(&changed.listener, codec));
+            let level = power(&listener.concat());
+            let mut returns = 0;
+            for n in 1..is_shared.len() - 50 {
+                // Packets may be equal by chance.
+                if is_shared[n - 1] || !is_shared[n..n + 20].iter().all(|is_shared| *is_shared) {
+                    continue;
+                }
+                returns += 1;
+                let db = |n: usize| 10.0 * (difference(&talker[n], &listener[n]) / level).max(1e-13).log10();
+                // In the first one the last of his own is still heard, and the noise of that is another.
+                let noise = (n - 5..n).map(db).fold(f64::MIN, f64::max);
+                let (first, others) = (db(n), (n + 1..n + 50).map(db).fold(f64::MIN, f64::max));
+                let what = format!(
+                    "{codec} {bitrate}, {voice:?}, packet {n}: {first:.1} dB after {noise:.1}, then {others:.1}"
+                );
+                assert!(first < f64::max(limit_db, noise) && others < limit_db, "{what}");
+            }
+            assert_eq!(returns, talk.len(), "{codec} {bitrate}, {voice:?}: all come back");
+        }
     }
 }
 

@@ -205,7 +205,7 @@ pub fn start_shard(n: u8, peers: &Arc<Peers>, doorbell: &Arc<Doorbell>) -> Shard
 pub fn play(level: i16, samples: usize) -> OperationSpec {
     let prompts = vec![Prompt::Whole(vec![level; samples].into())];
     OperationSpec::Play {
-        playlist: Box::new(Playlist { prompts }),
+        playlist: Box::new(Playlist { prompts, ..Playlist::default() }),
         volume: None,
         speed: None,
         isolate: false,

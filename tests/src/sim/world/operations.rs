@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ringbridge_media::command::{
-    Command, OperationSpec, PlayAdjust, PlayChange, StopConditions, ToneSpec, VolumeToggle,
+    Command, OperationSpec, PlayAdjust, PlayChange, Rate, StopConditions, ToneSpec, VolumeToggle,
 };
 use ringbridge_media::digits::{DigitSet, Digits};
 use ringbridge_media::id::{OperationId, ShardId};
@@ -28,7 +28,7 @@ impl World {
                     })
                     .collect();
                 OperationSpec::Play {
-                    playlist: Box::new(Playlist { prompts }),
+                    playlist: Box::new(Playlist { prompts, rate: *self.dice.pick(&Rate::ALL) }),
                     volume: self.dice.one_in(4).then_some(-2),
                     speed: self.dice.one_in(4).then(|| *self.dice.pick(&[-5, 0, 4])),
                     isolate: self.dice.one_in(4),
@@ -36,7 +36,7 @@ impl World {
                 }
             }
             3 | 4 => {
-                let queue = Arc::new(RecordQueue::new(8));
+                let queue = Arc::new(RecordQueue::with_rate(*self.dice.pick(&Rate::ALL), 8));
                 queue.failed.store(self.dice.one_in(10), Ordering::Release);
                 self.queues.push(Arc::clone(&queue));
                 OperationSpec::Record { queue, until }
