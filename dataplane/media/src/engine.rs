@@ -24,7 +24,7 @@ use crate::sender::{encode, frames_of, silence};
 use crate::talk::TalkDetector;
 use crate::time::Instant;
 use crate::tones::Tones;
-use crate::wheel::Wheel;
+use crate::wheel::{Key, Wheel};
 use core::time::Duration;
 use ringbridge_wire::rtcp::NtpTimestamp;
 
@@ -37,17 +37,18 @@ const CATCH_UP_MAX: Duration = Duration::from_millis(500);
 
 #[expect(clippy::cast_possible_truncation, reason = "below 2^24")]
 const CONNECTION_SLOTS: u32 = CONNECTIONS_MAX as u32;
-/// Deadlines of each connection that wait at once, apart from those that no longer count (one that is reserved has no
-/// clock of its own); each conference has one, and two more if it is mixed in parts.
-const DEADLINES_EACH: usize = 3;
+/// Deadlines of a connection and of a conference with the same slot: four and three.
+const DEADLINES_EACH: u32 = 8;
 
 /// Whose deadline it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum TimerKey {
     /// The next frame of a conference.
     Conference(u32),
-    /// What a part of a conference waits for is late, or it has to be heard of.
+    /// What a part of a conference waits for is late.
     Part(u32),
+    /// A part of a conference has to be heard of.
+    Reminder(u32),
     /// The next frame of a connection that has a clock of its own.
     Solo(u32),
     /// Whether a connection has been silent for too long.
@@ -56,6 +57,34 @@ pub(crate) enum TimerKey {
     Reservation(u32),
     /// The next RTCP report of a connection.
     Report(u32),
+}
+
+impl Key for TimerKey {
+    fn place(self) -> u32 {
+        let (slot, number) = match self {
+            Self::Solo(slot) => (slot, 0),
+            Self::Silence(slot) => (slot, 1),
+            Self::Reservation(slot) => (slot, 2),
+            Self::Report(slot) => (slot, 3),
+            Self::Conference(slot) => (slot, 4),
+            Self::Part(slot) => (slot, 5),
+            Self::Reminder(slot) => (slot, 6),
+        };
+        slot * DEADLINES_EACH + number
+    }
+
+    fn at(place: u32) -> Self {
+        let slot = place / DEADLINES_EACH;
+        match place % DEADLINES_EACH {
+            0 => Self::Solo(slot),
+            1 => Self::Silence(slot),
+            2 => Self::Reservation(slot),
+            3 => Self::Report(slot),
+            4 => Self::Conference(slot),
+            5 => Self::Part(slot),
+            _ => Self::Reminder(slot),
+        }
+    }
 }
 
 /// Connections, relays, conferences and operations of one shard, without any I/O.
@@ -96,7 +125,7 @@ impl Engine {
     /// An engine with fewer slots than [`crate::limits`] allows, for who makes engines by the thousand: tests.
     pub fn with_slots(shard: ShardId, seed: u64, now: Instant, connections: usize, conferences: usize) -> Self {
         let (connections, conferences) = (connections.min(CONNECTIONS_MAX), conferences.min(CONFERENCES_MAX));
-        let deadlines = DEADLINES_EACH * (connections + conferences);
+        let deadlines = DEADLINES_EACH as usize * connections.max(conferences);
         let mut rng = SplitMix64::new(seed);
         let cname = draw_cname(&mut rng);
         Self {
@@ -154,7 +183,7 @@ impl Engine {
         for (due, key) in fired.drain(..) {
             match key {
                 TimerKey::Conference(slot) => self.tick_conference(due, slot),
-                TimerKey::Part(slot) => self.check_part(due, slot),
+                TimerKey::Part(slot) | TimerKey::Reminder(slot) => self.check_part(due, slot),
                 TimerKey::Solo(slot) => self.tick_solo(due, slot),
                 TimerKey::Silence(slot) => self.check_silence(due, slot),
                 TimerKey::Reservation(slot) => self.check_reservation(due, slot),

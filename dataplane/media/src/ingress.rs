@@ -227,9 +227,11 @@ impl Engine {
         }
         TelephoneEvent::parse(packet.payload()).map_err(|_| DropReason::PayloadSize)?;
         let (source, duration_at) = ((packet.ssrc().0, packet.timestamp()), packet.header_len() + 2);
-        let (sequence, now) = media.sender.interject();
         // All packets of an event have one timestamp (RFC 4733 section 2.2.1), and its duration counts from there.
-        let timestamp = media.event.filter(|(known, _)| *known == source).map_or(now, |(_, own)| own);
+        let (sequence, timestamp) = match media.event {
+            Some((known, own)) if known == source => (media.sender.use_number(), own),
+            last => media.sender.interject(self.now, last.map(|(_, own)| own)),
+        };
         media.event = Some((source, timestamp));
         rtp::rewrite_header(datagram, ringbridge_wire::seq::Ssrc(media.sender.ssrc()), sequence, timestamp);
         datagram[1] = datagram[1] & 0x80 | spec.telephone_event_payload_type;

@@ -768,7 +768,7 @@ impl Engine {
         if state.since.is_none() && everybody > 0 && part.reminder.is_none() {
             let due = (self.now + PART_REMINDER).ceil_to_millis();
             part.reminder = Some(due);
-            self.wheel.arm(due, TimerKey::Part(slot));
+            self.wheel.arm(due, TimerKey::Reminder(slot));
         }
     }
 

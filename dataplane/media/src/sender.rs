@@ -276,11 +276,25 @@ impl Sender {
         self.next_due = Some(due);
     }
 
-    /// Sequence number and timestamp of a packet that goes between those of the stream: its number is used up.
-    pub(crate) fn interject(&mut self) -> (SeqNumber, RtpTimestamp) {
+    /// Sequence number and timestamp of a packet that goes between those of the stream: its number is used up. Nothing
+    /// that is sent later has an earlier timestamp (RFC 4733 section 2.5.1.2), so it is that of the packet being filled.
+    ///
+    /// `last`: the timestamp of the last one, which another has to differ from. If nothing was sent for a while the time
+    /// that has passed counts, for what follows as well.
+    pub(crate) fn interject(&mut self, now: Instant, last: Option<RtpTimestamp>) -> (SeqNumber, RtpTimestamp) {
+        let break_min = if last == Some(self.timestamp) { FRAME } else { INTERJECT_BREAK };
+        if self.next_due.is_some_and(|expected| now.saturating_since(expected) >= break_min) {
+            self.catch_up(now);
+            self.next_due = Some(now);
+        }
+        (self.use_number(), self.timestamp)
+    }
+
+    /// Sequence number of one more packet with the timestamp of one that was interjected.
+    pub(crate) const fn use_number(&mut self) -> SeqNumber {
         let sequence = self.sequence;
         self.sequence = sequence.next();
-        (sequence, self.timestamp.wrapping_add(self.filled_ticks()))
+        sequence
     }
 
     /// Notes that relayed packets of this stream reached `sequence` and `timestamp`, the next ones to be used.
@@ -330,6 +344,8 @@ impl Sender {
     }
 }
 
+/// So long nothing is sent in a pause of the stream; less is a clock that is late.
+const INTERJECT_BREAK: Duration = Duration::from_millis(100);
 /// Units of the timestamp in a frame until the codec is known.
 const TICKS_AT_FIRST: u32 = 80;
 

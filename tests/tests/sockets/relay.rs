@@ -6,6 +6,7 @@ use ringbridge_tests::audio::tone;
 use ringbridge_tests::endpoint::{Endpoint, Speech};
 use ringbridge_tests::server::Events;
 use ringbridge_tests::until;
+use ringbridge_wire::rtp::RtpPacket;
 use serde_json::json;
 
 use crate::{connect, relayed, setup};
@@ -118,5 +119,54 @@ fn a_relay_goes_on_through_pauses() {
         // Longer than it takes a shard to park; what comes next has to wake it.
         std::thread::sleep(Duration::from_millis(250));
     }
+    server.stop();
+}
+
+#[test]
+fn digits_pass_through_a_relay_that_transcodes_and_no_audio_behind_them_is_older() {
+    /// Packets at which a digit begins; each takes ten in place of audio.
+    const DIGITS: [usize; 2] = [41, 80];
+    let server = setup().start();
+    let pair = [connect(&server, json!({})), connect(&server, json!({"codec": "PCMA", "ptime_ms": 30}))];
+    server.ok("relay.start", json!({"a": pair[0].1.id, "b": pair[1].1.id, "transcode": true}));
+    let speech = Speech::new(0xA);
+    let speaker = pair[0].0.send_each(pair[0].1.local, Duration::from_millis(20), 130, move |number| {
+        let audio = speech.packet(number, |index| tone(400, 8000, index));
+        let Some(begin) = DIGITS.into_iter().find(|&begin| (begin..begin + 10).contains(&number)) else {
+            return Some(audio);
+        };
+        let first = speech.packet(begin, |_| 0);
+        let nth = u16::try_from(number - begin).unwrap() + 1;
+        let [high, low] = (160 * nth).to_be_bytes();
+        let marker = if nth == 1 { 0x80 } else { 0 };
+        let end = if nth == 10 { 0x80 } else { 0 };
+        // The number of this packet, and the timestamp of the first.
+        let head = [&[0x80, 101 | marker][..], &audio[2..4], &first[4..8], &audio[8..12]].concat();
+        Some([head, vec![5, end | 10, high, low]].concat())
+    });
+    speaker.join();
+    let heard = pair[1].0.until("both digits and what follows", |heard| {
+        let last = heard.iter().rposition(|packet| packet[1] & 0x7F == 101)?;
+        let ends = heard.iter().filter(|packet| packet[1] & 0x7F == 101 && packet[13] & 0x80 != 0).count();
+        (ends == 2 && heard.len() > last + 10).then(|| heard.to_vec())
+    });
+    let packets: Vec<_> = heard.iter().map(|packet| RtpPacket::parse(packet).unwrap()).collect();
+    let (mut events, mut audio) = (Vec::new(), 0);
+    for pair in packets.windows(2) {
+        assert_eq!(pair[1].sequence_number(), pair[0].sequence_number().next());
+        assert_eq!(pair[1].ssrc(), pair[0].ssrc());
+    }
+    for packet in &packets {
+        if packet.payload_type() == 101 {
+            if events.last() != Some(&packet.timestamp()) {
+                events.push(packet.timestamp());
+            }
+        } else if let Some(event) = events.last() {
+            assert!(packet.timestamp().distance_from(*event) >= 0, "{} behind a digit", packet.timestamp().0);
+            audio += 1;
+        }
+    }
+    assert_eq!(events.len(), 2, "each has one timestamp");
+    assert!(events[1].distance_from(events[0]) > 0 && audio > 20);
     server.stop();
 }

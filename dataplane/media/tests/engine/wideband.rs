@@ -384,6 +384,59 @@ fn a_digit_goes_through_a_relay_that_transcodes_once_with_one_timestamp() {
 }
 
 #[test]
+fn no_audio_has_an_earlier_timestamp_than_a_digit_before_it() {
+    for (codec, ptime_ms) in [(Pcmu, 20), (G722, 30), (Opus, 60)] {
+        for ms in 0..30 {
+            let mut bench = Bench::new();
+            let ids = [bench.phone(Pcma, 10), bench.phone(codec, ptime_ms)];
+            bench.effect(Command::StartRelay { a: ids[0], b: ids[1], transcode: true });
+            bench.say(0, Voice::Tone(600.0, 5_000.0), 0);
+            bench.run(300 + ms);
+            // While it speaks, in a short pause, and twice in a long one.
+            bench.press(0, b'1');
+            bench.run(100);
+            bench.hush(0);
+            bench.run(30);
+            bench.press(0, b'2');
+            bench.run(500 + 3 * ms);
+            for digit in [b'3', b'4'] {
+                bench.press(0, digit);
+                bench.run(70);
+            }
+            bench.say(0, Voice::Tone(600.0, 5_000.0), ms);
+            bench.run(300);
+            let packets = bench.heard_by(1);
+            let mut event = None;
+            let (mut events, mut audio) = (Vec::new(), 0);
+            for packet in &packets {
+                let timestamp = packet.header.timestamp;
+                if packet.header.payload_type == 101 {
+                    if event.replace(timestamp) != Some(timestamp) {
+                        events.push(timestamp);
+                    }
+                } else if let Some(event) = event {
+                    let ahead = timestamp.distance_from(event);
+                    assert!(ahead >= 0, "{codec} after {ms} ms: {ahead}");
+                    audio += 1;
+                }
+            }
+            assert_eq!(events.len(), 4, "{codec} after {ms} ms");
+            assert!(events.windows(2).all(|pair| pair[1].distance_from(pair[0]) > 0), "{events:?}");
+            assert!(audio > 3);
+            // The pause has passed for the digits in it, and for what follows as for a stream without them.
+            let clock = codec.clock_rate_hz().cast_signed() / 1000;
+            let passed = events[2].distance_from(events[1]) / clock;
+            assert!(passed.abs_diff(500 + 3 * ms as i32) <= 60 + ptime_ms, "{codec} after {ms} ms: {passed}");
+            let whole = packets.last().unwrap().header.timestamp.distance_from(packets[0].header.timestamp) / clock;
+            assert!(whole.abs_diff(1_370 + 4 * ms as i32) <= 150, "{codec} after {ms} ms: {whole}");
+            for pair in packets.windows(2) {
+                assert_eq!(pair[1].header.sequence_number, pair[0].header.sequence_number.next());
+            }
+        }
+    }
+}
+
+#[test]
 fn a_relay_changes_to_transcoding_and_back_with_the_codec_of_a_side() {
     let mut bench = Bench::new();
     let ids = [bench.phone(Pcmu, 20), bench.phone(Pcmu, 20)];
