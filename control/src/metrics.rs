@@ -17,6 +17,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
+use ringbridge_media::playout::Counters;
 use ringbridge_shard::snapshot::ShardSnapshot;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -131,6 +132,9 @@ impl Collector for Figures {
         let help = "Sums of parts of conferences that were dropped on their way.";
         self.counter(encoder, "partials_dropped", help, |shard| shard.partials_dropped)?;
         self.counter(encoder, "encodes", "Payloads encoded.", |shard| shard.encodes)?;
+        let help = "Packets passed from one of two parties of a conference to the other past the mix.";
+        self.counter(encoder, "packets_direct", help, |shard| shard.packets_direct)?;
+        self.playout(encoder)?;
         self.counter(encoder, "shard_events_dropped", "Events a shard dropped.", |shard| shard.events_dropped)?;
         self.counter(encoder, "io_syscalls", "System calls of the packet I/O.", |shard| shard.io.syscalls)?;
         self.counter(encoder, "io_rearms", "Receives armed again.", |shard| shard.io.rearms)?;
@@ -144,12 +148,16 @@ impl Collector for Figures {
         self.drops(encoder)?;
         self.up(encoder)?;
         self.resources(encoder)?;
-        self.histogram(encoder, "residence_seconds", "From receipt of a packet to its sending.", |shard| {
+        self.histogram(encoder, "residence_seconds", "From receipt of a packet to its sending.", MICROS, |shard| {
             &shard.residence_us
         })?;
-        self.histogram(encoder, "command_seconds", "From receipt of a command to its being applied.", |shard| {
-            &shard.command_us
-        })?;
+        self.histogram(
+            encoder,
+            "command_seconds",
+            "From receipt of a command to its being applied.",
+            MICROS,
+            |shard| &shard.command_us,
+        )?;
         let plain = [
             ("control_requests", "Requests on the control socket.", self.requests),
             ("control_errors", "Requests that failed.", self.errors),
@@ -212,24 +220,45 @@ impl Figures {
         encoder: &mut DescriptorEncoder<'_>,
         name: &str,
         help: &str,
+        (bounds, in_a_second): (&[u64], f64),
         histogram: impl Fn(&ShardSnapshot) -> &Histogram<u64>,
     ) -> fmt::Result {
         self.each(encoder, name, help, MetricType::Histogram, |snapshot, mut metric| {
             let histogram = histogram(snapshot);
             let mut before = 0;
-            let mut buckets: Vec<(f64, u64)> = BUCKETS_US
+            let mut buckets: Vec<(f64, u64)> = bounds
                 .iter()
                 .map(|bound| {
                     let upto = histogram.count_between(0, *bound);
                     let count = upto - before;
                     before = upto;
-                    (*bound as f64 / 1e6, count)
+                    (*bound as f64 / in_a_second, count)
                 })
                 .collect();
             buckets.push((f64::MAX, histogram.len() - before));
-            let sum = histogram.mean() * histogram.len() as f64 / 1e6;
+            let sum = histogram.mean() * histogram.len() as f64 / in_a_second;
             metric.encode_histogram::<NoLabelSet>(sum, histogram.len(), &buckets, None)
         })
+    }
+
+    /// What has happened in the jitter buffers.
+    fn playout(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        type Value = fn(&Counters) -> u64;
+        let counters: [(&str, &str, Value); 8] = [
+            ("late_packets", "Packets that came after they were due.", |playout| playout.late),
+            ("discarded_packets", "Packets that were kept and never played.", |playout| playout.discarded),
+            ("stretched_samples", "Samples put in to lengthen a delay.", |playout| playout.stretched_samples),
+            ("compressed_samples", "Samples left out to shorten a delay.", |playout| playout.compressed_samples),
+            ("concealed_samples", "Samples made up for what was lost or late.", |playout| playout.concealed_samples),
+            ("underruns", "Times that a stream had nothing to play and went on later.", |playout| playout.underruns),
+            ("talkspurts", "Talkspurts that began.", |playout| playout.talkspurts),
+            ("restarts", "Timelines of streams given up for another.", |playout| playout.restarts),
+        ];
+        for (name, help, value) in counters {
+            self.counter(encoder, &format!("playout_{name}"), help, |shard| value(&shard.playout))?;
+        }
+        let help = "Delay of what is played, of each connection that plays every few seconds.";
+        self.histogram(encoder, "playout_delay_seconds", help, MILLIS, |shard| &shard.delay_ms)
     }
 
     fn drops(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -318,9 +347,10 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Scrapes that wait at once.
 const SCRAPES_MAX: usize = 4;
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// Upper bounds of the histograms' buckets in microseconds.
-const BUCKETS_US: [u64; 14] =
-    [50, 100, 200, 300, 500, 750, 1_000, 1_500, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000];
+/// Upper bounds of the buckets of histograms, and how many of their units are a second.
+const MICROS: (&[u64], f64) =
+    (&[50, 100, 200, 300, 500, 750, 1_000, 1_500, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000], 1e6);
+const MILLIS: (&[u64], f64) = (&[10, 20, 30, 40, 60, 80, 100, 150, 200, 300, 500], 1e3);
 
 #[cfg(test)]
 mod tests {

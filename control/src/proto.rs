@@ -236,6 +236,7 @@ impl From<CommandError> for RpcError {
             CommandError::LimitReached => new(ErrorKind::LimitReached),
             CommandError::NotConnected(id) => new(ErrorKind::NotConnected).about("connection_id", id),
             CommandError::UnsupportedCodec => new(ErrorKind::UnsupportedCodec),
+            CommandError::TakenForRtcp(_) => new(ErrorKind::InvalidParams).with("param", "payload_types"),
             CommandError::RoleConflict(id) => new(ErrorKind::InvalidParams).about("connection_id", id),
             CommandError::Unsupported => new(ErrorKind::Unsupported),
             CommandError::SocketFailed => new(ErrorKind::IoError),

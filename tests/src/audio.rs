@@ -78,11 +78,19 @@ pub fn share(samples: &[i16], frequency: u32) -> f64 {
 /// # Panics
 /// If that fails.
 pub fn write_wav(path: &Path, samples: &[i16]) {
+    write_wav_at(path, 8000, samples);
+}
+
+/// The same at another rate.
+///
+/// # Panics
+/// If that fails.
+pub fn write_wav_at(path: &Path, sample_rate: u32, samples: &[i16]) {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).expect("a directory");
     }
     let spec =
-        hound::WavSpec { channels: 1, sample_rate: 8000, bits_per_sample: 16, sample_format: hound::SampleFormat::Int };
+        hound::WavSpec { channels: 1, sample_rate, bits_per_sample: 16, sample_format: hound::SampleFormat::Int };
     let mut writer = hound::WavWriter::create(path, spec).expect("a file");
     samples.iter().for_each(|sample| writer.write_sample(*sample).expect("written"));
     writer.finalize().expect("closed");

@@ -5,6 +5,8 @@
 mod change;
 #[path = "audio/encodes.rs"]
 mod encodes;
+#[path = "audio/files.rs"]
+mod files;
 #[path = "audio/hearing.rs"]
 mod hearing;
 #[path = "audio/playout.rs"]

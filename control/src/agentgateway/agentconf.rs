@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
+use ringbridge_media::command::Rate;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard, Notify};
 use tokio::time::Instant;
@@ -144,7 +145,7 @@ impl Gateway {
         self.next_conference.set(id + 1);
         session.conference.set(Some(id));
         if let Some(path) = &beep
-            && let Err(fault) = self.check_file(path).await
+            && let Err(fault) = self.check_file(path, Rate::Narrow).await
         {
             session.conference.set(None);
             return Err(fault);
@@ -252,7 +253,7 @@ impl Gateway {
         let turn = turn(&conference, session).await?;
         let welcome = welcome.transpose()?;
         if let Some(path) = &welcome {
-            self.check_file(path).await?;
+            self.check_file(path, Rate::Narrow).await?;
         }
         let conference = turn.conference;
         wanted.retain(|(address, _, _)| conference.with(address, |_| ()).is_none());

@@ -3,6 +3,8 @@
 use std::io;
 use std::rc::Rc;
 
+use ringbridge_media::command::{Rate, Target};
+use ringbridge_media::id::{ConferenceId, ConnectionId};
 use ringbridge_media::samples::Prompt;
 use serde_json::{Value, json};
 use tokio::task::spawn_local;
@@ -56,9 +58,10 @@ impl Place {
 impl Gateway {
     /// Checks that a file can be played; how often one operation may play it. What lies in memory as a whole costs nothing
     /// more; of what is read while it plays each turn would be an open file.
-    pub(super) async fn check_file(&self, path: &str) -> Result<usize, Fault> {
+    pub(super) async fn check_file(&self, path: &str, rate: Rate) -> Result<usize, Fault> {
         let server = self.server.upgrade().ok_or(super::Code::Exception)?;
-        let playlist = server.files.open_playlist(&PlaylistSpec::files([path.to_owned()])).await;
+        let playlist =
+            server.files.open_playlist(&PlaylistSpec { rate, ..PlaylistSpec::files([path.to_owned()]) }).await;
         let playlist = playlist.map_err(|error| match &error {
             FileError::Io { source, .. } if source.kind() == io::ErrorKind::QuotaExceeded => {
                 Fault::below(cause::NO_RESOURCE)
@@ -75,6 +78,16 @@ impl Gateway {
         Ok(if whole { TURNS } else { 1 })
     }
 
+    /// Rate of the clock there.
+    fn rate_of(&self, place: &Place) -> Rate {
+        let target = match place {
+            Place::Conference(id) => ConferenceId::parse(id).map(Target::Conference),
+            Place::Connection(id) => ConnectionId::parse(id).map(Target::Connection),
+        };
+        let server = self.server.upgrade();
+        server.zip(target).map_or(Rate::Narrow, |(server, target)| server.registry.borrow().clock_rate(target))
+    }
+
     /// Starts to play a file.
     pub(super) async fn play(
         &self,
@@ -84,7 +97,7 @@ impl Gateway {
         purpose: Purpose,
     ) -> Result<Play, Fault> {
         let looped = purpose.is_looped();
-        let turns = self.check_file(file).await?;
+        let turns = self.check_file(file, self.rate_of(&place)).await?;
         let files = vec![file; if looped { turns } else { 1 }];
         let mut params = place.into_params();
         params["kind"] = "play".into();

@@ -8,14 +8,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use ringbridge_media::command::Rate;
 use ringbridge_media::samples::Prompt;
 use tokio::sync::oneshot;
 
 use super::error::FileError;
 use super::format::HeaderlessFormat;
 
+/// A prompt that can be played.
+#[derive(Clone, Debug)]
+pub(super) struct Opened {
+    pub(super) prompt: Prompt,
+    /// Rate of its samples.
+    pub(super) rate: Rate,
+}
+
 /// Where the answer to one request for a prompt goes.
-pub(super) type PromptReply = oneshot::Sender<Result<Prompt, FileError>>;
+pub(super) type PromptReply = oneshot::Sender<Result<Opened, FileError>>;
 
 /// Below which root a file is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -25,22 +34,30 @@ pub(super) enum Origin {
     Speech,
 }
 
-/// One state of one file: when the file changes or another takes its place, so does its key.
+/// One state of one file at one rate: when the file changes or another takes its place, so does its key.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct PromptKey {
     origin: Origin,
     path: PathBuf,
     /// How it is read if it has no header.
     format: Option<HeaderlessFormat>,
+    /// What it is decoded to.
+    rate: Rate,
     inode: u64,
     modified: Option<SystemTime>,
     bytes: u64,
 }
 
 impl PromptKey {
-    pub(super) fn new(origin: Origin, path: &Path, format: Option<HeaderlessFormat>, metadata: &Metadata) -> Self {
+    pub(super) fn new(
+        origin: Origin,
+        path: &Path,
+        format: Option<HeaderlessFormat>,
+        rate: Rate,
+        metadata: &Metadata,
+    ) -> Self {
         let (inode, modified, bytes) = (metadata.ino(), metadata.modified().ok(), metadata.len());
-        Self { origin, path: path.to_owned(), format, inode, modified, bytes }
+        Self { origin, path: path.to_owned(), format, rate, inode, modified, bytes }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -48,12 +65,12 @@ impl PromptKey {
     }
 
     fn place(&self) -> Place {
-        (self.origin, self.path.clone())
+        (self.origin, self.path.clone(), self.rate)
     }
 }
 
-/// Where a file is: of each only one state is held.
-type Place = (Origin, PathBuf);
+/// Where a file is, and at which rate: of each only one state is held.
+type Place = (Origin, PathBuf, Rate);
 
 /// What the prompt cache has done since the start, and what it holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -109,7 +126,7 @@ impl PromptCache {
             held.last_use = self.uses;
             self.stats.hits += 1;
             // Nobody listens any more: then nobody minds.
-            let _ = reply.send(Ok(Prompt::Whole(held.samples.clone())));
+            let _ = reply.send(Ok(Opened { prompt: Prompt::Whole(held.samples.clone()), rate: key.rate }));
             return Lookup::Served;
         }
         if let Some(waiting) = self.pending.get_mut(key) {
@@ -125,7 +142,8 @@ impl PromptCache {
     /// Keeps what was decoded, and answers all who waited for it.
     pub(super) fn finish(&mut self, key: &PromptKey, result: Result<Arc<[i16]>, FileError>) {
         for reply in self.pending.remove(key).unwrap_or_default() {
-            let _ = reply.send(result.clone().map(Prompt::Whole));
+            let opened = |samples| Opened { prompt: Prompt::Whole(samples), rate: key.rate };
+            let _ = reply.send(result.clone().map(opened));
         }
         let Ok(samples) = result else { return };
         if let Some(outdated) = self.held.remove(&key.place()) {
@@ -162,14 +180,15 @@ mod tests {
     use super::*;
 
     fn key(path: &str, bytes: u64) -> PromptKey {
-        PromptKey { origin: Origin::Audio, path: path.into(), format: None, inode: 0, modified: None, bytes }
+        let rate = Rate::Narrow;
+        PromptKey { origin: Origin::Audio, path: path.into(), format: None, rate, inode: 0, modified: None, bytes }
     }
 
     fn decoded(cache: &mut PromptCache, key: &PromptKey, samples: usize) {
         let (reply, mut answer) = oneshot::channel();
         assert!(matches!(cache.request(key, reply), Lookup::Decode));
         cache.finish(key, Ok(vec![0; samples].into()));
-        assert!(matches!(answer.try_recv(), Ok(Ok(Prompt::Whole(_)))));
+        assert!(matches!(answer.try_recv(), Ok(Ok(Opened { prompt: Prompt::Whole(_), .. }))));
     }
 
     fn is_held(cache: &mut PromptCache, key: &PromptKey) -> bool {
@@ -214,6 +233,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_wanted_at_two_rates_is_held_at_both() {
+        let mut cache = PromptCache::new(1000);
+        let (narrow, wide) = (key("a", 1), PromptKey { rate: Rate::Wide, ..key("a", 1) });
+        decoded(&mut cache, &narrow, 100);
+        decoded(&mut cache, &wide, 200);
+        assert!(is_held(&mut cache, &narrow) && is_held(&mut cache, &wide));
+        assert_eq!((cache.stats().bytes, cache.stats().prompts), (600, 2));
+    }
+
+    #[test]
     fn all_who_wait_get_the_one_result() {
         let mut cache = PromptCache::new(1000);
         let key = key("a", 1);
@@ -223,7 +252,7 @@ mod tests {
         assert!(matches!(cache.request(&key, reply), Lookup::Served));
         cache.finish(&key, Ok(vec![7; 3].into()));
         let samples = [&mut first, &mut second].map(|answer| match answer.try_recv() {
-            Ok(Ok(Prompt::Whole(samples))) => samples,
+            Ok(Ok(Opened { prompt: Prompt::Whole(samples), .. })) => samples,
             other => panic!("{other:?}"),
         });
         assert!(Arc::ptr_eq(&samples[0], &samples[1]));

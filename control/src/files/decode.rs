@@ -1,17 +1,37 @@
-//! An audio file as a stream of samples the engine can play: 16-bit linear, one channel, 8 kHz.
+//! An audio file as a stream of samples the engine can play: 16-bit linear, one channel, at a rate of the engine's.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
 
-use ringbridge_media::limits::SAMPLE_RATE_HZ;
+use ringbridge_media::command::Rate;
 
 use super::format::HeaderlessFormat;
 use super::resample::{Rates, Resampler, narrow};
 use super::wav::{FrameReader, WavError};
 
+/// At which rate a file is wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Aim {
+    /// The lowest that holds all that the file has, and this at most.
+    UpTo(Rate),
+    /// This one, whatever the file has.
+    Exactly(Rate),
+}
+
+impl Aim {
+    /// The rate for a file of that one.
+    fn rate(self, file_hz: u32) -> Rate {
+        match self {
+            Self::UpTo(most) => Rate::ALL.into_iter().find(|rate| rate.hz() >= file_hz).unwrap_or(Rate::Full).min(most),
+            Self::Exactly(rate) => rate,
+        }
+    }
+}
+
 /// Decodes, mixes down and resamples a file piece by piece.
 pub(super) struct Decoder<R = BufReader<File>> {
     frames: FrameReader<R>,
+    rate: Rate,
     rates: Rates,
     resampler: Option<Resampler>,
     mono: Vec<f32>,
@@ -23,20 +43,26 @@ pub(super) struct Decoder<R = BufReader<File>> {
 
 impl<R: Read + Seek> Decoder<R> {
     /// Reads the header of a WAV file of `file_bytes` bytes.
-    pub(super) fn new(reader: R, file_bytes: u64) -> Result<Self, WavError> {
-        Ok(Self::of_frames(FrameReader::new(reader, file_bytes)?)?)
+    pub(super) fn new(reader: R, file_bytes: u64, aim: Aim) -> Result<Self, WavError> {
+        Ok(Self::of_frames(FrameReader::new(reader, file_bytes)?, aim)?)
     }
 
     /// Takes all `file_bytes` bytes of a file as samples in `format`.
-    pub(super) fn headerless(reader: R, file_bytes: u64, format: HeaderlessFormat) -> Result<Self, WavError> {
-        Ok(Self::of_frames(FrameReader::headerless(reader, file_bytes, format)?)?)
+    pub(super) fn headerless(reader: R, file_bytes: u64, format: HeaderlessFormat, aim: Aim) -> Result<Self, WavError> {
+        Ok(Self::of_frames(FrameReader::headerless(reader, file_bytes, format)?, aim)?)
     }
 
-    fn of_frames(frames: FrameReader<R>) -> io::Result<Self> {
-        let rates = Rates { from_hz: frames.sample_rate_hz(), to_hz: SAMPLE_RATE_HZ };
+    fn of_frames(frames: FrameReader<R>, aim: Aim) -> io::Result<Self> {
+        let rate = aim.rate(frames.sample_rate_hz());
+        let rates = Rates { from_hz: frames.sample_rate_hz(), to_hz: rate.hz() };
         let resampler = rates.resampler()?;
         let (mono, resampled) = (Vec::new(), Vec::new());
-        Ok(Self { frames, rates, resampler, mono, resampled, unwanted: 0, ended: false })
+        Ok(Self { frames, rate, rates, resampler, mono, resampled, unwanted: 0, ended: false })
+    }
+
+    /// Rate of the samples it gives.
+    pub(super) const fn rate(&self) -> Rate {
+        self.rate
     }
 
     /// Skips the beginning, before anything has been decoded. Whether anything is left.

@@ -4,7 +4,7 @@ use std::io;
 
 use ringbridge_codec::adpcm::AdpcmEncoder;
 use ringbridge_codec::g711;
-use ringbridge_media::limits::SAMPLE_RATE_HZ;
+use ringbridge_media::command::Rate;
 
 use super::format::Coding;
 use super::resample::{Rates, Resampler, narrow};
@@ -21,13 +21,14 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    pub(super) fn new(coding: Coding, sample_rate_hz: u32) -> io::Result<Self> {
-        let resampler = Rates { from_hz: SAMPLE_RATE_HZ, to_hz: sample_rate_hz }.resampler()?;
+    /// From the engine's rate to the file's.
+    pub(super) fn new(coding: Coding, rate: Rate, sample_rate_hz: u32) -> io::Result<Self> {
+        let resampler = Rates { from_hz: rate.hz(), to_hz: sample_rate_hz }.resampler()?;
         let (floats, resampled, samples) = (Vec::new(), Vec::new(), Vec::new());
         Ok(Self { coding, resampler, adpcm: AdpcmEncoder::new(), floats, resampled, samples })
     }
 
-    /// Takes samples at 8 kHz, appends bytes.
+    /// Takes samples at the engine's rate, appends bytes.
     pub(super) fn push(&mut self, samples: &[i16], out: &mut Vec<u8>) -> io::Result<()> {
         let Some(resampler) = &mut self.resampler else {
             self.samples.extend_from_slice(samples);

@@ -47,7 +47,7 @@ pub enum Encoding {
 pub struct HeaderlessFormat {
     /// How samples are encoded.
     pub encoding: Encoding,
-    /// Samples a second: 6000, 8000 or 11025.
+    /// Samples a second: 6000, 8000, 11025, 16000 or 48000.
     pub sample_rate_hz: u32,
     /// Bits of a sample: 4 for ADPCM, 8 for µ-law and A-law, 8 or 16 for PCM.
     pub bits: u16,
@@ -91,7 +91,7 @@ impl HeaderlessFormat {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum FormatError {
     /// Not a rate that is written or read without a header.
-    #[error("a sample rate of {0} Hz; it has to be 6000, 8000 or 11025")]
+    #[error("a sample rate of {0} Hz; it has to be 6000, 8000, 11025, 16000 or 48000")]
     SampleRate(u32),
     /// The encoding has samples of another size.
     #[error("{encoding} with {bits} bits a sample; it has to be {rule}")]
@@ -127,7 +127,7 @@ impl Coding {
 }
 
 /// Rates of headerless files and of recordings.
-const SAMPLE_RATES_HZ: [u32; 3] = [6000, 8000, 11_025];
+const SAMPLE_RATES_HZ: [u32; 5] = [6000, 8000, 11_025, 16_000, 48_000];
 
 #[cfg(test)]
 mod tests {
@@ -147,7 +147,7 @@ mod tests {
         let expected =
             [(Encoding::Pcm, 8), (Encoding::Pcm, 16), (Encoding::Ulaw, 8), (Encoding::Alaw, 8), (Encoding::Adpcm, 4)];
         assert_eq!(fitting, expected);
-        for sample_rate_hz in [0, 6, 4000, 11_000, 16_000] {
+        for sample_rate_hz in [0, 6, 4000, 11_000, 22_050, 44_100, 48_001] {
             let format = HeaderlessFormat { sample_rate_hz, ..HeaderlessFormat::default() };
             assert_eq!(format.check(), Err(FormatError::SampleRate(sample_rate_hz)));
         }

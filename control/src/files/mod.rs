@@ -13,17 +13,18 @@
 //!
 //! Prompts: WAV with 8, 16, 24 or 32-bit PCM, float, A-law, µ-law, OKI ADPCM or 2-bit G.726, 4 to 192 kHz, up to 8 channels; VOX with
 //! 8 or 16-bit PCM, A-law, µ-law or OKI ADPCM, 6, 8 or 11.025 kHz, one channel. Everything is mixed to one channel and
-//! resampled to 8 kHz. Recordings: WAV and VOX in what VOX can hold. Paths are those of clients: they can't leave the
+//! resampled to 8, 16 or 48 kHz: the lowest of them that holds all that the file has, but no more than the clock it is
+//! played on. Recordings: WAV and VOX in what VOX can hold, also at 16 and 48 kHz. Paths are those of clients: they can't leave the
 //! configured directories.
 //!
 //! | bound | value |
 //! | --- | --- |
 //! | jobs that wait | 1024, then `Io` |
-//! | prompt held as a whole | 2 minutes; what is longer is streamed, 2 s ahead |
+//! | prompt held as a whole | 2 minutes at 8 kHz, 20 s at 48 kHz: 2 MB; what is longer is streamed, 2 s ahead: up to 190 kB |
 //! | cache | `cache_bytes_max` |
 //! | streams and recordings | 4096 |
-//! | recording's queue | 5 s; what does not fit becomes silence and a gap in the manifest |
-//! | recording | 74 hours |
+//! | recording's queue | 5 s, 84 kB at 8 kHz and 504 kB at 48; what does not fit becomes silence and a gap in the manifest |
+//! | recording | 4 GiB: at 8 kHz 74 hours |
 
 mod cache;
 mod decode;
@@ -57,6 +58,7 @@ use std::time::Duration;
 
 use crossbeam::channel::{Sender, TrySendError, bounded};
 use jiff::Timestamp;
+use ringbridge_media::command::Rate;
 use ringbridge_media::limits::{PROMPTS_MAX, SAMPLE_RATE_HZ};
 use ringbridge_media::samples::{Playlist, Prompt, RecordQueue};
 use serde::Serialize;
@@ -69,7 +71,8 @@ pub use format::{Container, Encoding, FormatError, HeaderlessFormat};
 pub use resolve::looks_like_file_name;
 pub use tts::{TtsConfig, TtsError, check_command};
 
-use cache::PromptCache;
+use cache::{Opened, PromptCache};
+use decode::Aim;
 use manifest::manifest_name;
 use resolve::Wanted;
 use root::Root;
@@ -92,7 +95,7 @@ pub struct FilesConfig {
     pub tts: TtsConfig,
     /// How often recordings whose time is over are removed, beginning at once; `None`: only when asked.
     pub sweep_every: Option<Duration>,
-    /// Bytes of decoded prompts held in memory; one minute takes 960 000.
+    /// Bytes of decoded prompts held in memory; one minute takes 960 000 at 8 kHz, six times as many at 48.
     pub cache_bytes_max: usize,
     /// Threads that read and write; at least one is started.
     pub threads: usize,
@@ -127,6 +130,8 @@ pub struct PlaylistSpec {
     pub prompts: Vec<PromptSource>,
     /// Format of VOX files that have no manifest beside them.
     pub headerless: HeaderlessFormat,
+    /// Of the clock it is played on. More is not read from a file.
+    pub rate: Rate,
     /// Where playing begins in the first prompt, in milliseconds. At or past its end the prompt is left out.
     pub start_ms: u32,
     /// A name that is nowhere is an error instead of a text.
@@ -138,6 +143,18 @@ impl PlaylistSpec {
     pub fn files(paths: impl IntoIterator<Item = String>) -> Self {
         Self { prompts: paths.into_iter().map(PromptSource::File).collect(), ..Self::default() }
     }
+
+    fn how(&self, index: usize, aim: Aim) -> How {
+        How { headerless: self.headerless, aim, start_ms: if index == 0 { self.start_ms } else { 0 } }
+    }
+}
+
+/// How a prompt is read.
+#[derive(Clone, Copy, Debug)]
+struct How {
+    headerless: HeaderlessFormat,
+    aim: Aim,
+    start_ms: u32,
 }
 
 /// What a prompt is given by.
@@ -186,11 +203,11 @@ pub struct RecordingSpec {
     pub container: Container,
     /// How samples are encoded.
     pub encoding: Encoding,
-    /// Samples a second: 6000, 8000 or 11025.
+    /// Samples a second: 6000, 8000, 11025, 16000 or 48000.
     pub sample_rate_hz: u32,
     /// Bits of a sample: 4 for ADPCM, 8 for µ-law and A-law, 8 or 16 for PCM.
     pub bits: u16,
-    /// 1; or 2, caller and called: a WAV file at 8 kHz without ADPCM.
+    /// 1; or 2, caller and called: a WAV file at 8, 16 or 48 kHz without ADPCM.
     pub channels: u16,
     /// Days the file is kept after it has ended, up to 9999; `None` and 0: for ever.
     pub expires_days: Option<u32>,
@@ -208,6 +225,11 @@ impl RecordingSpec {
             channels: 1,
             expires_days: None,
         }
+    }
+
+    /// What the engine records at for it.
+    pub fn rate(&self) -> Rate {
+        Rate::from_hz(self.sample_rate_hz).unwrap_or_default()
     }
 
     /// Encoding, rate and size together.
@@ -326,26 +348,48 @@ impl MediaFiles {
         // All at once: the threads share the work.
         let mut answers = Vec::with_capacity(spec.prompts.len());
         for (index, source) in spec.prompts.iter().enumerate() {
-            let start_ms = if index == 0 { spec.start_ms } else { 0 };
-            answers.push((source, self.open(source.name(), source.wanted(), spec.headerless, start_ms)?));
+            let how = spec.how(index, Aim::UpTo(spec.rate));
+            answers.push((source, how, self.open(source.name(), source.wanted(), how)?));
         }
-        let mut playlist = Box::new(Playlist::default());
-        for (index, (source, answer)) in answers.into_iter().enumerate() {
-            let first = index == 0;
-            let opened = answer.await.map_err(|_| given_up(source.name()))?;
-            let prompt = match (opened, source) {
-                (Err(FileError::NotFound { .. }), PromptSource::Named { text, locale, .. }) if !spec.files_only => {
-                    let start_ms = if first { spec.start_ms } else { 0 };
-                    self.speak(text, locale.as_deref(), start_ms, &mut port).await?
-                }
-                (opened, _) => opened?,
+        let mut prompts = Vec::with_capacity(answers.len());
+        for (source, how, answer) in answers {
+            prompts.push((source, how, self.opened(source, how, spec.files_only, answer, &mut port).await?));
+        }
+        // Started past its end.
+        prompts.retain(|(_, _, opened)| !matches!(&opened.prompt, Prompt::Whole(samples) if samples.is_empty()));
+        let rate = prompts.iter().map(|(_, _, opened)| opened.rate).max().unwrap_or_default();
+        let mut playlist = Box::new(Playlist { prompts: Vec::with_capacity(prompts.len()), rate });
+        for (source, how, opened) in prompts {
+            let opened = if opened.rate == rate {
+                opened
+            } else {
+                // One rate for all, that of the best.
+                let how = How { aim: Aim::Exactly(rate), ..how };
+                let answer = self.open(source.name(), source.wanted(), how)?;
+                self.opened(source, how, spec.files_only, answer, &mut port).await?
             };
-            // Started past its end.
-            if !matches!(&prompt, Prompt::Whole(samples) if samples.is_empty()) {
-                playlist.prompts.push(prompt);
-            }
+            playlist.prompts.push(opened.prompt);
         }
         Ok(playlist)
+    }
+
+    /// Waits for a prompt to be open. A name that is nowhere is spoken.
+    async fn opened<G>(
+        &self,
+        source: &PromptSource,
+        how: How,
+        files_only: bool,
+        answer: oneshot::Receiver<Result<Opened, FileError>>,
+        port: impl FnMut() -> Result<G, TtsError>,
+    ) -> Result<Opened, FileError> {
+        let opened = answer.await.map_err(|_| given_up(source.name()))?;
+        match (opened, source) {
+            (Err(FileError::NotFound { .. }), PromptSource::Named { text, locale, .. }) if !files_only => {
+                let how = How { headerless: HeaderlessFormat::default(), ..how };
+                self.speak(text, locale.as_deref(), how, port).await
+            }
+            (opened, _) => opened,
+        }
     }
 
     /// Creates the file of a recording, and the directories it is in. An existing file is never overwritten.
@@ -400,15 +444,15 @@ impl MediaFiles {
         &self,
         text: &str,
         locale: Option<&str>,
-        start_ms: u32,
+        how: How,
         mut port: impl FnMut() -> Result<G, TtsError>,
-    ) -> Result<Prompt, FileError> {
+    ) -> Result<Opened, FileError> {
         let mut again = true;
         loop {
             let spoken = self.inner.tts.speak(text, locale, &mut port).await;
             let name = spoken.map_err(|source| FileError::Speech { path: beginning(text), source })?;
             let wanted = Wanted::Speech(name.clone());
-            let answer = self.open(text, wanted, HeaderlessFormat::default(), start_ms)?;
+            let answer = self.open(text, wanted, how)?;
             match answer.await.map_err(|_| given_up(text))? {
                 // It has made room for others since.
                 Err(FileError::NotFound { .. }) if again => {
@@ -424,11 +468,11 @@ impl MediaFiles {
         &self,
         name: &str,
         wanted: Wanted,
-        headerless: HeaderlessFormat,
-        start_ms: u32,
-    ) -> Result<oneshot::Receiver<Result<Prompt, FileError>>, FileError> {
+        how: How,
+    ) -> Result<oneshot::Receiver<Result<Opened, FileError>>, FileError> {
         let (reply, answer) = oneshot::channel();
-        self.submit(name, Job::Open { wanted, headerless, start_ms, reply })?;
+        let How { headerless, aim, start_ms } = how;
+        self.submit(name, Job::Open { wanted, headerless, aim, start_ms, reply })?;
         Ok(answer)
     }
 

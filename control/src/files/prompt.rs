@@ -3,17 +3,18 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ringbridge_media::command::Rate;
 use ringbridge_media::limits::CHUNK_SAMPLES;
 use ringbridge_media::samples::{Chunk, Prompt, PromptStream};
 
-use super::cache::{PromptCache, PromptKey, PromptReply};
+use super::cache::{Opened, PromptCache, PromptKey, PromptReply};
 use super::decode::Decoder;
 use super::error::FileError;
 use super::worker::Turn;
 
-/// Chunks a streamed prompt is decoded ahead: two seconds.
+/// Chunks a streamed prompt is decoded ahead at 8 kHz: two seconds.
 const STREAM_CHUNKS: usize = 100;
-/// A stream is filled up once this many chunks have been played: a fifth of a second.
+/// A stream at 8 kHz is filled up once this many chunks have been played: a fifth of a second.
 const REFILL_CHUNKS: usize = 10;
 /// Samples decoded in one turn of a whole prompt, so that the thread's streams and recordings get theirs.
 const SAMPLES_PER_TURN: usize = 4000;
@@ -69,6 +70,11 @@ impl Drop for WholePrompt {
     }
 }
 
+/// How many times as many samples as at 8 kHz.
+pub(super) const fn scale(rate: Rate) -> usize {
+    rate.frame_samples() / Rate::Narrow.frame_samples()
+}
+
 /// A prompt being decoded ahead of its playing.
 pub(super) struct StreamedPrompt {
     decoder: Decoder,
@@ -82,7 +88,7 @@ pub(super) struct StreamedPrompt {
 
 impl StreamedPrompt {
     pub(super) fn new(decoder: Decoder, path: &std::path::Path, reply: PromptReply) -> Self {
-        let stream = Arc::new(PromptStream::new(STREAM_CHUNKS));
+        let stream = Arc::new(PromptStream::new(STREAM_CHUNKS * scale(decoder.rate())));
         Self { decoder, stream, decoded: Vec::new(), ended: false, reply: Some(reply), path: path.to_owned() }
     }
 
@@ -100,10 +106,11 @@ impl StreamedPrompt {
             Ok(true) => return Turn::Busy,
             Err(error) => return self.fail(error),
         }
-        if STREAM_CHUNKS - self.stream.chunks.len() < REFILL_CHUNKS {
+        let refill_chunks = REFILL_CHUNKS * scale(self.decoder.rate());
+        if self.stream.chunks.capacity() - self.stream.chunks.len() < refill_chunks {
             return Turn::Idle;
         }
-        for _ in 0..REFILL_CHUNKS {
+        for _ in 0..refill_chunks {
             if self.stream.chunks.is_full() {
                 break;
             }
@@ -135,7 +142,8 @@ impl StreamedPrompt {
 
     fn start(&mut self) {
         if let Some(reply) = self.reply.take() {
-            let _ = reply.send(Ok(Prompt::Stream(self.stream.clone())));
+            let opened = Opened { prompt: Prompt::Stream(self.stream.clone()), rate: self.decoder.rate() };
+            let _ = reply.send(Ok(opened));
         }
     }
 

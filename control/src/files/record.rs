@@ -10,6 +10,7 @@ use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use ringbridge_media::command::Rate;
 use ringbridge_media::limits::SAMPLE_RATE_HZ;
 use ringbridge_media::samples::{Marks, RecordChunk, RecordQueue};
 use sha2::{Digest as _, Sha256};
@@ -19,21 +20,22 @@ use super::encode::Encoder;
 use super::error::FileError;
 use super::format::Coding;
 use super::manifest::{ChannelNotes, Manifest, State, expiry, manifest_name};
+use super::prompt::scale;
 use super::resample::Rates;
 use super::root::{CreatedFile, Root};
 use super::sample_file::{SampleFile, Storage, too_long};
 use super::worker::Turn;
 use super::{Container, Encoding, Gap, Recording, RecordingFailure, RecordingOutcome, RecordingSpec};
 
-/// Chunks of each channel that wait for the disk: five seconds.
+/// Chunks of each channel that wait for the disk, at 8 kHz: five seconds.
 const QUEUE_CHUNKS: usize = 250;
 /// How often the header and what is buffered are written.
 const REFRESH: Duration = Duration::from_secs(1);
-/// Chunks written in one turn, so that other recordings get theirs.
+/// Chunks written in one turn, likewise, so that other recordings get theirs.
 const CHUNKS_PER_TURN: usize = QUEUE_CHUNKS;
 /// Samples of silence written in one turn.
 const SILENCE_PER_TURN: u64 = 80_000;
-/// Length of a recording in samples at 8 kHz: about 74 hours, what fits the 32-bit sizes of the usual WAV file.
+/// Length of a recording in samples: about 74 hours at 8 kHz, 12 at 48; what fits the 32-bit sizes of the usual WAV file.
 const SAMPLES_MAX: u64 = (u32::MAX as u64 - 1024) / 2;
 /// Names that are tried for a recording that was given none.
 const NAMES_MAX: usize = 16;
@@ -104,8 +106,8 @@ impl Stretches {
         }
     }
 
-    fn in_ms(&self) -> Vec<Gap> {
-        let ms = |samples: u64| samples * 1000 / u64::from(SAMPLE_RATE_HZ);
+    fn in_ms(&self, rate: Rate) -> Vec<Gap> {
+        let ms = |samples: u64| samples * 1000 / u64::from(rate.hz());
         self.listed.iter().map(|gap| Gap { at_ms: ms(gap.start), ms: ms(gap.end - gap.start) }).collect()
     }
 }
@@ -123,11 +125,11 @@ impl Notes {
         Self { muted: Stretches::new(MUTED_MAX), gaps: Stretches::new(HOLES_MAX), concealed: Stretches::new(HOLES_MAX) }
     }
 
-    fn manifest(&self) -> ChannelNotes {
+    fn manifest(&self, rate: Rate) -> ChannelNotes {
         ChannelNotes {
-            muted: self.muted.in_ms(),
-            gaps: self.gaps.in_ms(),
-            concealed: self.concealed.in_ms(),
+            muted: self.muted.in_ms(rate),
+            gaps: self.gaps.in_ms(rate),
+            concealed: self.concealed.in_ms(rate),
             unlisted: self.muted.unlisted + self.gaps.unlisted + self.concealed.unlisted,
         }
     }
@@ -199,11 +201,11 @@ impl Recorder {
         let coding = spec.format().coding().map_err(io::Error::other)?;
         let alike = spec.container == Container::Wav
             && spec.encoding != Encoding::Adpcm
-            && spec.sample_rate_hz == SAMPLE_RATE_HZ;
+            && Rate::from_hz(spec.sample_rate_hz).is_some();
         if !(spec.channels == 1 || (spec.channels == 2 && alike)) {
-            return Err(io::Error::other("two channels need a WAV file at 8000 Hz, pcm, ulaw or alaw"));
+            return Err(io::Error::other("two channels need a WAV file at 8000, 16000 or 48000 Hz, pcm, ulaw or alaw"));
         }
-        Ok((coding, Encoder::new(coding, spec.sample_rate_hz)?))
+        Ok((coding, Encoder::new(coding, spec.rate(), spec.sample_rate_hz)?))
     }
 
     fn begun(
@@ -214,7 +216,8 @@ impl Recorder {
         coding: Coding,
         encoder: Encoder,
     ) -> io::Result<(Self, Recording)> {
-        let queue = Arc::new(RecordQueue::new(QUEUE_CHUNKS * usize::from(spec.channels)));
+        let chunks = QUEUE_CHUNKS * scale(spec.rate()) * usize::from(spec.channels);
+        let queue = Arc::new(RecordQueue::with_rate(spec.rate(), chunks));
         let (done, outcome) = oneshot::channel();
         let recording = Recording { queue: queue.clone(), path: created.path.clone(), name, done: outcome };
         let mut recorder = Self {
@@ -270,7 +273,7 @@ impl Recorder {
         let finished = self.queue.finished.load(Ordering::Acquire);
         fence(Ordering::Acquire);
         let mut silence_left = SILENCE_PER_TURN;
-        for _ in 0..CHUNKS_PER_TURN * usize::from(self.spec.channels) {
+        for _ in 0..CHUNKS_PER_TURN * scale(self.queue.rate) * usize::from(self.spec.channels) {
             let Some(next) = self.waiting.take().or_else(|| self.queue.chunks.pop()) else {
                 if finished || deserted {
                     self.fill(self.written + self.lost_at_end(), self.muted, &mut silence_left)?;
@@ -352,6 +355,11 @@ impl Recorder {
         }
     }
 
+    /// What was recorded so far, in samples at 8 kHz.
+    fn narrow_samples(&self) -> u64 {
+        Rates { from_hz: self.queue.rate.hz(), to_hz: SAMPLE_RATE_HZ }.length(self.written)
+    }
+
     /// Longest recording there can be, in samples of each channel.
     fn samples_max(&self) -> u64 {
         SAMPLES_MAX / u64::from(self.spec.channels)
@@ -422,8 +430,12 @@ impl Recorder {
         if let Some(done) = self.done.take() {
             let (failure, error) = (Some(RecordingFailure::Io), Some("the recorder panicked".to_owned()));
             // Who does not wait for it does not want it.
-            let _ =
-                done.send(RecordingOutcome { samples: self.written, error, failure, ..RecordingOutcome::default() });
+            let _ = done.send(RecordingOutcome {
+                samples: self.narrow_samples(),
+                error,
+                failure,
+                ..RecordingOutcome::default()
+            });
         }
     }
 
@@ -468,7 +480,8 @@ impl Recorder {
         let _ = rustix::fs::flock(&self.created.file, rustix::fs::FlockOperation::Unlock);
         let (failure, error) = error.unzip();
         // Who does not wait for it does not want it.
-        let _ = done.send(RecordingOutcome { samples: self.written, gaps: self.gaps.in_ms(), sha256, error, failure });
+        let (samples, gaps) = (self.narrow_samples(), self.gaps.in_ms(self.queue.rate));
+        let _ = done.send(RecordingOutcome { samples, gaps, sha256, error, failure });
     }
 
     /// Writes what is held back. What can't be written does not count as recorded.
@@ -477,7 +490,7 @@ impl Recorder {
         let encoded = self.encoder.finish(file.pending());
         let finished = file.finish();
         if encoded.is_err() || finished.is_err() {
-            let rates = Rates { from_hz: self.spec.sample_rate_hz, to_hz: SAMPLE_RATE_HZ };
+            let rates = Rates { from_hz: self.spec.sample_rate_hz, to_hz: self.queue.rate.hz() };
             self.written = self.written.min(rates.length(file.samples()));
         }
         encoded.and(finished)
@@ -489,9 +502,10 @@ impl Recorder {
 
     fn manifest(&self, state: State, error: Option<&str>, sha256: Option<&str>, replace: bool) -> io::Result<()> {
         let [caller, called] = &self.notes;
-        let notes = |notes: &Notes| (self.spec.channels > 1).then(|| notes.manifest());
+        let rate = self.queue.rate;
+        let notes = |notes: &Notes| (self.spec.channels > 1).then(|| notes.manifest(rate));
         let now = Timestamp::now();
-        let rates = Rates { from_hz: SAMPLE_RATE_HZ, to_hz: self.spec.sample_rate_hz };
+        let rates = Rates { from_hz: rate.hz(), to_hz: self.spec.sample_rate_hz };
         let manifest = Manifest {
             file: &self.created.name.to_string_lossy(),
             state,
@@ -504,7 +518,7 @@ impl Recorder {
             bits: self.spec.bits,
             channels: self.spec.channels,
             samples: rates.length(self.written),
-            gaps: &self.gaps.in_ms(),
+            gaps: &self.gaps.in_ms(rate),
             gaps_unlisted: self.gaps.unlisted,
             caller: notes(caller),
             called: notes(called),
@@ -546,7 +560,7 @@ mod tests {
 
     use ringbridge_media::samples::Chunk;
 
-    use super::super::decode::Decoder;
+    use super::super::decode::{Aim, Decoder};
     use super::*;
 
     /// A disk that is full after some bytes; what it holds can still be rewritten.
@@ -625,7 +639,8 @@ mod tests {
             assert_eq!(outcome.failure, Some(RecordingFailure::StorageFull));
             assert!(outcome.error.as_deref().is_some_and(|error| error.contains("storage")), "{outcome:?}");
             let content = disk.content();
-            let mut decoder = Decoder::new(io::Cursor::new(&content), content.len() as u64).unwrap();
+            let mut decoder =
+                Decoder::new(io::Cursor::new(&content), content.len() as u64, Aim::Exactly(Rate::Narrow)).unwrap();
             let mut samples = Vec::new();
             while decoder.step(&mut samples).unwrap() {}
             let per_byte = 8.0 / f64::from(bits);

@@ -1,4 +1,4 @@
-//! Between sample rates: those of files and the engine's 8 kHz.
+//! Between sample rates: those of files and those of the engine.
 
 use std::io;
 

@@ -12,11 +12,12 @@ use ringbridge_media::limits::{CHUNK_SAMPLES, SAMPLE_RATE_HZ};
 use ringbridge_media::samples::{Chunk, Marks, Prompt, PromptStream, RecordChunk};
 use sha2::{Digest as _, Sha256};
 
-use super::decode::Decoder;
+use super::decode::{Aim, Decoder};
 use super::*;
 
 mod expiry;
 mod formats;
+mod rates;
 mod resolution;
 mod speech;
 
@@ -200,10 +201,15 @@ fn tone(hz: f64, rate_hz: u32, amplitude: f64, samples: usize) -> Vec<f64> {
 
 /// Amplitude of the part of `samples` at `hz`, and the level of all the rest, both relative to full scale.
 fn judge(samples: &[i16], hz: f64) -> (f64, f64) {
+    judge_at(SAMPLE_RATE_HZ, samples, hz)
+}
+
+/// The same at another rate.
+fn judge_at(rate_hz: u32, samples: &[i16], hz: f64) -> (f64, f64) {
     let n = samples.len() as f64;
     let (mut cosine, mut sine, mut square) = (0.0, 0.0, 0.0);
     for (index, sample) in samples.iter().enumerate() {
-        let phase = TAU * hz * index as f64 / f64::from(SAMPLE_RATE_HZ);
+        let phase = TAU * hz * index as f64 / f64::from(rate_hz);
         let value = f64::from(*sample) / 32768.0;
         cosine += value * phase.cos();
         sine += value * phase.sin();
@@ -391,7 +397,7 @@ fn any_bytes_decode_or_fail_cleanly() {
     let good = wav.bytes();
     let mut decoded = 0;
     let mut check = |file: &[u8]| {
-        if let Ok(mut decoder) = Decoder::new(io::Cursor::new(file), file.len() as u64) {
+        if let Ok(mut decoder) = Decoder::new(io::Cursor::new(file), file.len() as u64, Aim::Exactly(Rate::Narrow)) {
             let (mut samples, expected) = (Vec::new(), decoder.samples());
             while matches!(decoder.step(&mut samples), Ok(true)) {}
             assert!(samples.len() as u64 <= expected);
@@ -590,7 +596,7 @@ fn a_long_prompt_is_streamed_and_equals_its_whole_decoding() {
     let file = long_wav();
     fixture.put("long.wav", &file);
     let mut expected = Vec::new();
-    let mut decoder = Decoder::new(io::Cursor::new(&file), file.len() as u64).unwrap();
+    let mut decoder = Decoder::new(io::Cursor::new(&file), file.len() as u64, Aim::Exactly(Rate::Narrow)).unwrap();
     let length = decoder.samples();
     while decoder.step(&mut expected).unwrap() {}
     assert_eq!(expected.len() as u64, length);

@@ -21,6 +21,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
+use ringbridge_media::command::Rate;
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
@@ -29,7 +30,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-use super::decode::Decoder;
+use super::decode::{Aim, Decoder};
 use super::resolve::LOCALE_DEFAULT;
 
 /// Longest text, in bytes.
@@ -346,7 +347,8 @@ fn keep(source: &Path, target: &Path) -> Result<u64, TtsError> {
     }
     let file = File::open(source).map_err(TtsError::io("read what was rendered"))?;
     file.sync_all().map_err(TtsError::io("write what was rendered"))?;
-    Decoder::new(BufReader::new(file), metadata.len()).map_err(|error| TtsError::Rejected(error.to_string()))?;
+    Decoder::new(BufReader::new(file), metadata.len(), Aim::UpTo(Rate::Full))
+        .map_err(|error| TtsError::Rejected(error.to_string()))?;
     std::fs::rename(source, target).map_err(TtsError::io("keep what was rendered"))?;
     Ok(metadata.len())
 }

@@ -13,8 +13,8 @@ use ringbridge_media::limits::SAMPLE_RATE_HZ;
 use ringbridge_media::samples::Prompt;
 use tokio::sync::oneshot;
 
-use super::cache::{Lookup, PromptCache, PromptKey, PromptReply};
-use super::decode::Decoder;
+use super::cache::{Lookup, Opened, PromptCache, PromptKey, PromptReply};
+use super::decode::{Aim, Decoder};
 use super::error::FileError;
 use super::expire::{Sweep, SweepOutcome};
 use super::format::HeaderlessFormat;
@@ -27,7 +27,7 @@ use super::{Recording, RecordingSpec};
 
 /// How often streams are refilled and recordings drained. Their queues hold a hundred times as much.
 const CADENCE: Duration = Duration::from_millis(20);
-/// Longest prompt that is decoded as a whole: two minutes. What is longer is streamed.
+/// Longest prompt that is decoded as a whole: two minutes at 8 kHz, 20 seconds at 48. What is longer is streamed.
 const WHOLE_SAMPLES_MAX: u64 = SAMPLE_RATE_HZ as u64 * 120;
 /// Prompts one thread decodes as a whole at the same time; further jobs wait.
 const DECODES_MAX: usize = 4;
@@ -37,7 +37,7 @@ const OPEN_FILES_MAX: usize = 4096;
 /// What a media thread is asked to do.
 pub(super) enum Job {
     /// Open a prompt.
-    Open { wanted: Wanted, headerless: HeaderlessFormat, start_ms: u32, reply: PromptReply },
+    Open { wanted: Wanted, headerless: HeaderlessFormat, aim: Aim, start_ms: u32, reply: PromptReply },
     /// Begin a recording.
     Record { spec: RecordingSpec, reply: oneshot::Sender<Result<Recording, FileError>> },
     /// Remove the recordings that had to be gone by then.
@@ -115,7 +115,10 @@ impl Worker {
 
     fn take(&mut self, job: Job) {
         match job {
-            Job::Open { wanted, headerless, start_ms, reply } => self.open(&wanted, headerless, start_ms, reply),
+            Job::Open { wanted, headerless, aim, start_ms, reply } => {
+                let opened = self.shared.find(&wanted).and_then(|found| self.decoder(found, headerless, aim));
+                self.open(opened, start_ms, reply);
+            }
             Job::Record { spec, reply } => self.record(&spec, reply),
             Job::Sweep { now, reply } => self.sweeps.push(Sweep::new(&self.shared.recordings, now, Some(reply))),
         }
@@ -151,9 +154,8 @@ impl Worker {
         busy
     }
 
-    fn open(&mut self, wanted: &Wanted, headerless: HeaderlessFormat, start_ms: u32, reply: PromptReply) {
-        // The header is read even for what the cache holds: it tells cheaply which of the two ways the file goes.
-        let opened = self.shared.find(wanted).and_then(|found| self.decoder(found, headerless));
+    /// The header is read even for what the cache holds: it tells cheaply which of the two ways the file goes.
+    fn open(&mut self, opened: Result<(PromptKey, Decoder), FileError>, start_ms: u32, reply: PromptReply) {
         let (key, mut decoder) = match opened {
             Ok(opened) => opened,
             Err(error) => return drop(reply.send(Err(error))),
@@ -162,7 +164,10 @@ impl Worker {
         if !from_start {
             match decoder.skip_ms(start_ms) {
                 Ok(true) => {}
-                Ok(false) => return drop(reply.send(Ok(Prompt::Whole([].into())))),
+                Ok(false) => {
+                    let opened = Opened { prompt: Prompt::Whole([].into()), rate: decoder.rate() };
+                    return drop(reply.send(Ok(opened)));
+                }
                 Err(error) => return drop(reply.send(Err(FileError::io(key.path(), "read it", error)))),
             }
         }
@@ -182,7 +187,7 @@ impl Worker {
     }
 
     /// Tells from the file, or from what is known about it, how it is read.
-    fn decoder(&self, found: Found, given: HeaderlessFormat) -> Result<(PromptKey, Decoder), FileError> {
+    fn decoder(&self, found: Found, given: HeaderlessFormat, aim: Aim) -> Result<(PromptKey, Decoder), FileError> {
         let Found { origin, path, file, metadata } = found;
         let bytes = metadata.len();
         let mut reader = BufReader::new(file);
@@ -191,11 +196,11 @@ impl Worker {
             self.shared.headerless_format(origin, &path, start, given)
         };
         let decoder = match format {
-            None => Decoder::new(reader, bytes),
-            Some(format) => Decoder::headerless(reader, bytes, format),
+            None => Decoder::new(reader, bytes, aim),
+            Some(format) => Decoder::headerless(reader, bytes, format, aim),
         };
         match decoder {
-            Ok(decoder) => Ok((PromptKey::new(origin, &path, format, &metadata), decoder)),
+            Ok(decoder) => Ok((PromptKey::new(origin, &path, format, decoder.rate(), &metadata), decoder)),
             Err(error) => Err(refused(&path, error)),
         }
     }

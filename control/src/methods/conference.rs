@@ -119,7 +119,7 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
     let id = server
         .registry
         .borrow_mut()
-        .add_conference(shard, label, participants_max, mix)
+        .add_conference(shard, label, (participants_max, rate), mix)
         .map_err(|full| RpcError::new(ErrorKind::LimitReached, full.to_string()).with("shard", shard.0))?;
     let spec = ConferenceSpec { participants_max, hairpin, tones: tones.unwrap_or(false), rate, loudest, talk };
     let shards = parts::choose_shards(server, shard, parts);

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use ringbridge_media::command::{
-    CodecKind, Command, ConnectionChange, ConnectionSpec, DigitSource, Direction, EncoderSettings,
+    CodecKind, Command, ConnectionChange, ConnectionSpec, DigitSource, Direction, EncoderSettings, is_taken_for_rtcp,
 };
 use ringbridge_media::digits::Digits;
 use ringbridge_media::event::Answer;
@@ -171,12 +171,14 @@ pub struct Negotiated {
     pub telephone_event_payload_type: u8,
     /// What the client named: payload type to `name/clock[/channels]`.
     pub names: BTreeMap<u8, String>,
+    /// RTP and RTCP share a port, which leaves fewer payload types.
+    pub rtcp_mux: bool,
 }
 
 impl Negotiated {
     /// One codec both ways under its static payload type.
     pub fn new(codec: CodecKind, telephone_event_payload_type: u8) -> Self {
-        Self { rx_codec: codec, tx_codec: codec, telephone_event_payload_type, names: BTreeMap::new() }
+        Self { rx_codec: codec, tx_codec: codec, telephone_event_payload_type, names: BTreeMap::new(), rtcp_mux: false }
     }
 
     /// Whether one of the codecs is of low bit rate, which counts as a resource of its own.
@@ -215,6 +217,15 @@ impl Negotiated {
 
     fn check(&self) -> Result<(), RpcError> {
         let telephone_event = self.telephone_event_payload_type;
+        let numbers = || self.names.keys().copied().map(|number| ("payload_types", number));
+        for (param, number) in numbers().chain([("telephone_event_pt", telephone_event)]) {
+            if is_taken_for_rtcp(number, self.rtcp_mux) {
+                let others = if self.rtcp_mux { "64 to 95 (with rtcp_mux)" } else { "72 to 76" };
+                let message =
+                    format!("{param}: {number} would be taken for RTCP; take a payload type outside {others}");
+                return Err(RpcError::invalid_param(param, message));
+            }
+        }
         let codecs = [(self.rx_codec, self.rx_payload_type()), (self.tx_codec, self.tx_payload_type())];
         for (kind, number) in codecs {
             if number == telephone_event {
@@ -289,6 +300,7 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
     let dscp = in_range("dscp", given.dscp.unwrap_or(defaults.dscp), 0..=63)?;
     let rtp_timeout_ms = timeout(given.rtp_timeout_ms.or(Some(defaults.rtp_timeout_ms)))?;
     let mut negotiated = Negotiated::new(defaults.codec, defaults.telephone_event_pt);
+    negotiated.rtcp_mux = given.rtcp_mux.unwrap_or(false);
     negotiated.change(
         [given.codec.as_deref(), given.rx_codec.as_deref(), given.tx_codec.as_deref()],
         given.payload_types.as_ref(),
@@ -341,7 +353,7 @@ pub(super) async fn create(call: &Call, given: Value) -> Result<Value, RpcError>
         handover: defaults.handover,
         digit_source,
         reserve_ms,
-        rtcp_mux: given.rtcp_mux.unwrap_or(false),
+        rtcp_mux: negotiated.rtcp_mux,
         rtcp_reports: given.rtcp_reports.unwrap_or(true),
     });
     let id = {
@@ -546,10 +558,8 @@ fn codec_named(param: &str, name: &str) -> Result<CodecKind, RpcError> {
 /// Reads one member of `payload_types`.
 fn payload_type(number: &str, name: &str) -> Result<(u8, String), RpcError> {
     let wrong = |message: String| RpcError::invalid_param("payload_types", format!("payload_types: {message}"));
-    // 72 to 76 would be taken for RTCP (RFC 3551 section 6).
-    let parsed = number.parse::<u8>().ok().filter(|parsed| *parsed <= 127 && !(72..=76).contains(parsed));
-    let parsed = parsed.filter(|parsed| parsed.to_string() == number);
-    let parsed = parsed.ok_or_else(|| wrong(format!("`{number}` is no payload type, 0 to 127 without 72 to 76")))?;
+    let parsed = number.parse::<u8>().ok().filter(|parsed| *parsed <= 127 && parsed.to_string() == number);
+    let parsed = parsed.ok_or_else(|| wrong(format!("`{number}` is no payload type, 0 to 127")))?;
     let mut parts = name.split('/');
     let token = |text: &str| {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`{|}~".contains(&byte);
@@ -710,9 +720,37 @@ mod tests {
         ] {
             check("PCMU", &[(number, name)], None, "payload_types");
         }
+        check("PCMU", &[], Some(72), "telephone_event_pt");
         let many: Vec<(String, String)> = (110..119).map(|number| (number.to_string(), "x/8000".to_owned())).collect();
         let many: Vec<(&str, &str)> = many.iter().map(|(number, name)| (number.as_str(), name.as_str())).collect();
         check("PCMU", &many, None, "payload_types");
         negotiate("PCMU", &many[..8], None).expect("eight further types fit");
+    }
+
+    #[test]
+    fn no_payload_type_can_be_taken_for_rtcp() {
+        let change = |rtcp_mux, pairs: &[(&str, &str)], event| {
+            let mut negotiated = Negotiated { rtcp_mux, ..Negotiated::new(CodecKind::Pcmu, 101) };
+            negotiated.change([None; 3], Some(&names(pairs)), event).map_err(|error| error.to_value())
+        };
+        for number in 60..=100u8 {
+            for (rtcp_mux, others) in [(false, 72..=76), (true, 64..=95)] {
+                let text = number.to_string();
+                let further = change(rtcp_mux, &[(&text, "x/8000")], None);
+                let codec = change(rtcp_mux, &[(&text, "PCMU/8000")], None);
+                let event = change(rtcp_mux, &[], Some(number));
+                for (result, param) in
+                    [(further, "payload_types"), (codec, "payload_types"), (event, "telephone_event_pt")]
+                {
+                    let refused = result.err();
+                    assert_eq!(refused.is_some(), others.contains(&number), "{number} {refused:?}");
+                    let Some(error) = refused else { continue };
+                    assert_eq!(error["data"]["param"], param);
+                    let message = error["message"].as_str().expect("a text");
+                    assert!(message.contains(&format!("{number} would be taken for RTCP")), "{message}");
+                    assert!(message.contains(&format!("{} to {}", others.start(), others.end())), "{message}");
+                }
+            }
+        }
     }
 }

@@ -44,7 +44,7 @@ pub(super) async fn start(call: &Call, given: Value) -> Result<Value, RpcError> 
     let sent = call.server.send(shard, Command::StartRelay { a, b, transcode }, call.received)?;
     let answer = sent.answer().await.map_err(|error| error.about("connection_id", a))?;
     // Whoever stops the relay next finds its text.
-    let relay = call.server.registry.borrow_mut().add_call(a, b, caller_number, called_number);
+    let relay = call.server.registry.borrow_mut().add_call(a, b, caller_number, called_number, transcode);
     drop(ticket);
     let mut told = json!({"call_id": relay.id, "a": a.to_string(), "b": b.to_string()});
     add_numbers(&mut told, &relay);

@@ -17,6 +17,7 @@ use ringbridge_media::event::{
     DropCounters, Effect, EffectClock, EndReason, Event, OperationStatus, ParticipantStatus, StreamStamp,
 };
 use ringbridge_media::id::{ConferenceId, ConnectionId, OperationId, ShardId};
+use ringbridge_media::playout::Counters;
 use ringbridge_media::reports::Quality;
 use ringbridge_media::samples::RecordQueue;
 use ringbridge_shard::executor::{ShardConfig, ShardHandle};
@@ -730,6 +731,8 @@ impl State {
     fn snapshot(&self, shard: ShardId) -> ShardSnapshot {
         let mut residence_us = Histogram::new(3).expect("three digits");
         residence_us.saturating_record(400);
+        let mut delay_ms = Histogram::new(3).expect("three digits");
+        delay_ms.saturating_record(55);
         let connections = self.connections.values().filter(|connection| connection.shard == shard).count();
         let conferences = self.conferences.values().filter(|room| room.shard == shard).count();
         ShardSnapshot {
@@ -745,6 +748,9 @@ impl State {
             partials_late: 0,
             partials_dropped: 0,
             encodes: 0,
+            packets_direct: 0,
+            playout: Counters { late: 3, underruns: 2, ..Counters::default() },
+            delay_ms,
             events_dropped: 0,
             cpu_ns: 1000,
             busy: self.busy.get(&shard.0).copied().unwrap_or(0.0),

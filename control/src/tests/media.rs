@@ -293,6 +293,7 @@ fn figures_and_metrics() {
     let shard = &stats["shards"][1];
     assert_eq!((&shard["shard"], &shard["connections"], &shard["up"]), (&json!(1), &json!(1), &json!(true)));
     assert_eq!(shard["residence_us"]["p50"], 400);
+    assert_eq!((&shard["playout"]["late"], &shard["playout"]["delay_ms"]["p50"]), (&json!(3), &json!(55)));
     assert_eq!(shard["drops"]["not_rtp"], 0);
     assert_eq!(shard["io"]["syscalls"], 0);
     assert_eq!(stats["control"]["clients"], 1);
@@ -304,6 +305,12 @@ fn figures_and_metrics() {
         "ringbridge_drops_total{shard=\"1\",reason=\"not_rtp\"} 0",
         "ringbridge_residence_seconds_bucket{le=\"0.0005\",shard=\"0\"} 1",
         "ringbridge_residence_seconds_count{shard=\"0\"} 1",
+        "ringbridge_playout_delay_seconds_bucket{le=\"0.04\",shard=\"1\"} 0",
+        "ringbridge_playout_delay_seconds_bucket{le=\"0.06\",shard=\"1\"} 1",
+        "ringbridge_playout_delay_seconds_sum{shard=\"1\"} 0.055",
+        "ringbridge_playout_late_packets_total{shard=\"0\"} 3",
+        "ringbridge_playout_underruns_total{shard=\"0\"} 2",
+        "ringbridge_playout_stretched_samples_total{shard=\"0\"} 0",
         "ringbridge_control_clients 1",
         "ringbridge_mediacontrol_events_refused_total 0",
     ] {

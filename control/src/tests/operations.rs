@@ -162,7 +162,7 @@ fn plays_take_volume_or_speed_and_conditions() {
             (json!({"files": ["prompt.wav", "prompt.wav"], "start_ms": 10}), -32602, "start_ms"),
             (json!({"start_ms": -1}), -32602, "start_ms"),
             (json!({"encoding": "mp3"}), -32602, "encoding"),
-            (json!({"sample_rate_hz": 16_000}), -32602, "sample_rate_hz"),
+            (json!({"sample_rate_hz": 22_050}), -32602, "sample_rate_hz"),
             (json!({"encoding": "adpcm", "bits": 8}), -32602, "bits"),
             (json!({"flush": true}), -32602, "flush"),
         ],

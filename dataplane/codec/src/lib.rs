@@ -25,6 +25,7 @@
 //! | [`noise`] | comfort noise (RFC 3389) |
 //! | [`resample`] | from one rate to another |
 //! | [`mod@conceal`] | fills holes (class of ITU-T G.711 appendix I) |
+//! | [`mod@prefetch`] | asks for memory before it is needed |
 
 pub mod adpcm;
 pub mod agc;
@@ -44,6 +45,7 @@ pub mod limit;
 pub mod mix;
 pub mod noise;
 mod opus;
+pub mod prefetch;
 pub mod resample;
 pub mod stretch;
 pub mod tone;

@@ -90,6 +90,39 @@ pub fn level_dbov(energy: u64, samples: usize) -> i8 {
     (10.0 * power.log10()).round().clamp(f64::from(SILENCE_DBOV), 0.0) as i8
 }
 
+/// The level as [`level_dbov`] has it, in sixteenths of a decibel and within one sixteenth: what is done for every frame.
+#[must_use]
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "clamped before")]
+#[expect(clippy::cast_precision_loss, reason = "a level is not that exact")]
+pub fn level_sixteenths(energy: u64, samples: usize) -> i16 {
+    if energy == 0 || samples == 0 {
+        return i16::from(SILENCE_DBOV) * 16;
+    }
+    // The exponent is the whole part of the binary logarithm; a polynomial through both ends is the rest of it.
+    let bits = (energy as f32 / samples as f32).to_bits();
+    let whole = (bits >> 23) as f32 - 127.0;
+    let part = f32::from_bits(bits & 0x007F_FFFF | 0x3F80_0000) - 1.0;
+    let log2 = whole + part * (1.0 + (1.0 - part) * (0.420_86 - 0.156_39 * part));
+    // Rounded to the nearest, as the cast cuts off what is behind the point.
+    let level = (log2 - OVERLOAD_LOG2) * SIXTEENTHS_PER_OCTAVE - 0.5;
+    level.clamp(f32::from(SILENCE_DBOV) * 16.0, 0.0) as i16
+}
+
+/// A level in sixteenths of a dBov, to the nearest.
+#[must_use]
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "clamped before")]
+pub const fn dbov_of(sixteenths: i16) -> i8 {
+    if sixteenths <= SILENCE_DBOV as i16 * 16 {
+        return SILENCE_DBOV;
+    }
+    if sixteenths >= 0 {
+        return 0;
+    }
+    ((sixteenths + 8) >> 4) as i8
+}
+
 /// The loops, compiled for every instruction set by [`crate::dispatch`].
 pub(crate) mod loops {
     use super::{GAIN_BITS, saturate};
@@ -153,6 +186,10 @@ fn saturate(sum: i32) -> i16 {
 
 const GAIN_BITS: u32 = 12;
 const OVERLOAD: f64 = 32768.0;
+/// Of its power.
+const OVERLOAD_LOG2: f32 = 30.0;
+/// 160 log10(2): of power.
+const SIXTEENTHS_PER_OCTAVE: f32 = 48.164_8;
 
 // The largest product that `apply_gain` rounds must fit an i32.
 const _: () = assert!(GAIN_Q12_MAX as i64 * (1 << 15) + (1 << (GAIN_BITS - 1)) <= i32::MAX as i64);
@@ -269,6 +306,21 @@ mod tests {
         assert_eq!(gain_q12_from_db(-60), 4);
         assert_eq!((gain_q12_from_db(-78), gain_q12_from_db(-79)), (1, 0));
         assert_eq!((gain_q12_from_db(i16::MIN), gain_q12_from_db(i16::MAX)), (0, GAIN_Q12_MAX));
+    }
+
+    #[test]
+    fn levels_of_a_frame_are_as_exact_as_they_are_fine() {
+        assert_eq!(level_sixteenths(0, 80), i16::from(SILENCE_DBOV) * 16);
+        assert_eq!(level_sixteenths(1, usize::MAX), i16::from(SILENCE_DBOV) * 16);
+        assert_eq!(level_sixteenths(u64::MAX, 1), 0);
+        let mut energy = 1u64;
+        while energy < 80 << 30 {
+            let exact = 160.0 * (energy as f64 / 80.0 / (OVERLOAD * OVERLOAD)).log10();
+            let told = level_sixteenths(energy, 80);
+            assert!((f64::from(told) - exact.max(-2032.0)).abs() <= 1.0, "{told} {exact}");
+            energy += energy / 97 + 1;
+        }
+        assert_eq!([-2040, -2032, -2023, -9, -8, -7, 0, 9].map(dbov_of), [-127, -127, -126, -1, 0, 0, 0, 0]);
     }
 
     #[test]

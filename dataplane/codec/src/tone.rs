@@ -1,4 +1,4 @@
-//! One or two sine tones at 8 kHz.
+//! One or two sine tones, at 8 kHz or any other [`Rate`].
 //!
 //! Levels are in dBm0. 0 dBm0 is the power of a sine that lies 3.14 dB below the largest that 16-bit samples hold, as
 //! ITU-T G.711 puts the overload point of A-law at +3.14 dBm0 (that of µ-law is at +3.17; the 0.03 dB are let go). So
@@ -6,11 +6,12 @@
 //! of 0 dBm0 exceed 16 bits where their peaks meet, and are clipped there.
 
 use crate::dispatch::kernels;
+use crate::kind::Rate;
 
 /// The amplitude of a sine of 0 dBm0: 32768 · 10^(-3.14 / 20).
 pub const AMPLITUDE_0_DBM0: f64 = 22_827.06;
 
-/// How long [`ToneGenerator::fade_in`] and [`ToneGenerator::fade_out`] take, in samples: 4 ms, which is enough for no
+/// How long [`ToneGenerator::fade_in`] and [`ToneGenerator::fade_out`] take, in samples at 8 kHz: 4 ms, which is enough for no
 /// click to be heard.
 pub const FADE_SAMPLES: usize = 32;
 
@@ -33,6 +34,7 @@ pub const FADE_SAMPLES: usize = 32;
 pub struct ToneGenerator {
     sines: [Sine; 2],
     fade: Fade,
+    fade_samples: usize,
 }
 
 impl ToneGenerator {
@@ -40,7 +42,21 @@ impl ToneGenerator {
     /// at full level; see [`Self::fade_in`].
     #[must_use]
     pub fn new(first: (u16, i8), second: Option<(u16, i8)>) -> Self {
-        Self { sines: [Sine::new(first), second.map_or(Sine::SILENT, Sine::new)], fade: Fade::Full }
+        Self::with_rate(Rate::Narrow, first, second)
+    }
+
+    /// The same at another rate.
+    #[must_use]
+    pub fn with_rate(rate: Rate, first: (u16, i8), second: Option<(u16, i8)>) -> Self {
+        let sine = |tone| Sine::new(rate, tone);
+        let fade_samples = FADE_SAMPLES * (rate.frame_samples() / Rate::Narrow.frame_samples());
+        Self { sines: [sine(first), second.map_or(Sine::SILENT, sine)], fade: Fade::Full, fade_samples }
+    }
+
+    /// How long fading takes, in samples at its rate.
+    #[must_use]
+    pub const fn fade_samples(&self) -> usize {
+        self.fade_samples
     }
 
     /// Lets the tone rise from silence over the next [`FADE_SAMPLES`].
@@ -51,7 +67,7 @@ impl ToneGenerator {
     /// Lets the tone fall silent over the next [`FADE_SAMPLES`], from where it is.
     pub fn fade_out(&mut self) {
         self.fade = match self.fade {
-            Fade::Full => Fade::Falling(FADE_SAMPLES),
+            Fade::Full => Fade::Falling(self.fade_samples),
             Fade::Rising(step) | Fade::Falling(step) => Fade::Falling(step),
             Fade::Silent => Fade::Silent,
         };
@@ -72,7 +88,7 @@ impl ToneGenerator {
                 Fade::Full | Fade::Silent => (rest, Default::default()),
                 Fade::Rising(_) | Fade::Falling(_) => rest.split_at_mut(1),
             };
-            let gain = self.fade.next_gain();
+            let gain = self.fade.next_gain(self.fade_samples);
             kernels().sines(&self.sines, gain, part);
             for sine in &mut self.sines {
                 sine.advance(part.len());
@@ -97,8 +113,9 @@ impl Sine {
         clippy::cast_possible_truncation,
         reason = "4000 Hz are half of 2³²; an amplitude needs no more than 24 bits"
     )]
-    fn new((hz, dbm0): (u16, i8)) -> Self {
-        let step = ((u64::from(hz.min(HZ_MAX)) << 32) + SAMPLE_RATE / 2) / SAMPLE_RATE;
+    fn new(rate: Rate, (hz, dbm0): (u16, i8)) -> Self {
+        let rate_hz = u64::from(rate.hz());
+        let step = ((u64::from(hz.min(HZ_MAX)) << 32) + rate_hz / 2) / rate_hz;
         let amplitude = AMPLITUDE_0_DBM0 * 10_f64.powf(f64::from(dbm0) / 20.0);
         Self { phase: 0, step: step as u32, amplitude: amplitude as f32 }
     }
@@ -115,7 +132,7 @@ impl Sine {
     }
 }
 
-/// How loud the tone is, in steps of 1 / [`FADE_SAMPLES`].
+/// How loud the tone is, in steps of which a fade has as many as samples.
 #[derive(Debug, Clone, Copy)]
 enum Fade {
     Full,
@@ -125,17 +142,17 @@ enum Fade {
 }
 
 impl Fade {
-    fn next_gain(&mut self) -> f32 {
+    fn next_gain(&mut self, fade_samples: usize) -> f32 {
         let (gain, next) = match *self {
             Self::Full => return 1.0,
             Self::Silent | Self::Falling(0) => (0, Self::Silent),
-            Self::Rising(step) if step + 1 >= FADE_SAMPLES => (step, Self::Full),
+            Self::Rising(step) if step + 1 >= fade_samples => (step, Self::Full),
             Self::Rising(step) => (step, Self::Rising(step + 1)),
             Self::Falling(1) => (0, Self::Silent),
             Self::Falling(step) => (step - 1, Self::Falling(step - 1)),
         };
         *self = next;
-        gain as f32 / FADE_SAMPLES as f32
+        gain as f32 / fade_samples as f32
     }
 }
 
@@ -174,7 +191,6 @@ fn saturate(value: f32) -> i16 {
     ((clamped + ROUNDING) - ROUNDING) as i16
 }
 
-const SAMPLE_RATE: u64 = 8000;
 const HZ_MAX: u16 = 4000;
 const HALF_TURN: f32 = 2_147_483_648.0;
 const ROUNDING: f32 = 12_582_912.0;
@@ -298,6 +314,24 @@ mod tests {
     }
 
     #[test]
+    fn at_another_rate_it_is_the_same_tone() {
+        let mut narrow = [0; 200];
+        let mut tone = ToneGenerator::new((440, -10), Some((2_000, -20)));
+        tone.fade_in();
+        tone.fill(&mut narrow);
+        for (rate, scale) in [(Rate::Wide, 2), (Rate::Full, 6)] {
+            let mut samples = vec![0; 200 * scale];
+            let mut tone = ToneGenerator::with_rate(rate, (440, -10), Some((2_000, -20)));
+            assert_eq!(tone.fade_samples(), FADE_SAMPLES * scale);
+            tone.fade_in();
+            tone.fill(&mut samples);
+            for (n, (sample, narrow)) in samples.iter().step_by(scale).zip(&narrow).enumerate() {
+                assert!((i32::from(*sample) - i32::from(*narrow)).abs() <= 2, "sample {n} at {rate:?}");
+            }
+        }
+    }
+
+    #[test]
     fn a_fade_that_is_turned_goes_on_from_where_it_is() {
         let mut tone = ToneGenerator::new((1000, 0), None);
         tone.fade_in();
@@ -313,7 +347,7 @@ mod tests {
 
     #[test]
     fn every_instruction_set_makes_the_same() {
-        let sines = [Sine::new((697, 0)), Sine::new((1633, 0))];
+        let sines = [(697, 0), (1633, 0)].map(|tone| Sine::new(Rate::Narrow, tone));
         let mut expected = [0; 333];
         loops::sines(&sines, 0.9, &mut expected);
         for kernels in crate::dispatch::supported() {

@@ -12,7 +12,7 @@
 //! later; but what is louder than any background stays voice. After a word it goes on a fifth of a second, after a click
 //! it does not. The state is the struct, some 50 bytes.
 
-use crate::mix::{SILENCE_DBOV, energy};
+use crate::mix::{self, SILENCE_DBOV, energy};
 
 /// What was found of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,12 +26,7 @@ pub struct Voice {
 /// Tells voice from background in one stream.
 #[derive(Clone, Debug)]
 pub struct Vad {
-    /// The softest level of each part of the window, the newest first.
-    lows: [f32; PARTS],
-    /// Mean of the last levels.
-    smooth: f32,
-    /// Frames of the newest part.
-    frames: u8,
+    background: Background,
     /// Frames of voice in a row.
     run: u8,
     /// Frames that what ended still counts as voice for.
@@ -42,14 +37,14 @@ impl Vad {
     /// At the beginning of a stream.
     #[must_use]
     pub const fn new() -> Self {
-        Self { lows: [FLOOR_FIRST; PARTS], smooth: FLOOR_FIRST, frames: 0, run: 0, hangover: 0 }
+        Self { background: Background::at(FLOOR_FIRST), run: 0, hangover: 0 }
     }
 
     /// Takes a frame of 10 ms, of any rate.
     pub fn process(&mut self, frame: &[i16]) -> Voice {
         let level = level(frame);
-        self.follow(level);
-        let is_voice = level > self.floor_db() + self.margin();
+        self.background.follow(level);
+        let is_voice = level > self.background.threshold(FLOOR_MAX);
         if is_voice {
             self.run = self.run.saturating_add(1);
             self.hangover = match self.run {
@@ -64,7 +59,7 @@ impl Vad {
         if !is_voice {
             self.hangover = self.hangover.saturating_sub(1);
         }
-        Voice { level_dbov: whole(level), active }
+        Voice { level_dbov: mix::dbov_of(level), active }
     }
 
     /// Whether the last frame itself was voice, not only one before it.
@@ -76,30 +71,12 @@ impl Vad {
     /// The level of the background, in dBov.
     #[must_use]
     pub fn floor_db(&self) -> f32 {
-        let softest = self.lows.iter().copied().fold(0.0, f32::min);
-        // The softest of many frames is softer than their mean.
-        (softest + SOFTEST_BELOW_MEAN).clamp(FLOOR_MIN, FLOOR_MAX)
+        f32::from(self.background.floor(FLOOR_MAX)) / 16.0
     }
 
     /// Begins another stream.
     pub const fn reset(&mut self) {
         *self = Self::new();
-    }
-
-    fn follow(&mut self, level: f32) {
-        self.smooth += (level - self.smooth) * SMOOTHING;
-        self.lows[0] = self.lows[0].min(self.smooth);
-        self.frames += 1;
-        if self.frames == PART_FRAMES {
-            self.frames = 0;
-            self.lows.copy_within(..PARTS - 1, 1);
-            self.lows[0] = self.smooth;
-        }
-    }
-
-    fn margin(&self) -> f32 {
-        let loud = (self.floor_db() - FLOOR_MIN) / (FLOOR_MAX - FLOOR_MIN);
-        MARGIN_SOFT + (MARGIN_LOUD - MARGIN_SOFT) * loud
     }
 }
 
@@ -109,40 +86,98 @@ impl Default for Vad {
     }
 }
 
-/// The level of a frame in dBov, without direct current.
+/// The background of a stream, from levels in sixteenths of a dBov alone, a frame of 10 ms each. 20 bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Background {
+    /// The softest level of each part of the window, the newest first.
+    lows: [i16; PARTS],
+    /// Mean of the last levels.
+    smooth: i16,
+    /// Frames of the newest part.
+    frames: u8,
+}
+
+impl Background {
+    /// Of a stream that nothing is known of: the first level is taken for it, until a softer one comes.
+    #[must_use]
+    pub const fn unknown() -> Self {
+        Self::at(UNKNOWN)
+    }
+
+    const fn at(level: i16) -> Self {
+        Self { lows: [level; PARTS], smooth: level, frames: 0 }
+    }
+
+    /// Takes the level of a frame.
+    #[inline]
+    pub fn follow(&mut self, level: i16) {
+        if self.smooth == UNKNOWN {
+            self.smooth = level;
+        }
+        // Levels are far from the ends of an i16.
+        self.smooth += (level - self.smooth) * SMOOTHING / 16;
+        self.lows[0] = self.lows[0].min(self.smooth);
+        self.frames += 1;
+        if self.frames == PART_FRAMES {
+            self.frames = 0;
+            self.lows.copy_within(..PARTS - 1, 1);
+            self.lows[0] = self.smooth;
+        }
+    }
+
+    /// Its level, none louder than `max`.
+    #[must_use]
+    #[inline]
+    pub fn floor(&self, max: i16) -> i16 {
+        let softest = self.lows.iter().fold(0, |softest, &low| softest.min(low));
+        // The softest of many frames is softer than their mean.
+        (softest + SOFTEST_BELOW_MEAN).clamp(FLOOR_MIN, max)
+    }
+
+    /// What is louder than this is voice, over a background none louder than `max`.
+    #[must_use]
+    #[inline]
+    pub fn threshold(&self, max: i16) -> i16 {
+        let floor = self.floor(max);
+        floor + MARGIN_SOFT - (floor - FLOOR_MIN) / FLOOR_FOR_MARGIN
+    }
+}
+
+/// The level of a frame in sixteenths of a dBov, without direct current.
 #[expect(clippy::cast_precision_loss, reason = "a level is not that exact")]
-fn level(frame: &[i16]) -> f32 {
+fn level(frame: &[i16]) -> i16 {
     if frame.is_empty() {
-        return f32::from(SILENCE_DBOV);
+        return i16::from(SILENCE_DBOV) * 16;
     }
     let count = frame.len() as f64;
     let mean = frame.iter().map(|sample| i64::from(*sample)).sum::<i64>() as f64 / count;
     let power = (energy(frame) as f64 / count - mean * mean) / (32768.0 * 32768.0);
-    #[expect(clippy::cast_possible_truncation, reason = "rounded once")]
-    let power = power as f32;
-    if power > 1e-12 { 10.0 * power.log10() } else { f32::from(SILENCE_DBOV) }
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "clamped")]
-fn whole(level: f32) -> i8 {
-    level.round().clamp(f32::from(SILENCE_DBOV), 0.0) as i8
+    let level = if power > 1e-12 { 160.0 * power.log10() } else { f64::from(SILENCE_DBOV) * 16.0 };
+    #[expect(clippy::cast_possible_truncation, reason = "clamped")]
+    let level = level.round().clamp(f64::from(SILENCE_DBOV) * 16.0, 0.0) as i16;
+    level
 }
 
 /// The window of the background: 8 parts of 160 ms.
 const PARTS: usize = 8;
 const PART_FRAMES: u8 = 16;
-/// What a level counts for in the mean of the last.
-const SMOOTHING: f32 = 0.3;
-const SOFTEST_BELOW_MEAN: f32 = 1.5;
+/// What a level counts for in the mean of the last, in sixteenths.
+const SMOOTHING: i16 = 5;
+/// No level.
+const UNKNOWN: i16 = i16::MAX;
+// Levels in sixteenths of a dBov.
+const SOFTEST_BELOW_MEAN: i16 = 24;
 /// What is taken for the background before it is known.
-const FLOOR_FIRST: f32 = -60.0;
+const FLOOR_FIRST: i16 = -60 * 16;
 /// A line without noise is not to make a voice of every whisper,
-const FLOOR_MIN: f32 = -66.0;
+const FLOOR_MIN: i16 = -66 * 16;
 /// nor a loud and steady voice a background.
-const FLOOR_MAX: f32 = -30.0;
-/// In dB over the background.
-const MARGIN_SOFT: f32 = 9.0;
-const MARGIN_LOUD: f32 = 5.0;
+const FLOOR_MAX: i16 = -30 * 16;
+/// Over the background.
+const MARGIN_SOFT: i16 = 9 * 16;
+const MARGIN_LOUD: i16 = 5 * 16;
+/// By how much the background is louder where the margin is smaller by one.
+const FLOOR_FOR_MARGIN: i16 = (FLOOR_MAX - FLOOR_MIN) / (MARGIN_SOFT - MARGIN_LOUD);
 /// Frames.
 const HANGOVER: u8 = 20;
 const HANGOVER_SHORT: u8 = 5;
@@ -196,7 +231,11 @@ mod tests {
                 }
                 assert!(missed < 10, "{missed} missed over {floor} dBov at {rate:?}");
                 assert!(false_alarms < 20, "{false_alarms} false over {floor} dBov at {rate:?}");
-                assert!((vad.floor_db() - f32::from(floor).max(FLOOR_MIN)).abs() < 3.0, "{}", vad.floor_db());
+                assert!(
+                    (vad.floor_db() - f32::from(floor).max(f32::from(FLOOR_MIN) / 16.0)).abs() < 3.0,
+                    "{}",
+                    vad.floor_db()
+                );
             }
         }
     }
@@ -247,7 +286,7 @@ mod tests {
             let mut vad = Vad::new();
             for frame in frames {
                 prop_assert!(vad.process(&frame).level_dbov <= 0);
-                prop_assert!((FLOOR_MIN..=FLOOR_MAX).contains(&vad.floor_db()));
+                prop_assert!((-66.0..=-30.0).contains(&vad.floor_db()));
             }
         }
     }

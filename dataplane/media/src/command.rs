@@ -250,6 +250,18 @@ impl Command {
         if let Self::StartRelay { b, .. } = self { Some(*b) } else { None }
     }
 
+    /// Whether it only asks and changes nothing.
+    pub(crate) const fn only_asks(&self) -> bool {
+        matches!(
+            self,
+            Self::InspectConnection { .. }
+                | Self::ListConnections { .. }
+                | Self::InspectConference { .. }
+                | Self::ListConferences { .. }
+                | Self::ListOperations { .. }
+        )
+    }
+
     /// The conference that exists already and is named.
     pub const fn conference(&self) -> Option<ConferenceId> {
         match self {
@@ -344,7 +356,7 @@ pub struct ConnectionSpec {
     pub rtcp_reports: bool,
     /// Decoded from the endpoint, with its payload type.
     pub rx_codec: CodecKind,
-    /// Payload type that is decoded, `0 ..= 127`.
+    /// Payload type that is decoded, `0 ..= 127`; as all others here none that [`is_taken_for_rtcp`].
     pub rx_payload_type: u8,
     /// Encoded to the endpoint.
     pub tx_codec: CodecKind,
@@ -413,6 +425,30 @@ impl Default for ConnectionSpec {
             reserve_ms: None,
         }
     }
+}
+
+impl ConnectionSpec {
+    /// The first of its payload types under which a packet would be taken for RTCP.
+    pub(crate) fn payload_type_taken_for_rtcp(&self) -> Option<u8> {
+        self.numbers().find(|&number| is_taken_for_rtcp(number, self.rtcp_mux))
+    }
+
+    /// Whether that payload type was negotiated.
+    pub(crate) fn has_payload_type(&self, number: u8) -> bool {
+        self.numbers().any(|known| known == number)
+    }
+
+    fn numbers(&self) -> impl Iterator<Item = u8> {
+        let numbers = [self.rx_payload_type, self.tx_payload_type, self.telephone_event_payload_type];
+        let further = self.payload_types.iter().copied().chain([self.comfort_noise_payload_type]).flatten();
+        numbers.into_iter().chain(further)
+    }
+}
+
+/// Whether an RTP packet of that payload type would be taken for RTCP: 64 to 95 where both share a port (RFC 5761
+/// section 4), 72 to 76 everywhere (RFC 3551 section 6).
+pub const fn is_taken_for_rtcp(payload_type: u8, rtcp_mux: bool) -> bool {
+    matches!(payload_type, 72..=76) || (rtcp_mux && matches!(payload_type, 64..=95))
 }
 
 /// What changes in a connection; `None` leaves a field as it is.

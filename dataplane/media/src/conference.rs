@@ -16,13 +16,13 @@ use core::time::Duration;
 
 use ringbridge_codec::kind::FRAME_SAMPLES_MAX;
 use ringbridge_codec::limit::Limiter;
-use ringbridge_codec::resample::Resampler;
 use ringbridge_codec::{Rate, mix};
 
 use crate::adjust::Adjustment;
 use crate::command::{ConferenceSpec, ConnectionSpec, Role, Target};
-use crate::connection::{Connection, Media, Narrow, Participant, law_of};
+use crate::connection::{Connection, Media, Narrow, Participant, law_of, prefetch};
 use crate::digits::DigitBuffer;
+use crate::direct::Shortcut;
 use crate::event::{CommandError, ConnectionCounters, Event};
 use crate::id::ConferenceId;
 use crate::levels::{ActiveSpeaker, Candidates, Contributors};
@@ -32,7 +32,7 @@ use crate::outlet::{Format, History, Outlet, SharedOutlet};
 use crate::outputs::Outputs;
 use crate::parts::Part;
 use crate::sender::{Law, encode, silence};
-use crate::talk::{SILENCE_DBOV, TalkChange, is_loud};
+use crate::talk::{TalkChange, TalkDetector};
 use crate::time::Instant;
 use crate::tones::{Notice, Tones};
 
@@ -98,6 +98,8 @@ pub(crate) struct Conference {
     pub(crate) part: Option<Box<Part>>,
     /// Of the whole mix.
     limiter: Limiter,
+    /// Whether the sum is voice, while an operation asks.
+    sum_talk: Option<TalkDetector>,
     /// So many of the loudest are mixed; `None`: all.
     pub(crate) loudest: Option<u16>,
     pub(crate) active_speaker: ActiveSpeaker,
@@ -105,6 +107,8 @@ pub(crate) struct Conference {
     talk_stop_frames: Option<u16>,
     /// Somebody is told who is in the mix.
     pub(crate) names: bool,
+    /// Past the mix, if there are two.
+    pub(crate) shortcut: Shortcut,
 }
 
 /// What a conference has whose mix is not at 8 kHz, or some of whose members are sent more than G.711.
@@ -114,20 +118,11 @@ pub(crate) struct WideRoom {
     outlets: Vec<SharedOutlet>,
     /// What they were fed.
     history: History,
-    /// From prompts and tones to the mix.
-    from_narrow: Resampler,
-    /// From the mix to recordings.
-    to_narrow: Resampler,
 }
 
 impl WideRoom {
     fn new(rate: Rate) -> Box<Self> {
-        Box::new(Self {
-            outlets: Vec::new(),
-            history: History::new(rate),
-            from_narrow: Resampler::new(Rate::Narrow, rate),
-            to_narrow: Resampler::new(rate, Rate::Narrow),
-        })
+        Box::new(Self { outlets: Vec::new(), history: History::new(rate) })
     }
 }
 
@@ -143,10 +138,11 @@ pub(crate) struct Scratch {
     pub(crate) coach: [i16; FRAME_SAMPLES_MAX],
     /// A frame before it is resampled.
     pub(crate) raw: [i16; FRAME_SAMPLES_MAX],
+    /// What one says, at 8 kHz.
     pub(crate) narrow: Narrow,
-    candidates: Candidates,
+    pub(crate) candidates: Candidates,
     /// Who is in the mix.
-    contributors: Contributors,
+    pub(crate) contributors: Contributors,
 }
 
 impl Scratch {
@@ -189,10 +185,12 @@ impl Conference {
             wide: (spec.rate != Rate::Narrow).then(|| WideRoom::new(spec.rate)),
             part: None,
             limiter: Limiter::new(),
+            sum_talk: None,
             loudest: spec.loudest,
             active_speaker: ActiveSpeaker::default(),
             talk_stop_frames: spec.talk.told.then(|| u32::from(spec.talk.stop_ms) / FRAME_MS).map(frames_u16),
             names: false,
+            shortcut: Shortcut::new(),
         }
     }
 
@@ -210,6 +208,16 @@ impl Conference {
     pub(crate) fn frame_after(&self, now: Instant) -> u64 {
         let passed = now.saturating_since(self.epoch).as_millis() / u128::from(FRAME_MS) + 1;
         self.frame.max(u64::try_from(passed).unwrap_or(u64::MAX))
+    }
+
+    /// Whether talk is told.
+    pub(crate) const fn tells_talk(&self) -> bool {
+        self.talk_stop_frames.is_some()
+    }
+
+    /// Quiet frames that stop talk.
+    pub(crate) fn talk_stop_frames(&self) -> u16 {
+        self.talk_stop_frames.unwrap_or(u16::MAX)
     }
 
     /// Puts the next frame after `now`: frames that nobody was there to hear are not made up for.
@@ -303,16 +311,23 @@ impl Conference {
     ) {
         let (due, index) = (self.next_due(), self.frame);
         self.frame += 1;
-        let coached = self.collect(due, connections, scratch, out);
+        let coached = self.collect(due, None, connections, scratch, out);
+        if let Some(loudest) = self.loudest {
+            self.sum_loudest(loudest, connections, scratch);
+        }
+        self.tell_speaker(out);
         self.add_notice(index, tones, scratch);
         self.run_operations(scratch, out);
         self.deliver((due, index), coached, connections, tones, scratch, out);
     }
 
-    /// Sums what the members say in a frame. Whether a coach says anything, which is kept for the pupil.
+    /// Sums what the members say in a frame, or those of them who were chosen before, if it is a part of several. If only
+    /// the loudest are mixed the candidates are left in `scratch`. Whether a coach says anything, which is kept for the
+    /// pupil.
     pub(crate) fn collect(
         &mut self,
         due: Instant,
+        part: Option<&Part>,
         connections: &mut [Option<Connection>],
         scratch: &mut Scratch,
         out: &mut Outputs,
@@ -322,9 +337,15 @@ impl Conference {
         scratch.candidates.clear();
         scratch.contributors.len = 0;
         let mut coached = false;
-        let room =
-            Collecting { id: self.id, due, talk_stop_frames: self.talk_stop_frames, sums: self.loudest.is_none() };
-        for &slot in &self.participants {
+        let names = self.names || part.is_some_and(Part::names_elsewhere);
+        let sums = match (self.loudest, part) {
+            (None, _) => Sums::All,
+            (Some(_), None) => Sums::None,
+            (Some(_), Some(_)) => Sums::Chosen,
+        };
+        let room = Collecting { id: self.id, due, talk_stop_frames: self.talk_stop_frames, sums };
+        for (n, &slot) in self.participants.iter().enumerate() {
+            look_ahead(n, &self.participants, connections);
             let Some(connection) = connections.get_mut(slot as usize).and_then(Option::as_mut) else { continue };
             coached |= collect(connection, &room, scratch, out);
             let Connection { id, participant, receiver, media: Some(media), .. } = connection else { continue };
@@ -336,23 +357,29 @@ impl Conference {
             }
             if !media.in_mix {
                 participant.is_chosen = false;
-            } else if self.loudest.is_some() {
+                continue;
+            }
+            if sums != Sums::All {
                 scratch.candidates.add(slot, participant.talk.loudness(), participant.is_chosen);
-            } else if self.names
-                && let Some(ssrc) = receiver.ssrc()
-            {
+                media.in_mix = participant.is_chosen;
+                if sums == Sums::None || !media.in_mix {
+                    continue;
+                }
+            }
+            if names && let Some(ssrc) = receiver.ssrc() {
                 scratch.contributors.add(ssrc, participant.talk.level_dbov());
             }
         }
-        if let Some(loudest) = self.loudest {
-            self.sum_loudest(loudest, connections, scratch);
-        }
+        coached
+    }
+
+    /// Has it known who leads the talk, once all who talk in a frame have been heard.
+    pub(crate) fn tell_speaker(&mut self, out: &mut Outputs) {
         if let Some(connection) = self.active_speaker.decide()
             && self.talk_stop_frames.is_some()
         {
             out.push_event(Event::ActiveSpeaker { conference: self.id, connection });
         }
-        coached
     }
 
     /// Sums what the loudest say; the others are not in the mix.
@@ -399,7 +426,7 @@ impl Conference {
         let samples = rate.frame_samples();
         // Sounds that cancel each other are no less silent.
         let silent = scratch.sum[..samples].iter().all(|&sample| sample == 0);
-        let Scratch { sum, mix, frame, coach, narrow, contributors, .. } = scratch;
+        let Scratch { sum, mix, frame, coach, contributors, .. } = scratch;
         if let Some(wide) = self.wide.as_deref_mut() {
             self.limiter.process(&sum[..samples], &mut mix[..samples]);
             wide.history.push(&mix[..samples]);
@@ -415,7 +442,6 @@ impl Conference {
             coach: coached.then_some(&coach[..samples]),
             tones: (!self.hairpin).then_some(tones),
             frame: &mut frame[..samples],
-            narrow,
             silent,
             limited: self.wide.is_some(),
             contributors: self.names.then_some(&*contributors),
@@ -425,7 +451,11 @@ impl Conference {
             wide: self.wide.as_deref_mut(),
             waiting: false,
         };
-        for &slot in &self.participants {
+        for (n, &slot) in self.participants.iter().enumerate() {
+            // Of few all is still at hand.
+            if self.participants.len() > 4 * AHEAD {
+                look_ahead(n, &self.participants, connections);
+            }
             if let Some(connection) = connections.get_mut(slot as usize).and_then(Option::as_mut) {
                 delivery.deliver(connection, slot, out);
             }
@@ -451,45 +481,35 @@ impl Conference {
         self.listen(loud, scratch, out);
     }
 
-    /// Whether the sum is sound, if an operation asks.
-    pub(crate) fn is_loud(&self, scratch: &mut Scratch) -> bool {
+    /// Whether the sum is voice, if an operation asks.
+    pub(crate) fn is_loud(&mut self, scratch: &mut Scratch) -> bool {
         if !self.operations.iter().flatten().any(|operation| operation.needs_level()) {
+            self.sum_talk = None;
             return false;
         }
         let samples = self.rate.frame_samples();
         let Scratch { sum, mix, .. } = scratch;
         mix::narrow(&sum[..samples], &mut mix[..samples]);
-        is_loud(&mix[..samples])
+        let talk = self.sum_talk.get_or_insert_with(TalkDetector::new);
+        talk.measure(Some(&mix[..samples]));
+        talk.is_loud()
     }
 
     /// Runs the operations that are heard, and adds them to the sum. Whether there is anything to hear.
     pub(crate) fn play(&mut self, loud: bool, scratch: &mut Scratch, out: &mut Outputs) -> bool {
         let samples = self.rate.frame_samples();
-        let Scratch { sum, frame, narrow, .. } = scratch;
-        let sum = &mut sum[..samples];
+        let Scratch { sum, frame, .. } = scratch;
+        let (sum, frame) = (&mut sum[..samples], &mut frame[..samples]);
         let target = Target::Conference(self.id);
-        let (mut played, mut prompts) = (false, [0i32; FRAME_SAMPLES]);
+        let mut played = false;
         // Nobody gathers digits on a conference.
         run_each(&mut self.operations, true, target, &mut DigitBuffer::default(), out, |operation| {
-            if operation.play(loud, narrow)? {
-                mix::accumulate(&mut prompts, narrow);
+            if operation.play(loud, frame)? {
+                mix::accumulate(sum, frame);
                 played = true;
             }
             Ok(())
         });
-        match self.wide.as_deref_mut().filter(|_| self.rate != Rate::Narrow) {
-            None => {
-                for (sum, prompt) in sum.iter_mut().zip(&prompts) {
-                    *sum += prompt;
-                }
-            }
-            Some(wide) if played => {
-                mix::narrow(&prompts, narrow);
-                wide.from_narrow.process(narrow, &mut frame[..samples]);
-                mix::accumulate(sum, &frame[..samples]);
-            }
-            Some(_) => {}
-        }
         played
     }
 
@@ -499,18 +519,23 @@ impl Conference {
             return;
         }
         let samples = self.rate.frame_samples();
-        let Scratch { sum, mix, narrow, .. } = scratch;
-        match self.wide.as_deref_mut().filter(|_| self.rate != Rate::Narrow) {
-            None => mix::narrow(&sum[..samples], narrow),
-            Some(wide) => {
-                mix::narrow(&sum[..samples], &mut mix[..samples]);
-                wide.to_narrow.process(&mix[..samples], narrow);
-            }
-        }
+        let Scratch { sum, mix, .. } = scratch;
+        let mix = &mut mix[..samples];
+        mix::narrow(&sum[..samples], mix);
         let target = Target::Conference(self.id);
         run_each(&mut self.operations, false, target, &mut DigitBuffer::default(), out, |operation| {
-            operation.listen(loud, narrow)
+            operation.listen(loud, mix)
         });
+    }
+}
+
+/// Members whose memory is asked for at once.
+const AHEAD: usize = 8;
+
+/// Every so many members, asks for the memory of the next.
+fn look_ahead(n: usize, participants: &[u32], connections: &[Option<Connection>]) {
+    if n.is_multiple_of(AHEAD) {
+        prefetch(&participants[n..participants.len().min(n + AHEAD)], connections);
     }
 }
 
@@ -524,13 +549,25 @@ fn position_of(index: u64, format: Format) -> u32 {
     u32::try_from(index % u64::from(format.frames())).unwrap_or(0)
 }
 
+/// A frame at any rate of who says nothing.
+pub(crate) static SILENCE: [i16; FRAME_SAMPLES_MAX] = [0; FRAME_SAMPLES_MAX];
+
 /// What is common to the shares of a frame.
 struct Collecting {
     id: ConferenceId,
     due: Instant,
     talk_stop_frames: Option<u16>,
-    /// Whether a share is added to the sum at once; else the loudest are chosen first.
-    sums: bool,
+    sums: Sums,
+}
+
+/// Whose shares are added to the sum at once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sums {
+    All,
+    /// Nobody's: the loudest are chosen first.
+    None,
+    /// Of those who were chosen with the frame before.
+    Chosen,
 }
 
 /// Takes one participant's share of a frame: pulls it, records it, judges it, and adds it to the sum; that of the coach
@@ -547,9 +584,9 @@ fn collect(connection: &mut Connection, room: &Collecting, scratch: &mut Scratch
             }
             // What waits for digits or for its time alone.
             if media.runs_any() {
-                let silence = [0; FRAME_SAMPLES];
+                let silence = &SILENCE[..media.rate.frame_samples()];
                 run_each(&mut media.operations, false, target, digits, out, |operation| {
-                    operation.listen(false, &silence)
+                    operation.listen(false, silence)
                 });
             }
         }
@@ -559,7 +596,12 @@ fn collect(connection: &mut Connection, room: &Collecting, scratch: &mut Scratch
     let keeps_tones_out = connection.wants_digits();
     let Connection { id, participant, digits, media: Some(media), .. } = connection else { return false };
     let samples = media.rate.frame_samples();
+    let (runs_any, raw) = (media.runs_any(), &mut scratch.raw[..samples]);
     if let Some(care) = media.care.as_mut().filter(|_| heard) {
+        if runs_any {
+            // Recordings hold what came.
+            raw.copy_from_slice(&media.frame[..samples]);
+        }
         care.take(&mut media.frame[..samples]);
     }
     let frame = heard.then_some(media.samples());
@@ -569,10 +611,14 @@ fn collect(connection: &mut Connection, room: &Collecting, scratch: &mut Scratch
     } else {
         participant.talk.look(frame, room.talk_stop_frames.unwrap_or(u16::MAX))
     };
-    if media.runs_any() {
+    if media.noise {
+        participant.talk.note_comfort_noise(media.samples());
+    }
+    if runs_any {
         let loud = participant.talk.is_loud();
-        let frame = &scratch.narrow;
-        run_each(&mut media.operations, false, target, digits, out, |operation| operation.listen(loud, frame));
+        let Media { operations, care, frame, .. } = &mut **media;
+        let frame = if care.is_some() && heard { &*raw } else { &frame[..samples] };
+        run_each(operations, false, target, digits, out, |operation| operation.listen(loud, frame));
     }
     if participant.role == Role::Monitor {
         return false;
@@ -585,18 +631,17 @@ fn collect(connection: &mut Connection, room: &Collecting, scratch: &mut Scratch
         });
     }
     // Digital silence adds nothing: its sender hears what the silent ones hear.
-    let sounds = if heard { participant.talk.level_dbov() > SILENCE_DBOV } else { media.concealed };
+    let sounds = if heard { participant.talk.sounds() } else { media.concealed };
     let speaks = sounds && !participant.muted && !media.is_kept_out(keeps_tones_out);
     media.in_mix = speaks && participant.role != Role::Coach;
     if !speaks {
         return false;
     }
     mix::apply_gain(&mut media.frame[..samples], participant.gain_q12);
-    if media.in_mix && !room.sums {
-        return false;
-    }
     if media.in_mix {
-        mix::accumulate(&mut scratch.sum[..samples], &media.frame[..samples]);
+        if room.sums == Sums::All || (room.sums == Sums::Chosen && participant.is_chosen) {
+            mix::accumulate(&mut scratch.sum[..samples], &media.frame[..samples]);
+        }
         return false;
     }
     scratch.coach[..samples].copy_from_slice(&media.frame[..samples]);
@@ -627,7 +672,6 @@ struct Delivery<'a> {
     tones: Option<&'a Tones>,
     /// What the present listener alone hears.
     frame: &'a mut [i16],
-    narrow: &'a mut Narrow,
     /// Who is in the mix, if anybody is told.
     contributors: Option<&'a Contributors>,
     /// Whether nothing is in the mix.
@@ -697,15 +741,11 @@ impl<'a> Delivery<'a> {
             // A prompt to one participant takes the place of the mix for him alone.
             let loud = participant.talk.is_loud();
             run_each(&mut media.operations, true, target, digits, out, |operation| {
-                prompted = operation.play(loud, self.narrow)?;
+                prompted = operation.play(loud, self.frame)?;
                 Ok(())
             });
         }
         if prompted {
-            match media.wide.as_mut() {
-                Some(wide) => wide.from_narrow.process(self.narrow, self.frame),
-                None => self.frame.copy_from_slice(self.narrow),
-            }
             if let Some(beep) = beep {
                 let mut sum = [0; FRAME_SAMPLES_MAX];
                 let sum = &mut sum[..self.frame.len()];
@@ -868,6 +908,7 @@ pub(crate) fn pull(
     counters.concealed_samples += u64::from(pulled.missing);
     media.concealed = pulled.concealed;
     media.gap = !pulled.heard && !pulled.concealed && !pulled.noise;
+    media.noise = pulled.noise;
     media.failed |= pulled.failed;
     pulled.heard
 }

@@ -1,11 +1,12 @@
 //! One connection: an RTP session with one endpoint, and what it is wired to.
 
+use core::mem::offset_of;
 use core::net::SocketAddr;
 use core::time::Duration;
 
 use ringbridge_codec::kind::FRAME_SAMPLES_MAX;
 use ringbridge_codec::limit::Limiter;
-use ringbridge_codec::{Rate, mix};
+use ringbridge_codec::{Rate, mix, prefetch};
 use ringbridge_wire::seq::{RtpTimestamp, SeqNumber};
 
 use crate::adjust::Adjustment;
@@ -66,7 +67,7 @@ pub(crate) const fn law_of(codec: CodecKind) -> Option<Law> {
     }
 }
 
-/// Maps a relayed stream onto our own.
+/// Maps a relayed stream onto our own. Numbers are those of its packets, or those its jitter buffer gave them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RelayMap {
     pub(crate) source_ssrc: u32,
@@ -76,46 +77,89 @@ pub(crate) struct RelayMap {
     pub(crate) timestamp_offset: u32,
 }
 
-/// A frame at the rate of operations.
+impl RelayMap {
+    /// The number that a packet of the source gets in our stream; `None`: it is taken by something else.
+    pub(crate) fn take(&mut self, number: SeqNumber) -> Option<SeqNumber> {
+        let own = number.wrapping_add(self.sequence_offset);
+        if self.floor.is_newer_than(own) {
+            return None;
+        }
+        // The floor follows at a distance, so that it never seems to lie ahead when the numbers wrap.
+        let trail = own.wrapping_add(RELAY_FLOOR_DISTANCE.wrapping_neg());
+        if trail.is_newer_than(self.floor) {
+            self.floor = trail;
+        }
+        Some(own)
+    }
+}
+
+/// Packets by which the earliest relayed number trails the latest, a quarter of all numbers.
+const RELAY_FLOOR_DISTANCE: u16 = 1 << 14;
+
+/// A frame at 8 kHz, as detectors hear it.
 pub(crate) type Narrow = [i16; FRAME_SAMPLES];
 
-/// What a connection needs once its media is more than relayed.
+/// What a connection needs once its media is more than relayed. Its fields lie in the order in which they are used: by
+/// every frame, of wideband only, seldom.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Media {
-    pub(crate) playout: Playout,
-    pub(crate) sender: Sender,
-    /// We send a stream of our own, and from the first time on always.
-    pub(crate) owns_stream: bool,
-    pub(crate) relay_map: Option<RelayMap>,
-    /// SSRC and timestamp of the telephone-event that was last passed into our own stream, and its timestamp there.
-    pub(crate) event: Option<((u32, RtpTimestamp), RtpTimestamp)>,
-    pub(crate) operations: [Option<Box<Operation>>; CONNECTION_OPERATIONS_MAX],
     /// Rate of the clock that drives it: of its conference, its relay, or of its own operations.
     pub(crate) rate: Rate,
-    /// What is done to its voice in a conference.
-    pub(crate) care: Option<Box<Care>>,
-    /// What it says of its own loudness.
-    pub(crate) claims: Claims,
-    /// There if it is not G.711 on a clock of 8 kHz.
-    pub(crate) wide: Option<Box<Wide>>,
-    /// What it says in the present frame at that rate, gain applied.
-    pub(crate) frame: [i16; FRAME_SAMPLES_MAX],
+    /// We send a stream of our own, and from the first time on always.
+    pub(crate) owns_stream: bool,
+    /// Whether `frame` is in the mix.
+    pub(crate) in_mix: bool,
     /// Nothing of `frame` came, and nothing stands for it.
     pub(crate) gap: bool,
+    /// `frame` is comfort noise.
+    pub(crate) noise: bool,
     /// Something of `frame` was made up: it is missing, or a frame was put in to keep step.
     pub(crate) concealed: bool,
     /// The decoder has failed.
     pub(crate) failed: bool,
-    /// Of what it alone hears.
-    pub(crate) limiter: Limiter,
-    /// Frames of silence in a row that were, or would have been, sent.
-    pub(crate) silent_frames: u32,
     /// The present silence has been described by comfort noise.
     pub(crate) describes_silence: bool,
-    /// Whether `frame` is in the mix.
-    pub(crate) in_mix: bool,
+    /// It goes the short way from now on, once it was sent what waits for it in the other party's buffer.
+    pub(crate) catches_up: bool,
+    /// Frames of silence in a row that were, or would have been, sent.
+    pub(crate) silent_frames: u32,
+    /// Of what it alone hears.
+    pub(crate) limiter: Limiter,
+    pub(crate) operations: [Option<Box<Operation>>; CONNECTION_OPERATIONS_MAX],
+    /// What is done to its voice in a conference.
+    pub(crate) care: Option<Box<Care>>,
+    /// There if it is not G.711 on a clock of 8 kHz.
+    pub(crate) wide: Option<Box<Wide>>,
     /// Finds digits in what it says, if they may come that way.
     pub(crate) in_band: Option<Box<InBand>>,
+    pub(crate) relay_map: Option<RelayMap>,
+    pub(crate) playout: Playout,
+    /// What it says in the present frame at that rate, gain applied.
+    pub(crate) frame: [i16; FRAME_SAMPLES_MAX],
+    pub(crate) sender: Sender,
+    /// What it says of its own loudness.
+    pub(crate) claims: Claims,
+    /// SSRC and timestamp of the telephone-event that was last passed into our own stream, and its timestamp there.
+    pub(crate) event: Option<((u32, RtpTimestamp), RtpTimestamp)>,
+}
+
+/// Bytes of a connection that each frame of a mix looks at.
+const MIXED_BYTES: usize = offset_of!(Connection, bucket);
+/// Bytes of its media that do, up to the frame's samples at 8 kHz.
+const MIXED_MEDIA_BYTES: usize = offset_of!(Media, frame) + size_of::<Narrow>();
+
+/// Asks for the memory of those whose frames are mixed next.
+pub(crate) fn prefetch(slots: &[u32], connections: &[Option<Connection>]) {
+    let there = || slots.iter().filter_map(|&slot| connections.get(slot as usize));
+    // Each round finds what the one before it has asked for.
+    there().for_each(|connection| prefetch::head(connection, MIXED_BYTES));
+    let media = || there().filter_map(|connection| connection.as_ref()?.media.as_deref());
+    media().for_each(|media| {
+        prefetch::head(media, MIXED_MEDIA_BYTES);
+        media.sender.prefetch();
+    });
+    media().for_each(|media| media.playout.prefetch());
 }
 
 impl Media {
@@ -133,11 +177,13 @@ impl Media {
             wide: None,
             frame: [0; FRAME_SAMPLES_MAX],
             gap: true,
+            noise: false,
             concealed: false,
             failed: false,
             limiter: Limiter::new(),
             silent_frames: 0,
             describes_silence: false,
+            catches_up: false,
             in_mix: false,
             in_band: None,
         })
@@ -155,6 +201,7 @@ impl Media {
         self.wide = None;
         self.failed = false;
         (self.silent_frames, self.describes_silence) = (0, false);
+        self.catches_up = false;
         self.limiter = Limiter::new();
     }
 
@@ -163,7 +210,7 @@ impl Media {
         &self.frame[..self.rate.frame_samples()]
     }
 
-    /// Writes what it says in the present frame as its operations hear it. Once a frame.
+    /// Writes what it says in the present frame as detectors hear it. Once a frame.
     pub(crate) fn narrow(&mut self, out: &mut Narrow) {
         let samples = self.rate.frame_samples();
         match self.wide.as_mut().filter(|_| self.rate != Rate::Narrow) {
@@ -283,6 +330,14 @@ impl Participant {
         Some(self)
     }
 
+    /// Whether it is a party like any other, heard and hearing as it is.
+    pub(crate) fn is_plain(&self) -> bool {
+        let Self { muted, deaf, role, tariff_tone, gain_q12, output_gain_q12, agc, noise_suppression, .. } = *self;
+        role == Role::Party
+            && (gain_q12, output_gain_q12) == (mix::GAIN_Q12_UNITY, mix::GAIN_Q12_UNITY)
+            && !(muted || deaf || tariff_tone || agc || noise_suppression)
+    }
+
     /// Whether everybody can hear it.
     pub(crate) fn is_audible(&self) -> bool {
         !self.muted && matches!(self.role, Role::Party | Role::Pupil)
@@ -304,35 +359,41 @@ impl Participant {
     }
 }
 
-/// A connection.
+/// A connection. Its fields lie in the order in which they are used: by every frame of a mix, by every packet, seldom.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Connection {
-    pub(crate) id: ConnectionId,
-    pub(crate) spec: ConnectionSpec,
-    pub(crate) created: Instant,
-    pub(crate) latch: Latch,
-    pub(crate) bucket: TokenBucket,
-    pub(crate) rtcp_bucket: TokenBucket,
-    pub(crate) receiver: Receiver,
-    pub(crate) reports: Reports,
-    pub(crate) rtcp_learned: Option<SocketAddr>,
-    /// The RTP socket is connected to the learned source.
-    pub(crate) connected: bool,
     pub(crate) link: Link,
     /// What its relay brings may be decoded, and encoded again, if the sides differ.
     pub(crate) may_transcode: bool,
     /// What its relay brings is decoded, and encoded again for the other side.
     pub(crate) transcodes: bool,
-    pub(crate) taped: Taped,
-    pub(crate) participant: Participant,
-    pub(crate) counters: ConnectionCounters,
-    pub(crate) last_heard: Instant,
-    /// When the silence timer that counts fires.
-    pub(crate) silence_due: Option<Instant>,
+    /// The endpoint has sent a telephone-event.
+    pub(crate) sends_events: bool,
+    /// Audio arrives, and is listened to for digits.
+    pub(crate) listens: bool,
+    /// The RTP socket is connected to the learned source.
+    pub(crate) connected: bool,
     /// The present silence has been told.
     pub(crate) timed_out: bool,
+    pub(crate) taped: Taped,
+    pub(crate) participant: Participant,
+    pub(crate) media: Option<Box<Media>>,
+    pub(crate) id: ConnectionId,
+    pub(crate) last_heard: Instant,
+    pub(crate) receiver: Receiver,
+    pub(crate) spec: ConnectionSpec,
+    pub(crate) bucket: TokenBucket,
+    pub(crate) counters: ConnectionCounters,
+    /// When the silence timer that counts fires.
+    pub(crate) silence_due: Option<Instant>,
     /// When it ends, as it is reserved only: no remote address was given so far.
     pub(crate) reserved_until: Option<Instant>,
+    pub(crate) latch: Latch,
+    pub(crate) reports: Reports,
+    pub(crate) rtcp_bucket: TokenBucket,
+    pub(crate) rtcp_learned: Option<SocketAddr>,
+    pub(crate) created: Instant,
     /// When the reservation timer that counts fires.
     pub(crate) reservation_due: Option<Instant>,
     /// When the connection's own media clock ticks next.
@@ -340,15 +401,10 @@ pub(crate) struct Connection {
     /// Timestamp of the last telephone-event whose beginning was seen, and of the last whose end was.
     pub(crate) event_begun: Option<RtpTimestamp>,
     pub(crate) event_ended: Option<RtpTimestamp>,
-    /// The endpoint has sent a telephone-event.
-    pub(crate) sends_events: bool,
-    /// Audio arrives, and is listened to for digits.
-    pub(crate) listens: bool,
     /// Digits that wait to be gathered.
     pub(crate) digits: DigitBuffer,
     /// Volume and speed of what is played to it.
     pub(crate) adjustment: Adjustment,
-    pub(crate) media: Option<Box<Media>>,
 }
 
 /// When a reservation made now ends.
@@ -462,6 +518,14 @@ impl Connection {
         rate(a).min(rate(b))
     }
 
+    /// Rate of its own clock. What runs on it when it leaves another keeps that one's: nobody hears a seam.
+    pub(crate) fn own_rate(&self) -> Rate {
+        match &self.media {
+            Some(media) if media.runs_any() => media.rate,
+            Some(_) | None => self.spec.rx_codec.rate().max(self.spec.tx_codec.rate()),
+        }
+    }
+
     /// Whether what it sends and is sent is G.711.
     pub(crate) const fn is_g711(spec: &ConnectionSpec) -> bool {
         law_of(spec.rx_codec).is_some() && law_of(spec.tx_codec).is_some()
@@ -519,11 +583,12 @@ impl Connection {
         Target::Connection(self.id)
     }
 
-    /// What it says in the present frame, as its operations hear it.
-    pub(crate) fn said(&self, samples: &Narrow) -> Option<Said> {
+    /// What it says in the present frame, as a recording of its call hears it.
+    pub(crate) fn said(&self) -> Option<Said> {
         let media = self.media.as_ref()?;
         let loud = self.participant.talk.is_loud();
-        Some(Said { samples: *samples, loud, gap: media.gap, concealed: media.concealed })
+        let Media { frame, rate, gap, concealed, .. } = &**media;
+        Some(Said { samples: *frame, rate: *rate, loud, gap: *gap, concealed: *concealed })
     }
 
     /// When its own clock would tick next if it started now: whole milliseconds, spread by slot.

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::command::{ConnectionSpec, Rate, Request};
-use crate::conference::{Conference, Scratch};
+use crate::conference::{Conference, SILENCE, Scratch};
 use crate::connection::{Connection, Link, Media, Taped, law_of};
 use crate::event::{DropReason, EndReason, Event};
 use crate::id::{ConferenceId, ConnectionId, ShardId};
@@ -173,6 +173,12 @@ impl Engine {
                 continue;
             };
             if !media.sender.is_partial() {
+                if media.catches_up
+                    && let Some(transmit) = self.catch_up(index, slot)
+                {
+                    self.out.ready.push_front(index);
+                    return Some(transmit);
+                }
                 continue;
             }
             let Some(target) = latch.target() else {
@@ -181,6 +187,9 @@ impl Engine {
                 continue;
             };
             let len = media.sender.emit(slot);
+            if media.catches_up {
+                self.out.ready.push_front(index);
+            }
             counters.packets_out += 1;
             counters.bytes_out += len as u64;
             self.out.totals.packets_out += 1;
@@ -261,6 +270,14 @@ impl Engine {
         (from..from + look).map(|slot| slot % CONNECTION_SLOTS).find(in_use)
     }
 
+    /// Adds what has happened in the jitter buffer of a connection since this was called last to the [totals](Self::totals);
+    /// when the connection ends that is done anyway. The delay in milliseconds of what is played, if anything is.
+    pub fn gather_playout(&mut self, slot: u32) -> Option<u32> {
+        let playout = &mut self.connections.get_mut(slot as usize)?.as_mut()?.media.as_mut()?.playout;
+        self.out.totals.playout.add(playout.take_news());
+        playout.is_playing().then(|| playout.delay().current_ms)
+    }
+
     /// Where a connection lives on this shard, if it does.
     pub(crate) fn slot_of(&self, id: ConnectionId) -> Option<u32> {
         let home = if id.shard() == self.shard { u32::try_from(id.slot()).ok() } else { None };
@@ -272,6 +289,7 @@ impl Engine {
 
     /// Starts or stops a conference's clock, as it has something to mix or not.
     pub(crate) fn review_conference(&mut self, slot: u32) {
+        self.close_direct(slot);
         let Some(conference) = self.conferences[slot as usize].as_mut() else { return };
         let wants = conference.wants_to_run(&self.connections);
         if wants == conference.running {
@@ -359,6 +377,10 @@ impl Engine {
         if !conference.running || conference.next_due() != due {
             return;
         }
+        if conference.shortcut.is_open {
+            self.check_direct(slot);
+            return;
+        }
         let late = self.now.saturating_since(due);
         self.out.totals.ticks_late += u64::from(late > FRAME);
         if conference.is_waiting() || (conference.part.is_some() && late <= CATCH_UP_MAX) {
@@ -373,6 +395,7 @@ impl Engine {
         self.wheel.arm(conference.next_due(), TimerKey::Conference(slot));
         // Operations may have ended.
         self.review_conference(slot);
+        self.consider_direct(slot);
     }
 
     fn tick_solo(&mut self, due: Instant, slot: u32) {
@@ -386,21 +409,23 @@ impl Engine {
         connection.solo_due = Some(next);
         self.wheel.arm(next, TimerKey::Solo(slot));
         let Taped::With(peer) = connection.taped else {
-            let own = self.hear_solo(due, slot);
+            let hears = self.hear_solo(due, slot);
             self.carry(due, slot);
-            self.run_solo(due, slot, own.as_ref(), None);
+            self.run_solo(due, slot, hears, None);
             self.review_solo(slot, None);
             return;
         };
         if let Some(peer) = self.connections[peer as usize].as_mut() {
             peer.solo_due = Some(next);
         }
-        let own = self.hear_solo(due, slot);
+        let hears = self.hear_solo(due, slot);
+        let own = self.said(slot).filter(|_| hears);
         self.carry(due, slot);
-        let other = self.hear_solo(due, peer);
+        let peer_hears = self.hear_solo(due, peer);
+        let other = self.said(peer).filter(|_| peer_hears);
         self.carry(due, peer);
-        self.run_solo(due, slot, own.as_ref(), other.as_ref());
-        self.run_solo(due, peer, other.as_ref(), None);
+        self.run_solo(due, slot, hears, own.zip(other).as_ref());
+        self.run_solo(due, peer, peer_hears, None);
         self.skip_frames(slot, next.saturating_since(due + FRAME));
         self.review_solo(slot, None);
         self.review_solo(peer, None);
@@ -415,11 +440,11 @@ impl Engine {
         operations.for_each(|operation| operation.skip(frames));
     }
 
-    /// Takes the frame that is due from a connection outside a conference; what its operations hear.
-    fn hear_solo(&mut self, due: Instant, slot: u32) -> Option<Said> {
-        let connection = self.connections[slot as usize].as_mut()?;
+    /// Takes the frame that is due from a connection outside a conference, if anybody needs it.
+    fn hear_solo(&mut self, due: Instant, slot: u32) -> bool {
+        let Some(connection) = self.connections[slot as usize].as_mut() else { return false };
         if !connection.needs_audio() && !connection.transcodes {
-            return None;
+            return false;
         }
         let heard = connection.hear(due, &mut self.scratch, &mut self.out);
         if connection.media.as_ref().is_some_and(|media| media.failed) {
@@ -427,7 +452,15 @@ impl Engine {
         }
         let frame = connection.media.as_ref().map(|media| media.samples());
         connection.participant.talk.look(frame.filter(|_| heard), SOLO_STOP_FRAMES);
-        connection.said(&self.scratch.narrow)
+        if let Some(media) = connection.media.as_ref().filter(|media| media.noise) {
+            connection.participant.talk.note_comfort_noise(media.samples());
+        }
+        true
+    }
+
+    /// What a party of a call that is recorded says in the frame that was just taken from it.
+    fn said(&self, slot: u32) -> Option<Said> {
+        self.connections[slot as usize].as_ref()?.said()
     }
 
     /// Encodes what a connection says in the present frame for the other side of its relay.
@@ -455,36 +488,28 @@ impl Engine {
         send_solo(peer_media, to, due, media.samples(), spec, &mut self.out);
     }
 
-    /// Runs the operations of a connection outside a conference for a frame. `own`: what it says; `other`: what the other
-    /// party of its call says, if that is recorded here.
-    fn run_solo(&mut self, due: Instant, slot: u32, own: Option<&Said>, other: Option<&Said>) {
-        const SILENCE: [i16; FRAME_SAMPLES] = [0; FRAME_SAMPLES];
+    /// Runs the operations of a connection outside a conference for a frame. `hears`: what it says was taken; `call`: what
+    /// it and the other party of its call say, if that is recorded here.
+    fn run_solo(&mut self, due: Instant, slot: u32, hears: bool, call: Option<&(Said, Said)>) {
         let Some(connection) = self.connections[slot as usize].as_mut() else { return };
         let target = connection.target();
         let Connection { spec, participant, digits, media: Some(media), .. } = connection else { return };
         let loud = participant.talk.is_loud();
-        let frame = own.map_or(&SILENCE, |own| &own.samples);
-        run_each(&mut media.operations, false, target, digits, &mut self.out, |operation| match own.zip(other) {
+        let samples = media.rate.frame_samples();
+        let Media { operations, frame, .. } = &mut **media;
+        let said = if hears { &frame[..samples] } else { &SILENCE[..samples] };
+        run_each(operations, false, target, digits, &mut self.out, |operation| match call {
             Some((own, other)) if operation.records_call() => operation.listen_to_call(own, other),
-            Some(_) | None => operation.listen(loud, frame),
+            Some(_) | None => operation.listen(loud, said),
         });
         if media.is_played_to() {
-            let mut samples = [0; FRAME_SAMPLES];
+            let frame = &mut self.scratch.raw[..samples];
             let mut prompted = false;
             run_each(&mut media.operations, true, target, digits, &mut self.out, |operation| {
-                prompted = operation.play(loud, &mut samples)?;
+                prompted = operation.play(loud, frame)?;
                 Ok(())
             });
             if prompted && spec.direction.sends() {
-                let Scratch { raw, .. } = &mut *self.scratch;
-                let frame = match media.wide.as_mut() {
-                    Some(wide) => {
-                        let frame = &mut raw[..media.rate.frame_samples()];
-                        wide.from_narrow.process(&samples, frame);
-                        &*frame
-                    }
-                    None => &samples[..],
-                };
                 send_solo(media, slot, due, frame, spec, &mut self.out);
             }
         }
@@ -500,7 +525,7 @@ impl Engine {
                 let peer = self.connections[peer as usize].as_ref();
                 peer.map_or(Rate::Narrow, |peer| Connection::common_rate(&connection.spec, &peer.spec))
             }
-            Link::Relay(_) | Link::None => Rate::Narrow,
+            Link::Relay(_) | Link::None => connection.own_rate(),
         };
         let Some(connection) = self.connections[slot as usize].as_mut() else { return };
         let Connection { spec, link, participant, media: Some(media), .. } = connection else { return };
@@ -519,7 +544,10 @@ impl Engine {
                 self.out.broken.push(slot);
             }
         }
-        media.rate = rate;
+        if media.rate != rate {
+            media.rate = rate;
+            media.operations.iter_mut().flatten().for_each(|operation| operation.tune(rate));
+        }
         let wants_care = matches!(link, Link::Conference(_));
         if !media.care.as_ref().is_some_and(|care| wants_care && care.fits(rate, participant)) {
             media.care = Care::new(rate, participant).filter(|_| wants_care);

@@ -198,6 +198,9 @@ pub enum CommandError {
     /// The codec or packet time can't be mixed.
     #[error("codec or packet time can't be decoded here")]
     UnsupportedCodec,
+    /// A packet of that payload type would be taken for RTCP.
+    #[error("payload type {0} would be taken for RTCP: take one outside 72 to 76, with rtcp_mux one outside 64 to 95")]
+    TakenForRtcp(u8),
     /// A coach or pupil can't be muted, a coach can't have the tariff tone, a monitor can't take another role.
     #[error("{0} has a role that does not go with that")]
     RoleConflict(ConnectionId),

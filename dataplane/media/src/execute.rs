@@ -114,6 +114,9 @@ impl Engine {
         let Some(mut connection) = self.connections[slot as usize].take() else { return };
         let quality = Box::new(connection.quality());
         self.adopted.remove(&id);
+        if let Some(media) = &mut connection.media {
+            self.out.totals.playout.add(media.playout.take_news());
+        }
         if let Some(mut media) = connection.media.take().filter(|_| self.media_pool.len() < MEDIA_POOL_MAX) {
             media.recycle(&mut self.rng);
             self.media_pool.push(media);

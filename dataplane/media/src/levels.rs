@@ -8,7 +8,9 @@ use ringbridge_codec::denoise::Denoiser;
 
 use crate::connection::Participant;
 use crate::id::ConnectionId;
-use crate::limits::{ACTIVE_SPEAKER_MS, CONTRIBUTORS_MAX, FRAME_MS, LEVEL_CHECK_MS, LOUDEST_ADVANTAGE_DB};
+use crate::limits::{
+    ACTIVE_SPEAKER_MS, CONTRIBUTORS_MAX, FRAME_MS, LEVEL_CHECK_MS, LOUDEST_ADVANTAGE_DB, LOUDEST_TOLD_MAX,
+};
 use crate::time::Instant;
 
 /// Members who may be mixed, as loud as they have been, to choose the loudest from.
@@ -38,6 +40,54 @@ impl Candidates {
         }
         self.0.split_at(most)
     }
+
+    /// What the other parts of a conference are told of them: how loud the loudest are.
+    pub(crate) fn told(&mut self, told: &mut Loudest) {
+        let most = u16::try_from(LOUDEST_TOLD_MAX).unwrap_or(u16::MAX);
+        let (loudest, _) = self.split(most);
+        told.len = loudest.len();
+        for (place, &(loudness, _)) in told.loudness.iter_mut().zip(loudest) {
+            *place = loudness;
+        }
+    }
+
+    /// Keeps `own` and what other parts have told, to see how many of `own` are among so many of the loudest of all. Of a
+    /// loudness, those of earlier parts come first: it is the same wherever it is asked.
+    pub(crate) fn own_among<'a>(
+        &mut self,
+        loudest: u16,
+        own: (u32, &'a Loudest),
+        others: impl Iterator<Item = (u32, &'a Loudest)>,
+    ) -> u16 {
+        self.clear();
+        for (part, told) in others.chain([own]) {
+            self.0.extend(told.loudness[..told.len].iter().map(|&loudness| (loudness, part)));
+        }
+        let (chosen, _) = self.split(loudest);
+        let among = chosen.iter().filter(|&&(_, part)| part == own.0).count();
+        u16::try_from(among).unwrap_or(u16::MAX)
+    }
+}
+
+/// How loud the loudest of a part are, each with the advantage of who is mixed already.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Loudest {
+    loudness: [i16; LOUDEST_TOLD_MAX],
+    len: usize,
+}
+
+impl Loudest {
+    pub(crate) const NONE: Self = Self { loudness: [0; LOUDEST_TOLD_MAX], len: 0 };
+
+    /// Takes over what another says.
+    pub(crate) fn copy_from(&mut self, other: &Self) {
+        self.len = other.len;
+        self.loudness[..other.len].copy_from_slice(&other.loudness[..other.len]);
+    }
+
+    pub(crate) const fn clear(&mut self) {
+        self.len = 0;
+    }
 }
 
 /// Who leads the talk of a conference.
@@ -46,8 +96,15 @@ pub(crate) struct ActiveSpeaker {
     current: Option<ConnectionId>,
     /// Who is louder now, and for how many frames.
     challenger: Option<(ConnectionId, u32)>,
-    /// The loudest of this frame, and the loudness of the one who leads.
+    /// Of this frame.
+    talkers: Talkers,
+}
+
+/// Who may lead the talk after a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Talkers {
     loudest: Option<(ConnectionId, i16)>,
+    /// The loudness of the one who leads, if he talks.
     leads_at: Option<i16>,
 }
 
@@ -58,18 +115,36 @@ impl ActiveSpeaker {
 
     /// Somebody talks in this frame.
     pub(crate) fn hear(&mut self, id: ConnectionId, loudness: i16) {
-        if self.loudest.is_none_or(|(_, most)| loudness > most) {
-            self.loudest = Some((id, loudness));
+        if self.talkers.loudest.is_none_or(|(_, most)| loudness > most) {
+            self.talkers.loudest = Some((id, loudness));
         }
         if self.current == Some(id) {
-            self.leads_at = Some(loudness);
+            self.talkers.leads_at = Some(loudness);
         }
+    }
+
+    /// Those of another part talk as well.
+    pub(crate) fn hear_all(&mut self, others: Talkers) {
+        if let Some((id, loudness)) = others.loudest {
+            self.hear(id, loudness);
+        }
+        self.talkers.leads_at = self.talkers.leads_at.or(others.leads_at);
+    }
+
+    /// Those who talk in this frame so far.
+    pub(crate) const fn talkers(&self) -> Talkers {
+        self.talkers
+    }
+
+    /// The frame is over, and another part decides who leads: he does.
+    pub(crate) fn follow(&mut self, leader: Option<ConnectionId>) {
+        *self = Self { current: leader, ..Self::default() };
     }
 
     /// The frame is over; who leads now, if that is somebody else.
     pub(crate) fn decide(&mut self) -> Option<ConnectionId> {
-        let leads_at = self.leads_at.take();
-        let (id, loudness) = self.loudest.take()?;
+        let Talkers { loudest, leads_at } = core::mem::take(&mut self.talkers);
+        let (id, loudness) = loudest?;
         let is_louder = leads_at.is_none_or(|leads_at| loudness > leads_at + LEAD_DB * 16);
         if self.current == Some(id) || !is_louder {
             self.challenger = None;
@@ -121,6 +196,13 @@ impl Contributors {
         {
             (self.ssrcs[softest], self.levels[softest]) = (ssrc, level);
         }
+    }
+
+    /// Takes over what another says.
+    pub(crate) fn copy_from(&mut self, other: &Self) {
+        self.len = other.len;
+        self.ssrcs[..other.len].copy_from_slice(&other.ssrcs[..other.len]);
+        self.levels[..other.len].copy_from_slice(&other.levels[..other.len]);
     }
 
     /// Adds those of a frame, but not the listener himself.
@@ -249,6 +331,43 @@ mod tests {
         assert_eq!(choose(&[(1, -18, false), (2, -20, true), (3, -25, true)]), [1, 2]);
         assert_eq!(choose(&[(9, -90, false)]), [9]);
         assert!(choose(&[]).is_empty());
+    }
+
+    #[test]
+    fn parts_choose_as_one_would() {
+        let mut random = 1u64;
+        for round in 0..500 {
+            let mut one = Candidates::default();
+            let mut parts = [const { Vec::new() }; 3];
+            for slot in 0..40 {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                // Few levels, so that many have the same.
+                let loudness = -i16::try_from(random >> 33 & 15).unwrap();
+                let part = slot as usize / 14;
+                one.add(slot, loudness, false);
+                parts[part].push((slot, loudness));
+            }
+            let loudest = round % 45;
+            let mut told = [Loudest::NONE; 3];
+            for (part, told) in parts.iter().zip(&mut told) {
+                let mut own = Candidates::default();
+                part.iter().for_each(|&(slot, loudness)| own.add(slot, loudness, false));
+                own.told(told);
+            }
+            let told = [0, 1, 2].map(|part: u32| (part, &told[part as usize]));
+            let mut chosen = Vec::new();
+            for (part, (name, members)) in (0..3).zip(&parts).enumerate() {
+                let others = told.iter().copied().filter(|&(other, _)| other != name);
+                let among = Candidates::default().own_among(loudest, told[part], others);
+                let mut own = Candidates::default();
+                members.iter().for_each(|&(slot, loudness)| own.add(slot, loudness, false));
+                chosen.extend(own.split(among).0.iter().map(|&(_, slot)| slot));
+            }
+            let mut expected: Vec<_> = one.split(loudest).0.iter().map(|&(_, slot)| slot).collect();
+            chosen.sort_unstable();
+            expected.sort_unstable();
+            assert_eq!(chosen, expected);
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-/// Sample rate of prompts, recordings, detectors, and of a conference unless it says otherwise, in Hz.
+/// Sample rate of detectors, and of conferences, prompts and recordings unless they say otherwise, in Hz.
 pub const SAMPLE_RATE_HZ: u32 = 8000;
 /// Samples, and units of the RTP timestamp, in a millisecond.
 pub const SAMPLES_PER_MS: u32 = SAMPLE_RATE_HZ / 1000;
@@ -12,12 +12,21 @@ pub const FRAME_MS: u32 = 10;
 pub const FRAME_SAMPLES: usize = FRAME_TICKS as usize;
 /// Units of the RTP timestamp in one step of the media clock.
 pub const FRAME_TICKS: u32 = SAMPLES_PER_MS * FRAME_MS;
-/// Samples in a chunk that crosses a thread border: 20 ms.
+/// Samples in a chunk that crosses a thread border: 20 ms at 8 kHz.
 pub const CHUNK_SAMPLES: usize = 2 * FRAME_SAMPLES;
 /// Media states of released connections kept for the next ones, some 10 KiB each.
 pub const MEDIA_POOL_MAX: usize = 4096;
 /// What an encoder runs over before it takes over from another whose state it can't take, in milliseconds.
 pub const WARM_UP_MS: u32 = 100;
+/// How long two parties must have needed no mix before packets are passed from one to the other, in milliseconds. It
+/// doubles with each time that the mix is needed again,
+pub const DIRECT_AFTER_MS: u32 = 1000;
+/// up to this.
+pub const DIRECT_AFTER_MS_MAX: u32 = 64_000;
+/// How often two such parties are looked after, in milliseconds.
+pub const DIRECT_CHECK_MS: u32 = 100;
+/// Without a packet for so long, a party is heard through the mix again: as silence.
+pub const DIRECT_QUIET: Duration = Duration::from_millis(200);
 /// How long a member who falls silent keeps an encoder of its own, in milliseconds: at least as long as two encoders of
 /// the same sound take to have all that they decode in common but their own noise.
 pub const PRIVATE_HOLD_MS: u32 = 100;
@@ -114,6 +123,9 @@ pub const TALK_STOP_MS: (u16, u16) = (50, 10_000);
 pub const TALK_STOP_MS_DEFAULT: u16 = 500;
 /// By how much somebody has to be louder than one who is mixed to take his place among the loudest, in decibels.
 pub const LOUDEST_ADVANTAGE_DB: i16 = 6;
+/// So many of the loudest a part of a conference tells the others of: no more of one part are mixed where only the loudest
+/// are.
+pub const LOUDEST_TOLD_MAX: usize = 64;
 /// How long somebody has to be the loudest to be the active speaker, in milliseconds.
 pub const ACTIVE_SPEAKER_MS: u32 = 300;
 /// What is said to be silent is decoded nevertheless once in so many milliseconds, to see whether it is.

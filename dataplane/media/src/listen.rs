@@ -82,8 +82,8 @@ impl Connection {
         self.taped == Taped::By || self.wants_digits() || self.media.as_ref().is_some_and(|media| media.needs_audio())
     }
 
-    /// Takes the frame that is due out of the jitter buffer, looks for digits in it, and leaves it in `scratch` as
-    /// operations hear it, if there are any. Returns whether anything was heard in it.
+    /// Takes the frame that is due out of the jitter buffer and looks for digits in it. Returns whether anything was heard
+    /// in it.
     pub(crate) fn hear(&mut self, due: Instant, scratch: &mut Scratch, out: &mut Outputs) -> bool {
         let Some(media) = self.media.as_deref_mut() else { return false };
         let may_claim = self.spec.audio_level_extension.is_some() && self.spec.rx_codec.is_stateless();
@@ -91,7 +91,7 @@ impl Connection {
         if may_claim && !is_needed && media.claims.allow_to_skip(due, media.playout.delay().current_ms) {
             let pulled = media.playout.skip(due, &mut scratch.raw[..self.spec.rx_codec.rate().frame_samples()]);
             self.counters.concealed_samples += u64::from(pulled.missing);
-            (media.concealed, media.gap) = (false, false);
+            (media.concealed, media.gap, media.noise) = (false, false, false);
             out.totals.decodes_saved += 1;
             return false;
         }
@@ -101,11 +101,9 @@ impl Connection {
             media.claims.verify(due, media.playout.delay().current_ms, level);
         }
         let wants_digits = self.listens && (!self.sends_events || matches!(self.link, Link::Conference(_)));
-        if wants_digits || self.taped != Taped::Not || media.runs_any() {
-            media.narrow(&mut scratch.narrow);
-        }
         if self.listens {
             if wants_digits {
+                media.narrow(&mut scratch.narrow);
                 self.find_digits(due, &scratch.narrow, out);
             }
             self.listens = due.saturating_since(self.last_heard) <= LISTENING_MAX;

@@ -325,10 +325,8 @@ pub(crate) struct Wide {
     made_for: (Rate, CodecKind),
     /// From its codec to the clock.
     pub(crate) inward: Resampler,
-    /// From the clock to its operations.
+    /// From the clock to what finds digits.
     pub(crate) to_narrow: Resampler,
-    /// From what is played to it to the clock.
-    pub(crate) from_narrow: Resampler,
     /// For what it alone hears.
     pub(crate) outlet: Outlet,
     /// The outlet of its own runs, and made the last packet.
@@ -353,7 +351,6 @@ impl Wide {
             made_for: (clock, spec.rx_codec),
             inward: Resampler::new(spec.rx_codec.rate(), clock),
             to_narrow: Resampler::new(clock, Rate::Narrow),
-            from_narrow: Resampler::new(Rate::Narrow, clock),
             outlet: Outlet::new(clock, Format::of(spec))?,
             live: false,
             alike: 0,

@@ -17,6 +17,7 @@ use crate::limits::{
 const COMFORT_NOISE_AFTER_FRAMES: u32 = COMFORT_NOISE_AFTER_MS / FRAME_MS;
 use crate::op::Operation;
 use crate::parts::Exchange;
+use crate::playout;
 use crate::port::{Port, PortAction, Transmit};
 use crate::sender::Sender;
 use crate::time::Instant;
@@ -37,6 +38,10 @@ pub struct Totals {
     /// Payloads encoded: of members with one of their own, and of formats that several listen to. G.711 counts a frame,
     /// others a packet.
     pub encodes: u64,
+    /// Packets passed from one of two parties to the other past the mix,
+    pub direct: u64,
+    /// and how often two began to.
+    pub direct_begun: u64,
     /// Frames that were not decoded as they were said to be silent.
     pub decodes_saved: u64,
     /// Media frames that were mixed more than a frame after they were due.
@@ -45,6 +50,8 @@ pub struct Totals {
     pub partials_late: u64,
     /// Partial sums that found no place in a queue, or were of no use.
     pub partials_dropped: u64,
+    /// What has happened in the jitter buffers, as far as it has been [gathered](crate::engine::Engine::gather_playout).
+    pub playout: playout::Counters,
     /// Talk and digit events dropped because nobody polled.
     pub events_dropped: u64,
     /// Packets dropped, by reason.

@@ -13,6 +13,14 @@
 //!
 //! With its sum a part tells who is in it, so that each knows whether there is anything to mix; a part at rest tells it
 //! alone, when it changes and now and then. The tone of who joins or leaves is told, not sent: each part adds it itself.
+//! With its sum a part also tells whom its listeners' packets are to name, and who talks there how loudly; home decides who
+//! leads the talk and tells it.
+//!
+//! Where only the loudest are mixed a part has to know whom it sums before it hears of the others: in frame n those are
+//! summed who were the loudest of all in frame n - 1, as all parts told it with their sums of that frame. All choose from
+//! the same rows by the same rule, each for its own members, so the choice is one shard's, a frame later. Of a part whose
+//! sum is late the last row that came is used.
+//!
 //! Operations on the conference run at home. What is played goes into the home's sum; what listens hears the whole.
 
 use core::mem;
@@ -25,7 +33,8 @@ use crate::command::Command;
 use crate::conference::{Conference, Scratch};
 use crate::connection::{Connection, Link};
 use crate::engine::{Engine, TimerKey};
-use crate::id::{ConferenceId, ShardId, ShardSet};
+use crate::id::{ConferenceId, ConnectionId, ShardId, ShardSet};
+use crate::levels::{ActiveSpeaker, Candidates, Contributors, Loudest, Talkers};
 use crate::limits::{
     PART_REMINDER, PARTIAL_FRAMES_AHEAD, PARTIAL_MISSES_MAX, PARTIAL_PATIENCE, PARTIALS_POOL_MAX, PARTIALS_WAITING_MAX,
 };
@@ -58,6 +67,12 @@ pub struct Partial {
     sounds: bool,
     /// The coach says something in it.
     coached: bool,
+    /// Who talks in it, and may lead.
+    talkers: Talkers,
+    /// How loud those are who might be mixed, if only the loudest are,
+    loudest: Loudest,
+    /// and who is, if anybody is told.
+    contributors: Contributors,
     sum: [i32; FRAME_SAMPLES_MAX],
     coach: [i16; FRAME_SAMPLES_MAX],
 }
@@ -74,6 +89,9 @@ impl Partial {
             frame: None,
             sounds: false,
             coached: false,
+            talkers: Talkers::default(),
+            loudest: Loudest::NONE,
+            contributors: Contributors::new(),
             sum: [0; FRAME_SAMPLES_MAX],
             coach: [0; FRAME_SAMPLES_MAX],
         })
@@ -116,6 +134,12 @@ struct State {
     since: Option<u64>,
     /// The tone that sounds, and its first frame.
     notice: Option<(Notice, u64)>,
+    /// Somebody in it is told who is in the mix.
+    names: bool,
+    /// Who leads the talk, as home says,
+    leader: Option<ConnectionId>,
+    /// and who led it, as another part says that he has left.
+    left: Option<ConnectionId>,
 }
 
 /// What a part needs besides what a conference has.
@@ -124,10 +148,13 @@ pub(crate) struct Part {
     here: ShardId,
     /// Operations on the conference run here.
     pub(crate) is_home: bool,
+    home: ShardId,
     others: Vec<Other>,
     serial: u64,
     /// The first frame since it was at rest.
     pub(crate) since: u64,
+    /// Who led the talk and has left here, until home knows it.
+    left: Option<ConnectionId>,
     /// What the others were told last.
     told: State,
     /// When they are told next, if this part is at rest.
@@ -144,6 +171,12 @@ pub(crate) struct Part {
     coached: bool,
     /// The members' sum of the frame before was sound.
     loud: bool,
+    /// Who might be mixed, if only the loudest are,
+    candidates: Candidates,
+    /// what was told of them,
+    loudest: Loudest,
+    /// and who is.
+    contributors: Contributors,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -162,14 +195,18 @@ struct Other {
     state: State,
     /// Frames in a row that it was not in time for.
     misses: u8,
+    /// What it told last of those who might be mixed.
+    loudest: Loudest,
     /// Its sums of this frame and the next ones, each at its number modulo the length.
     sums: [Option<Box<Partial>>; PARTIAL_FRAMES_AHEAD],
 }
 
 impl Other {
     const fn new(shard: ShardId) -> Self {
-        let state = State { participants: 0, operates: false, since: None, notice: None };
-        Self { shard, serial: 0, state, misses: 0, sums: [const { None }; PARTIAL_FRAMES_AHEAD] }
+        let (names, leader, left) = (false, None, None);
+        let state = State { participants: 0, operates: false, since: None, notice: None, names, leader, left };
+        let loudest = Loudest::NONE;
+        Self { shard, serial: 0, state, misses: 0, loudest, sums: [const { None }; PARTIAL_FRAMES_AHEAD] }
     }
 
     /// Whether a sum of that frame is to be expected from it.
@@ -210,6 +247,8 @@ impl Exchange {
         let mut partial = self.pool.pop().unwrap_or_else(|| Partial::new(conference, from));
         (partial.conference, partial.from) = (conference, from);
         (partial.frame, partial.sounds, partial.coached) = (None, false, false);
+        (partial.talkers, partial.contributors.len) = (Talkers::default(), 0);
+        partial.loudest.clear();
         partial
     }
 
@@ -242,9 +281,11 @@ impl Part {
         Box::new(Self {
             here,
             is_home: here == home,
+            home,
             others,
             serial: 0,
             since: 0,
+            left: None,
             told: State::default(),
             reminder: None,
             pending: None,
@@ -254,7 +295,20 @@ impl Part {
             coach: [0; FRAME_SAMPLES_MAX],
             coached: false,
             loud: false,
+            candidates: Candidates::default(),
+            loudest: Loudest::NONE,
+            contributors: Contributors::new(),
         })
+    }
+
+    /// Whether somebody in another part is told who is in the mix.
+    pub(crate) fn names_elsewhere(&self) -> bool {
+        self.others.iter().any(|other| other.state.names)
+    }
+
+    /// Who leads the talk has left here.
+    pub(crate) fn note_left(&mut self, leader: ConnectionId) {
+        self.left = Some(leader).filter(|_| !self.is_home);
     }
 
     /// How many are in the other parts.
@@ -288,7 +342,7 @@ impl Part {
     fn tell(
         &mut self,
         (id, rate): (ConferenceId, Rate),
-        state: State,
+        (state, talkers): (State, Talkers),
         frame: Option<u64>,
         scratch: &Scratch,
         out: &mut Outputs,
@@ -311,6 +365,11 @@ impl Part {
             if sounds {
                 partial.sum[..samples].copy_from_slice(sum);
             }
+            if frame.is_some() {
+                partial.talkers = talkers;
+                partial.loudest.copy_from(&self.loudest);
+                partial.contributors.copy_from(&self.contributors);
+            }
             partial.coached = frame.is_some() && self.coached;
             if partial.coached {
                 partial.coach[..samples].copy_from_slice(&self.coach[..samples]);
@@ -320,11 +379,22 @@ impl Part {
     }
 
     /// Adds up what the other parts say in a frame. Whether a coach among them says anything, if none has before.
-    fn add_others(&mut self, index: u64, rate: Rate, coached: bool, scratch: &mut Scratch, out: &mut Outputs) -> bool {
+    fn add_others(
+        &mut self,
+        index: u64,
+        rate: Rate,
+        speaker: &mut ActiveSpeaker,
+        scratch: &mut Scratch,
+        out: &mut Outputs,
+    ) -> bool {
         let samples = rate.frame_samples();
-        let mut heard = coached;
+        let (mut heard, mut own_named) = (self.coached, false);
+        scratch.contributors.len = 0;
         for other in &mut self.others {
             if !other.has(index) {
+                if !other.mixes(index) || other.misses >= PARTIAL_MISSES_MAX {
+                    other.loudest.clear();
+                }
                 if other.mixes(index) {
                     out.totals.partials_late += 1;
                     other.misses = other.misses.saturating_add(1);
@@ -333,6 +403,16 @@ impl Part {
             }
             let Some(sum) = other.sums[place_of(index)].take() else { continue };
             other.misses = 0;
+            other.loudest.copy_from(&sum.loudest);
+            if self.is_home {
+                speaker.hear_all(sum.talkers);
+            }
+            if !own_named && self.here < other.shard {
+                // In the order of parts, so that all name the same.
+                scratch.contributors.add_all(&self.contributors, None);
+                own_named = true;
+            }
+            scratch.contributors.add_all(&sum.contributors, None);
             if sum.sounds {
                 for (total, sample) in scratch.sum[..samples].iter_mut().zip(&sum.sum) {
                     // A part adds up no more members than a conference has.
@@ -345,7 +425,28 @@ impl Part {
             }
             out.exchange.recycle(sum);
         }
+        if !own_named {
+            scratch.contributors.add_all(&self.contributors, None);
+        }
         heard
+    }
+
+    /// Chooses who of its members is mixed in the next frame, of all who might have been in this one.
+    fn choose(&mut self, loudest: u16, connections: &mut [Option<Connection>], scratch: &mut Scratch) {
+        let others = self.others.iter().map(|other| (u32::from(other.shard.0), &other.loudest));
+        let among = scratch.candidates.own_among(loudest, (u32::from(self.here.0), &self.loudest), others);
+        let (chosen, others) = self.candidates.split(among);
+        let rows = chosen.iter().map(|&(_, slot)| (slot, true)).chain(others.iter().map(|&(_, slot)| (slot, false)));
+        for (slot, is_chosen) in rows {
+            if let Some(connection) = connections.get_mut(slot as usize).and_then(Option::as_mut) {
+                connection.participant.is_chosen = is_chosen;
+            }
+        }
+    }
+
+    /// Who leads the talk, as home has told.
+    fn leader(&self) -> Option<ConnectionId> {
+        self.others.iter().find(|other| other.shard == self.home)?.state.leader
     }
 }
 
@@ -393,6 +494,9 @@ impl Conference {
             operates: self.operations.iter().any(Option::is_some),
             since: self.running.then_some(part.since),
             notice: self.notice,
+            names: self.names,
+            leader: self.active_speaker.current().filter(|_| part.is_home),
+            left: part.left,
         }
     }
 
@@ -406,7 +510,12 @@ impl Conference {
     ) {
         let (due, index, samples) = (self.next_due(), self.frame, self.rate.frame_samples());
         self.frame += 1;
-        part.coached = self.collect(due, connections, scratch, out);
+        part.coached = self.collect(due, Some(part), connections, scratch, out);
+        part.contributors.copy_from(&scratch.contributors);
+        if self.loudest.is_some() {
+            mem::swap(&mut part.candidates, &mut scratch.candidates);
+            part.candidates.told(&mut part.loudest);
+        }
         part.own[..samples].copy_from_slice(&scratch.sum[..samples]);
         if part.coached {
             part.coach[..samples].copy_from_slice(&scratch.coach[..samples]);
@@ -424,7 +533,7 @@ impl Conference {
         }
         part.pending = Some(Pending { index, due, until: due + PARTIAL_PATIENCE });
         let state = self.state(part);
-        part.tell((self.id, self.rate), state, Some(index), scratch, out);
+        part.tell((self.id, self.rate), (state, self.active_speaker.talkers()), Some(index), scratch, out);
     }
 
     /// Delivers the frame that was collected, with what is here of the other parts.
@@ -443,7 +552,15 @@ impl Conference {
             scratch.coach[..samples].copy_from_slice(&part.coach[..samples]);
         }
         // The home's sum holds what it plays; whether the members say anything is asked of the home alone.
-        let coached = part.add_others(index, self.rate, part.coached, scratch, out);
+        let coached = part.add_others(index, self.rate, &mut self.active_speaker, scratch, out);
+        if part.is_home {
+            self.tell_speaker(out);
+        } else {
+            self.active_speaker.follow(part.leader());
+        }
+        if let Some(loudest) = self.loudest {
+            part.choose(loudest, connections, scratch);
+        }
         self.add_notice(index, tones, scratch);
         part.loud = self.is_loud(scratch);
         if part.prompted
@@ -476,6 +593,14 @@ impl Conference {
             changed = partial.state != other.state;
             other.serial = partial.serial;
             other.state = partial.state;
+            if other.shard == part.home {
+                // He who has left leads no more.
+                part.left = part.left.filter(|&left| other.state.leader == Some(left));
+            } else if part.is_home
+                && let Some(left) = other.state.left
+            {
+                self.active_speaker.leave(left);
+            }
             let sounds_at = |first: u64| first.abs_diff(present) <= (TONE_FRAMES + PARTIAL_FRAMES_AHEAD) as u64;
             if let Some(theirs) = partial.state.notice.filter(|&(_, first)| announces && sounds_at(first))
                 && own_notice.is_none_or(|ours| order_of(ours) < order_of(theirs))
@@ -551,7 +676,9 @@ impl Engine {
 
     /// Delivers what waits of the conferences that a command concerns.
     pub(crate) fn settle_rooms(&mut self, command: &Command) {
-        for room in self.rooms_of(command).into_iter().flatten() {
+        let rooms = self.rooms_of(command);
+        self.close_direct_for(command, rooms);
+        for room in rooms.into_iter().flatten() {
             if self.is_room_waiting(room) {
                 self.deliver_part(room);
             }
@@ -636,7 +763,7 @@ impl Engine {
         let everybody = conference.participants_everywhere();
         let Some(state) = conference.part.as_deref().map(|part| conference.state(part)) else { return };
         let Some(part) = conference.part.as_deref_mut() else { return };
-        part.tell(about, state, None, &self.scratch, &mut self.out);
+        part.tell(about, (state, Talkers::default()), None, &self.scratch, &mut self.out);
         // The sums of one that mixes tell it every frame.
         if state.since.is_none() && everybody > 0 && part.reminder.is_none() {
             let due = (self.now + PART_REMINDER).ceil_to_millis();
@@ -648,8 +775,14 @@ impl Engine {
     /// A part is gone with its shard.
     pub(crate) fn drop_part(&mut self, room: u32, shard: ShardId) {
         let Some(conference) = self.conferences[room as usize].as_mut() else { return };
+        let leader = conference.active_speaker.current();
+        let is_here = conference.members(&self.connections).any(|(_, member)| leader == Some(member.id));
         if let Some(part) = conference.part.as_deref_mut() {
             part.drop_other(shard, &mut self.out);
+            if !is_here {
+                // He may have been there; if not he is told again.
+                conference.active_speaker.follow(None);
+            }
         }
         self.review_conference(room);
     }

@@ -40,6 +40,7 @@ use tape::Tape;
 mod arrive;
 mod background;
 mod control;
+mod direct;
 mod estimator;
 mod lag;
 mod play;
@@ -93,13 +94,54 @@ pub struct Counters {
     pub talkspurts: u64,
     /// Timelines given up for another.
     pub restarts: u64,
+    /// Times that nothing was there to be played and what was late came after all.
+    pub underruns: u64,
+}
+
+impl Counters {
+    /// Adds what has happened elsewhere.
+    pub(crate) fn add(&mut self, other: Self) {
+        let Self {
+            late,
+            discarded,
+            stretched_samples,
+            compressed_samples,
+            concealed_samples,
+            talkspurts,
+            restarts,
+            underruns,
+        } = other;
+        self.late += late;
+        self.discarded += discarded;
+        self.stretched_samples += stretched_samples;
+        self.compressed_samples += compressed_samples;
+        self.concealed_samples += concealed_samples;
+        self.talkspurts += talkspurts;
+        self.restarts += restarts;
+        self.underruns += underruns;
+    }
+
+    /// What has happened since they stood at `earlier`.
+    fn since(&self, earlier: &Self) -> Self {
+        Self {
+            late: self.late - earlier.late,
+            discarded: self.discarded - earlier.discarded,
+            stretched_samples: self.stretched_samples - earlier.stretched_samples,
+            compressed_samples: self.compressed_samples - earlier.compressed_samples,
+            concealed_samples: self.concealed_samples - earlier.concealed_samples,
+            talkspurts: self.talkspurts - earlier.talkspurts,
+            restarts: self.restarts - earlier.restarts,
+            underruns: self.underruns - earlier.underruns,
+        }
+    }
 }
 
 /// What [`Playout::pull`] found.
+#[doc(hidden)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Pulled {
+pub struct Pulled {
     /// Whether any sample of the frame is the endpoint's.
-    pub(crate) heard: bool,
+    pub heard: bool,
     /// Whether anything in it was made up, or faded into from what was.
     pub(crate) concealed: bool,
     /// Whether it is comfort noise.
@@ -117,9 +159,10 @@ enum State {
     Playing,
 }
 
-/// The playout buffer of one incoming stream.
+/// The playout buffer of one incoming stream. Outside this crate only its benchmark has to do with it.
+#[doc(hidden)]
 #[derive(Debug)]
-pub(crate) struct Playout {
+pub struct Playout {
     state: State,
     /// Position up to which samples were taken out of packets. Less what is on the [tape](Tape) it is the playout point.
     head: i64,
@@ -166,6 +209,8 @@ pub(crate) struct Playout {
 struct Cold {
     tape: Tape,
     counters: Counters,
+    /// What of them has been added to those of the shard.
+    added: Counters,
     noise: Noise,
     /// Until when the delay is not made shorter.
     hold_until: i64,
@@ -174,7 +219,8 @@ struct Cold {
 }
 
 impl Playout {
-    pub(crate) fn new(codec: CodecKind) -> Self {
+    /// A buffer in which nothing has come yet.
+    pub fn new(codec: CodecKind) -> Self {
         let mut playout = Self {
             state: State::Idle,
             head: 0,
@@ -201,6 +247,7 @@ impl Playout {
             cold: Box::new(Cold {
                 tape: Tape::new(codec.rate()),
                 counters: Counters::default(),
+                added: Counters::default(),
                 noise: Noise::new(codec),
                 hold_until: 0,
                 outside_since: Instant::ZERO,
@@ -271,8 +318,13 @@ impl Playout {
     pub(crate) fn recycle(&mut self) {
         self.reset();
         self.store.release();
-        self.cold.counters = Counters::default();
+        (self.cold.counters, self.cold.added) = (Counters::default(), Counters::default());
         self.set_delay(DelaySpec::default());
+    }
+
+    /// Asks for the memory of the packet that is played next.
+    pub(crate) fn prefetch(&self) {
+        self.store.prefetch(self.next);
     }
 
     /// What it decodes.
@@ -290,7 +342,7 @@ impl Playout {
     ///
     /// # Errors
     /// The reason to drop it for.
-    pub(crate) fn push(
+    pub fn push(
         &mut self,
         now: Instant,
         sequence: SeqNumber,
@@ -338,7 +390,7 @@ impl Playout {
     }
 
     /// Takes the next frame: 10 ms at the codec's rate. Holes are filled with what stands for them, for a while.
-    pub(crate) fn pull(&mut self, now: Instant, frame: &mut [i16]) -> Pulled {
+    pub fn pull(&mut self, now: Instant, frame: &mut [i16]) -> Pulled {
         let now = self.ticks_at(now);
         self.pulled = now;
         if !self.begin_frame(now, frame) {
@@ -380,6 +432,18 @@ impl Playout {
         // The last frame is over.
         let current = if is_playing { (self.delay_ticks(self.pulled) + self.frame_ticks()).max(0) } else { 0 };
         Delay { target_ms: self.ms_of(self.target), current_ms: self.ms_of(current), counters: self.cold.counters }
+    }
+
+    /// What has happened since this was asked last.
+    pub(crate) fn take_news(&mut self) -> Counters {
+        let news = self.cold.counters.since(&self.cold.added);
+        self.cold.added = self.cold.counters;
+        news
+    }
+
+    /// Whether there is a delay.
+    pub(crate) fn is_playing(&self) -> bool {
+        self.state == State::Playing
     }
 
     // Units

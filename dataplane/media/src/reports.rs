@@ -471,6 +471,7 @@ mod tests {
             concealed_samples: 0,
             talkspurts: 1,
             restarts: 0,
+            underruns: 0,
         },
     };
     const KNOWN: Known = Known { own: Some(OWN), reporter: Some(OWN), heard: Some(THEIRS), clock_rate_hz: 8000 };

@@ -1,11 +1,13 @@
 //! Samples that enter and leave the engine: prompts to play, recordings to write. The files are somebody else's.
 //!
-//! All samples here are 16-bit linear at [`crate::limits::SAMPLE_RATE_HZ`].
+//! All samples here are 16-bit linear. A playlist and a recording's queue say at which rate theirs are; where that is
+//! not the rate of the clock they run on, the engine resamples.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam::queue::ArrayQueue;
+use ringbridge_codec::Rate;
 
 use crate::limits::CHUNK_SAMPLES;
 
@@ -73,6 +75,8 @@ impl PromptStream {
 pub struct Playlist {
     /// The prompts, played one after the other without a gap.
     pub prompts: Vec<Prompt>,
+    /// Rate of all their samples.
+    pub rate: Rate,
 }
 
 /// A bounded queue from the engine to a recording's writer. One producer, one consumer.
@@ -80,6 +84,8 @@ pub struct Playlist {
 pub struct RecordQueue {
     /// Chunks in recording order.
     pub chunks: ArrayQueue<RecordChunk>,
+    /// Rate of the samples.
+    pub rate: Rate,
     /// Set by the engine after the last chunk.
     pub finished: AtomicBool,
     /// Samples of one channel that the engine did not queue since the recording began, because the queue was full or its
@@ -92,10 +98,16 @@ pub struct RecordQueue {
 }
 
 impl RecordQueue {
-    /// An empty queue that holds at most `chunks_max` chunks.
+    /// An empty queue for 8 kHz that holds at most `chunks_max` chunks.
     pub fn new(chunks_max: usize) -> Self {
+        Self::with_rate(Rate::Narrow, chunks_max)
+    }
+
+    /// The same for another rate.
+    pub fn with_rate(rate: Rate, chunks_max: usize) -> Self {
         Self {
             chunks: ArrayQueue::new(chunks_max),
+            rate,
             finished: AtomicBool::new(false),
             deserted: AtomicBool::new(false),
             lost_samples: AtomicU64::new(0),

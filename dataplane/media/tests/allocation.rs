@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringbridge_codec::g711;
+use ringbridge_codec::{Rate, g711};
 use ringbridge_media::command::{
     CodecKind, Command, ConferenceSpec, ConnectionSpec, DigitSource, OperationSpec, ParticipantSpec, PlayAdjust,
     PlayChange, Request, Role, StopConditions, Target, ToneSpec,
@@ -95,6 +95,11 @@ fn the_counter_counts() {
 /// Whether a pair is not relayed, but patched as a hairpin that can't be decoded.
 const fn is_hairpin(pair: u32) -> bool {
     pair % 2 == 1
+}
+
+/// Whether a pair is not relayed, but two in a conference who need no mix.
+const fn is_direct(pair: u32) -> bool {
+    pair % 4 == 2
 }
 
 fn address(slot: u32) -> SocketAddr {
@@ -216,9 +221,11 @@ fn relaying_mixing_and_operations_allocate_nothing_once_warm() {
     for slot in 0..PHONES {
         let pair = slot.checked_sub(ROOMS * MEMBERS).map(|beyond| beyond / 2);
         let hairpin = pair.is_some_and(|pair| pair < RELAYS && is_hairpin(pair));
+        let direct = pair.is_some_and(|pair| pair < RELAYS && is_direct(pair));
         let rx_codec = if hairpin { CodecKind::G729 } else { CodecKind::Pcmu };
         let tx_codec = match slot % 2 {
             _ if hairpin => CodecKind::G729,
+            _ if direct => CodecKind::Pcmu,
             0 => CodecKind::Pcmu,
             _ => CodecKind::Pcma,
         };
@@ -228,7 +235,7 @@ fn relaying_mixing_and_operations_allocate_nothing_once_warm() {
             rx_payload_type: rx_codec.payload_type(),
             tx_codec,
             tx_payload_type: tx_codec.payload_type(),
-            ptime_ms: if hairpin { 20 } else { [10, 20, 30, 40][slot as usize % 4] },
+            ptime_ms: if hairpin || direct { 20 } else { [10, 20, 30, 40][slot as usize % 4] },
             rtp_timeout_ms: Some(100 + slot * 7 % 900),
             handover: slot % 3 == 0,
             digit_source: if slot >= PHONES - LISTENERS || slot % 50 == 7 {
@@ -240,7 +247,7 @@ fn relaying_mixing_and_operations_allocate_nothing_once_warm() {
         };
         world.command(Command::CreateConnection { id: connection(slot), spec: Box::new(spec) });
     }
-    let prompt: Arc<[i16]> = vec![2_000i16; 8_000 * 120].into();
+    let prompt: Arc<[i16]> = vec![2_000i16; 48_000 * 60].into();
     for n in 0..ROOMS {
         let id = ConferenceId::new(SHARD, n, 1);
         let tones = n % 2 == 0;
@@ -267,7 +274,7 @@ fn relaying_mixing_and_operations_allocate_nothing_once_warm() {
     }
     for n in 0..RELAYS {
         let (a, b) = (ROOMS * MEMBERS + 2 * n, ROOMS * MEMBERS + 2 * n + 1);
-        if is_hairpin(n) {
+        if is_hairpin(n) || is_direct(n) {
             let conference = ConferenceId::new(SHARD, ROOMS + n, 1);
             let spec = ConferenceSpec { hairpin: true, ..ConferenceSpec::default() };
             world.command(Command::CreateConference { id: conference, spec });
@@ -295,6 +302,7 @@ fn relaying_mixing_and_operations_allocate_nothing_once_warm() {
     }
     assert!(world.ended == 0, "everything runs");
     let before = (world.packets_out, world.forwarded, world.recorded, world.digits);
+    let direct = world.engine.totals().direct;
     let allocated = allocations();
     while ms < 35_000 {
         world.step(ms);
@@ -302,9 +310,10 @@ fn relaying_mixing_and_operations_allocate_nothing_once_warm() {
     }
     let allocated = allocations() - allocated;
     assert!(world.packets_out - before.0 > 400_000, "{}", world.packets_out - before.0);
-    assert!(world.forwarded - before.1 > 40_000, "{}", world.forwarded - before.1);
+    assert!(world.forwarded - before.1 > 30_000, "{}", world.forwarded - before.1);
     assert!(world.recorded - before.2 > 50_000, "{}", world.recorded - before.2);
     assert!(world.digits - before.3 > 1_000, "{}", world.digits - before.3);
+    assert!(world.engine.totals().direct - direct > 5_000, "{}", world.engine.totals().direct - direct);
     assert_eq!(world.ended, 0, "everything still runs");
     assert_eq!(allocated, 0);
 }
@@ -323,7 +332,8 @@ impl World {
             ..StopConditions::default()
         };
         let heard = if n.is_multiple_of(2) {
-            let playlist = Box::new(Playlist { prompts: vec![Prompt::Whole(Arc::clone(prompt))] });
+            let rate = Rate::ALL[operation as usize / 2 % 3];
+            let playlist = Box::new(Playlist { prompts: vec![Prompt::Whole(Arc::clone(prompt))], rate });
             OperationSpec::Play { playlist, volume: None, speed: Some(-3), isolate: true, until }
         } else {
             let tone = ToneSpec { first: (600, -10), second: Some((900, -20)) };
@@ -348,7 +358,9 @@ impl World {
 
     /// Plays and records on `target`.
     fn operate(&mut self, operation: u32, target: Target, prompt: &Arc<[i16]>) {
-        let playlist = Box::new(Playlist { prompts: vec![Prompt::Whole(Arc::clone(prompt))] });
+        // That of its clock, or another.
+        let rate = Rate::ALL[operation as usize / 2 % 3];
+        let playlist = Box::new(Playlist { prompts: vec![Prompt::Whole(Arc::clone(prompt))], rate });
         let play = OperationSpec::Play {
             playlist,
             volume: None,
@@ -358,7 +370,7 @@ impl World {
         };
         let id = OperationId::new(SHARD, operation, 1);
         self.command(Command::StartOperation { id, target, operation: Box::new(play) });
-        let queue = Arc::new(RecordQueue::new(64));
+        let queue = Arc::new(RecordQueue::with_rate(Rate::ALL[operation as usize % 3], 64));
         self.queues.push(Arc::clone(&queue));
         let record = OperationSpec::Record { queue, until: StopConditions::default() };
         let id = OperationId::new(SHARD, operation + 1, 1);

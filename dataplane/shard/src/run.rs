@@ -28,14 +28,14 @@ use crate::snapshot::ShardSnapshot;
 const DATAGRAMS_PER_TURN_MAX: usize = 1024;
 /// Frames of one clock made up for in one turn.
 const CATCH_UPS_PER_TURN_MAX: usize = 64;
-/// How often one port's kernel counters are read, in round-robin.
-const KERNEL_DROPS_INTERVAL: Duration = Duration::from_millis(4);
+/// How often one connection's jitter buffer is looked at and its port's kernel counters are read, in round-robin.
+const LOOK_INTERVAL: Duration = Duration::from_millis(4);
 #[expect(clippy::cast_possible_truncation, reason = "below 2^24, as limits.rs asserts")]
 const SLOTS: u32 = CONNECTIONS_MAX as u32;
 /// How long a slot's sockets may take to come out of the I/O; a turn or two do.
 const CLOSING_PATIENCE: Duration = Duration::from_millis(100);
-/// Slots looked at for a port whose counters could be read.
-const KERNEL_DROPS_LOOK: u32 = 64;
+/// Slots looked at for one in use.
+const LOOK_SLOTS: u32 = 64;
 /// The longest time a histogram of microseconds tells apart: one minute.
 const MICROSECONDS_MAX: u64 = 60_000_000;
 
@@ -70,11 +70,12 @@ pub struct Shard<P: PacketIo> {
     deferred: Option<PeerMessage<P::Socket>>,
     stopping: bool,
     events_dropped: u64,
-    kernel_drops_slot: u32,
-    kernel_drops_at: Instant,
+    look_slot: u32,
+    looked_at: Instant,
     forwarded: u64,
     pub(crate) turn_began: Instant,
     residence_us: Histogram<u64>,
+    delay_ms: Histogram<u64>,
     command_us: Histogram<u64>,
     load: LoadMeter,
 }
@@ -117,11 +118,12 @@ impl<P: PacketIo> Shard<P> {
             deferred: None,
             stopping: false,
             events_dropped: 0,
-            kernel_drops_slot: 0,
-            kernel_drops_at: Instant::ZERO,
+            look_slot: 0,
+            looked_at: Instant::ZERO,
             forwarded: 0,
             turn_began: Instant::ZERO,
             residence_us: histogram(),
+            delay_ms: histogram(),
             command_us: histogram(),
             load: LoadMeter::new(),
         }
@@ -154,7 +156,7 @@ impl<P: PacketIo> Shard<P> {
         self.transmit();
         self.settle_ports();
         self.deliver_events();
-        self.look_for_kernel_drops(now);
+        self.look_at_a_connection(now);
         self.transmit();
         Ok(Turn {
             active: received > 0 || ticked || messages > 0 || partials > 0,
@@ -425,15 +427,18 @@ impl<P: PacketIo> Shard<P> {
         }
     }
 
-    fn look_for_kernel_drops(&mut self, now: Instant) {
-        if now.saturating_since(self.kernel_drops_at) < KERNEL_DROPS_INTERVAL {
+    fn look_at_a_connection(&mut self, now: Instant) {
+        if now.saturating_since(self.looked_at) < LOOK_INTERVAL {
             return;
         }
-        self.kernel_drops_at = now;
-        let found = self.engine.slot_in_use(self.kernel_drops_slot, KERNEL_DROPS_LOOK);
-        self.kernel_drops_slot = found.map_or(self.kernel_drops_slot + KERNEL_DROPS_LOOK, |slot| slot + 1);
-        self.kernel_drops_slot %= SLOTS;
+        self.looked_at = now;
+        let found = self.engine.slot_in_use(self.look_slot, LOOK_SLOTS);
+        self.look_slot = found.map_or(self.look_slot + LOOK_SLOTS, |slot| slot + 1);
+        self.look_slot %= SLOTS;
         let Some(slot) = found else { return };
+        if let Some(delay_ms) = self.engine.gather_playout(slot) {
+            self.delay_ms.saturating_record(u64::from(delay_ms));
+        }
         let port = Port::rtp(slot);
         let drops = self.io.kernel_drops(port);
         if drops > 0 {
@@ -457,6 +462,9 @@ impl<P: PacketIo> Shard<P> {
             partials_late: totals.partials_late,
             partials_dropped: totals.partials_dropped,
             encodes: totals.encodes,
+            packets_direct: totals.direct,
+            playout: totals.playout,
+            delay_ms: self.delay_ms.clone(),
             events_dropped: totals.events_dropped + self.events_dropped,
             cpu_ns,
             busy: self.load.busy(self.turn_began, cpu_ns),

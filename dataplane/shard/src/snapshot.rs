@@ -3,6 +3,7 @@
 use hdrhistogram::Histogram;
 use ringbridge_media::event::DropCounters;
 use ringbridge_media::id::ShardId;
+use ringbridge_media::playout;
 
 use crate::io::IoCounters;
 
@@ -33,6 +34,12 @@ pub struct ShardSnapshot {
     pub partials_dropped: u64,
     /// Payloads encoded.
     pub encodes: u64,
+    /// Packets passed from one of two parties of a conference to the other past the mix.
+    pub packets_direct: u64,
+    /// What has happened in the jitter buffers of connections, of each up to when it was looked at last.
+    pub playout: playout::Counters,
+    /// Milliseconds of delay that connections had each time they were looked at.
+    pub delay_ms: Histogram<u64>,
     /// Talk, level and digit events dropped because nobody read them.
     pub events_dropped: u64,
     /// CPU time of the shard's thread, nanoseconds.

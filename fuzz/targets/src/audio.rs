@@ -83,7 +83,7 @@ fn conceal(script: &mut Script<'_>) {
 }
 
 fn stretch(script: &mut Script<'_>) {
-    let mut stretch = TimeStretch::new();
+    let mut stretch = TimeStretch::with_rate(script.pick(&Rate::ALL));
     let (mut asked, mut given) = (0_u32, 0_u32);
     while !script.is_over() {
         match script.below(4) {
@@ -180,7 +180,7 @@ fn tones(script: &mut Script<'_>) {
     let tone = |script: &mut Script<'_>| (200 + script.word() % 2_801, -script.byte().cast_signed().rem_euclid(41));
     let first = tone(script);
     let second = script.option(tone);
-    let mut generator = ToneGenerator::new(first, second);
+    let mut generator = ToneGenerator::with_rate(script.pick(&Rate::ALL), first, second);
     while !script.is_over() {
         match script.below(4) {
             0 => generator.fade_out(),

@@ -213,6 +213,8 @@ calls! {
     create_dscp: "connection.create" r#"{"dscp": 64}"# => -32602, "param" = "dscp";
     create_telephone_event: "connection.create" r#"{"telephone_event_pt": 0}"# => -32602, "param" = "telephone_event_pt";
     create_payload_type: "connection.create" r#"{"payload_types": {"72": "x/8000"}}"# => -32602, "param" = "payload_types";
+    create_payload_type_with_mux: "connection.create" r#"{"payload_types": {"95": "PCMU/8000"}, "rtcp_mux": true}"# => -32602, "param" = "payload_types";
+    create_telephone_event_with_mux: "connection.create" r#"{"telephone_event_pt": 64, "rtcp_mux": true}"# => -32602, "param" = "telephone_event_pt";
     create_payload_types_array: "connection.create" r#"{"payload_types": [1]}"# => -32602, "param" = "payload_types";
     create_direction: "connection.create" r#"{"direction": "both"}"# => -32602, "param" = "direction";
     create_remote: "connection.create" r#"{"remote": "somewhere"}"# => -32602, "param" = "remote";

@@ -157,7 +157,7 @@ fn formats_that_do_not_exist_are_refused() {
         (Encoding::Ulaw, 16, 8000),
         (Encoding::Alaw, 4, 8000),
         (Encoding::Pcm, 4, 8000),
-        (Encoding::Pcm, 16, 16_000),
+        (Encoding::Pcm, 16, 22_050),
     ] {
         for container in [Container::Wav, Container::Vox] {
             let spec = RecordingSpec { container, encoding, bits, sample_rate_hz, ..wav.clone() };

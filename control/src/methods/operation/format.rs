@@ -41,6 +41,6 @@ mod tests {
         let param =
             |result: Result<_, RpcError>| result.map(drop).expect_err("refused").to_value()["data"]["param"].clone();
         assert_eq!(param(format(Encoding::Ulaw, None, Some(16))), "bits");
-        assert_eq!(param(format(Encoding::Ulaw, Some(16_000), None)), "sample_rate_hz");
+        assert_eq!(param(format(Encoding::Ulaw, Some(22_050), None)), "sample_rate_hz");
     }
 }

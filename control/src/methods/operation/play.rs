@@ -40,8 +40,9 @@ pub(super) async fn start(call: &Call, mut given: Value) -> Result<Value, RpcErr
     let (volume, speed) = (steps("volume", given.volume)?, steps("speed", given.speed)?);
     exclusive("volume", volume.is_some(), "speed", speed.is_some())?;
     let isolate = given.isolate.unwrap_or(false);
-    let prompts = given.playlist()?;
+    let mut prompts = given.playlist()?;
     let place = place(call, target).await?;
+    prompts.rate = call.server.registry.borrow().clock_rate(target);
     let preparation = call.server.preparing.begin(key(target));
     let playlist = tokio::select! {
         opened = open(call, &prompts) => opened?,
@@ -80,7 +81,8 @@ impl Play {
             return Err(RpcError::invalid_param("start_ms", "start_ms: only a single prompt can begin in the middle"));
         }
         let headerless = format(self.encoding.unwrap_or(Encoding::Ulaw), self.sample_rate_hz, self.bits)?;
-        Ok(PlaylistSpec { prompts, headerless, start_ms, files_only: self.spoken == Some(false) })
+        let files_only = self.spoken == Some(false);
+        Ok(PlaylistSpec { prompts, headerless, start_ms, files_only, ..PlaylistSpec::default() })
     }
 }
 

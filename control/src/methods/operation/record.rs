@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use ringbridge_media::command::{OperationSpec, Target};
+use ringbridge_media::command::{OperationSpec, Rate, Target};
 use ringbridge_media::id::ConnectionId;
-use ringbridge_media::limits::SAMPLE_RATE_HZ;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -45,11 +44,15 @@ pub(super) async fn start(call: &Call, mut given: Value) -> Result<Value, RpcErr
     let given: Record = params(given)?;
     let target = target(given.connection_id.as_deref(), given.conference_id.as_deref())?;
     let parties = given.channels.as_ref().map(|channels| channels.parties(call, target)).transpose()?;
-    let file = given.file()?;
+    let follows_clock = given.sample_rate_hz.is_none();
+    let mut file = given.file()?;
     if parties.is_some() {
         check_channels(&file)?;
     }
     let place = place(call, target).await?;
+    if follows_clock && is_plain(&file) {
+        file.sample_rate_hz = call.server.registry.borrow().clock_rate(target).hz();
+    }
     let recording = call.server.files.start_recording(file).await?;
     let queue = Arc::clone(&recording.queue);
     let spec = match parties {
@@ -97,6 +100,11 @@ impl Channels {
     }
 }
 
+/// Whether it is what a recording is if nothing is asked for: what else there is comes from telephony, and so does its rate.
+fn is_plain(file: &RecordingSpec) -> bool {
+    (file.container, file.encoding, file.bits, file.channels) == (Container::Wav, Encoding::Pcm, 16, 1)
+}
+
 /// Refuses what can't hold two channels.
 fn check_channels(file: &RecordingSpec) -> Result<(), RpcError> {
     let unsupported = |what: &str, param| Err(RpcError::unsupported(&format!("a call as {what}")).with("param", param));
@@ -107,8 +115,8 @@ fn check_channels(file: &RecordingSpec) -> Result<(), RpcError> {
         Encoding::Pcm | Encoding::Ulaw | Encoding::Alaw => {}
         Encoding::Adpcm => return unsupported("ADPCM", "encoding"),
     }
-    if file.sample_rate_hz != SAMPLE_RATE_HZ {
-        return unsupported("anything but 8000 samples a second", "sample_rate_hz");
+    if Rate::from_hz(file.sample_rate_hz).is_none() {
+        return unsupported("anything but 8000, 16000 or 48000 samples a second", "sample_rate_hz");
     }
     Ok(())
 }

@@ -273,3 +273,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn at_higher_rates_it_is_the_same_and_keeps_what_lies_above_the_telephone_band() {
+    for (rate, tones) in [(Rate::Wide, [200.0, 1000.0, 5000.0]), (Rate::Full, [200.0, 5000.0, 12_000.0])] {
+        let scale = f64::from(rate.hz()) / 8000.0;
+        for percent in [50, 70, 90, 110, 130, 150] {
+            for hz in tones {
+                let samples = sine(hz / scale, 16_000.0, 2 * rate.hz() as usize);
+                let mut stretch = TimeStretch::with_rate(rate);
+                stretch.set_percent(percent);
+                let out = drain(&mut stretch, &mut reader(&samples), rate.frame_samples());
+                let expected = samples.len() as f64 * 100.0 / f64::from(percent);
+                assert!((out.len() as f64 - expected).abs() <= 160.0 * scale, "{hz} Hz at {percent} %: {}", out.len());
+                let found = frequency(&out) * scale;
+                assert!((found / hz - 1.0).abs() < 0.01, "{hz} Hz at {percent} %: {found} Hz");
+                let (jump, natural) = (steepest(&out), steepest(&samples));
+                assert!(jump <= natural + natural / 8 + 2, "{hz} Hz at {percent} %: {jump} after {natural}");
+            }
+        }
+    }
+}

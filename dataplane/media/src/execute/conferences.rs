@@ -281,6 +281,7 @@ impl Engine {
 
     /// Takes a connection out of its conference; the last party out ends it.
     pub(super) fn unseat(&mut self, room: u32, slot: u32, reason: EndReason) {
+        self.close_direct(room);
         let due = self.due_of(slot);
         let over = self.ends_without(room, slot);
         let was_audible = self.connections[slot as usize].as_ref().is_some_and(|member| member.participant.was_audible);
@@ -289,6 +290,11 @@ impl Engine {
         conference.participants.retain(|&member| member != slot);
         conference.cast.remove(slot);
         if let Some(leaver) = self.connections[slot as usize].as_ref() {
+            if conference.active_speaker.current() == Some(leaver.id)
+                && let Some(part) = conference.part.as_deref_mut()
+            {
+                part.note_left(leaver.id);
+            }
             conference.active_speaker.leave(leaver.id);
         }
         conference.forget_formats(&self.connections);
@@ -307,6 +313,7 @@ impl Engine {
 
     /// Ends a conference; its connections stay.
     fn close_conference(&mut self, room: u32, reason: EndReason) {
+        self.close_direct(room);
         let Some(mut conference) = self.conferences[room as usize].take() else { return };
         self.adopted_rooms.remove(&conference.id);
         let is_counted = conference.part.as_ref().is_none_or(|part| part.is_home);

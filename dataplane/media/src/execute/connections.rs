@@ -18,6 +18,9 @@ impl Engine {
         if !Connection::has_valid_ptime(&spec) {
             return Err(CommandError::UnsupportedCodec);
         }
+        if let Some(number) = spec.payload_type_taken_for_rtcp() {
+            return Err(CommandError::TakenForRtcp(number));
+        }
         let mut connection = Connection::new(self.now, id, spec);
         arm_silence(&mut connection, id.slot_number(), &mut self.wheel);
         arm_reservation(&mut connection, id.slot_number(), &mut self.wheel);
@@ -53,6 +56,9 @@ impl Engine {
         spec.direction = change.direction.unwrap_or(spec.direction);
         spec.digit_source = change.digit_source.unwrap_or(spec.digit_source);
         spec.rtp_timeout_ms = change.rtp_timeout_ms.unwrap_or(spec.rtp_timeout_ms);
+        if let Some(number) = spec.payload_type_taken_for_rtcp() {
+            return Err(CommandError::TakenForRtcp(number));
+        }
         if !self.may_become(slot, &spec) {
             return Err(CommandError::UnsupportedCodec);
         }

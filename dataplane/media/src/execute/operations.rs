@@ -2,6 +2,8 @@
 
 use core::time::Duration;
 
+use ringbridge_codec::Rate;
+
 use super::{Outcome, effect};
 use crate::adjust::Adjustment;
 use crate::command::{OperationKind, OperationSpec, PlayChange, Target};
@@ -10,7 +12,6 @@ use crate::digits::{DigitBuffer, Digits};
 use crate::engine::Engine;
 use crate::event::{Answer, CommandError, Condition, EffectClock, OperationStatus};
 use crate::id::{ConferenceId, ConnectionId, OperationId};
-use crate::limits::SAMPLES_PER_MS;
 use crate::op::Operation;
 use crate::time::Instant;
 
@@ -42,6 +43,8 @@ impl Engine {
         }
         let peer = self.other_party(slot, &spec)?;
         self.ensure_media(slot);
+        // Its clock may still have the rate of one that it has left.
+        self.fit_media(slot);
         let member = self.connections[slot as usize].as_mut().ok_or(unknown)?;
         let hears = member.needs_audio() || matches!(member.link, Link::Conference(_));
         let Connection { media: Some(media), digits, adjustment, .. } = member else { return Err(unknown) };
@@ -49,7 +52,8 @@ impl Engine {
             // What an earlier operation has left behind was said long ago.
             media.playout.reset();
         }
-        begin(&mut media.operations, id, Target::Connection(connection), spec, adjustment, digits)?;
+        let target = Target::Connection(connection);
+        begin(&mut media.operations, id, (target, media.rate), spec, adjustment, digits)?;
         self.out.totals.operations += 1;
         if kind.is_heard() {
             self.start_stream(slot);
@@ -120,7 +124,7 @@ impl Engine {
         let changed = [Some(slot).filter(|_| muted.own), peer.filter(|_| muted.other)].into_iter().flatten();
         let changed = changed.filter_map(|slot| self.connections[slot as usize].as_ref());
         let streams = changed.filter_map(Connection::stamp_in).collect();
-        let recorded = Duration::from_millis(muted.samples / u64::from(SAMPLES_PER_MS));
+        let recorded = Duration::from_millis(muted.recorded_ms);
         Ok(Answer::Effect(effect(EffectClock::Recording, due - recorded, received, due, streams)))
     }
 
@@ -140,7 +144,7 @@ impl Engine {
         begin(
             &mut place.operations,
             id,
-            Target::Conference(conference),
+            (Target::Conference(conference), place.rate),
             spec,
             &mut place.adjustment,
             &mut DigitBuffer::default(),
@@ -292,11 +296,11 @@ impl Engine {
     }
 }
 
-/// Begins an operation in a free place.
+/// Begins an operation in a free place, on a target whose clock has that rate.
 fn begin(
     places: &mut [Option<Box<Operation>>],
     id: OperationId,
-    target: Target,
+    (target, clock): (Target, Rate),
     spec: OperationSpec,
     adjustment: &mut Adjustment,
     buffer: &mut DigitBuffer,
@@ -305,7 +309,7 @@ fn begin(
     if let OperationSpec::Play { volume, speed, .. } = &spec {
         adjustment.begin(*volume, *speed);
     }
-    let mut operation = Box::new(Operation::new(id, target, spec, buffer));
+    let mut operation = Box::new(Operation::new(id, target, clock, spec, buffer));
     operation.adjust(*adjustment);
     *place = Some(operation);
     Ok(())

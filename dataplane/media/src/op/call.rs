@@ -3,14 +3,20 @@
 use core::sync::atomic::Ordering;
 use std::sync::Arc;
 
+use ringbridge_codec::Rate;
+use ringbridge_codec::kind::FRAME_SAMPLES_MAX;
+use ringbridge_codec::resample::Resampler;
+
 use crate::event::Condition;
-use crate::limits::{CHUNK_SAMPLES, FRAME_SAMPLES};
+use crate::limits::CHUNK_SAMPLES;
 use crate::samples::{Chunk, Marks, RecordChunk, RecordQueue};
 
 /// What one party says in a frame.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Said {
-    pub(crate) samples: [i16; FRAME_SAMPLES],
+    /// At the rate of its clock, as many as that has in a frame.
+    pub(crate) samples: [i16; FRAME_SAMPLES_MAX],
+    pub(crate) rate: Rate,
     /// Whether it is sound.
     pub(crate) loud: bool,
     /// Nothing of it came.
@@ -29,11 +35,15 @@ pub(super) struct RecordCall {
     muted: [bool; 2],
     /// Samples of each channel since the recording began.
     position: u64,
+    /// From the clocks of the caller and the called to the recording.
+    resamplers: [Resampler; 2],
 }
 
 impl RecordCall {
-    pub(super) const fn new(queue: Arc<RecordQueue>, on_caller: bool) -> Self {
-        Self { queue, on_caller, muted: [false; 2], position: 0 }
+    pub(super) fn new(queue: Arc<RecordQueue>, on_caller: bool) -> Self {
+        let resampler = || Resampler::new(queue.rate, queue.rate);
+        let resamplers = [resampler(), resampler()];
+        Self { queue, on_caller, muted: [false; 2], position: 0, resamplers }
     }
 
     /// Takes one frame: what the connection says that it runs on, and what the other says.
@@ -41,29 +51,42 @@ impl RecordCall {
     /// # Errors
     /// `Error` when the file can't be written any more.
     pub(super) fn write(&mut self, own: &Said, other: &Said) -> Result<(), Condition> {
-        const SILENCE: [i16; FRAME_SAMPLES] = [0; FRAME_SAMPLES];
         if self.queue.failed.load(Ordering::Relaxed) {
             return Err(Condition::Error);
         }
-        let [caller, called] = if self.on_caller { [own, other] } else { [other, own] };
-        let left = if self.muted[0] { &SILENCE } else { &caller.samples };
-        let right = if self.muted[1] { &SILENCE } else { &called.samples };
-        let mut both = [0; CHUNK_SAMPLES];
-        for (pair, (&left, &right)) in both.chunks_exact_mut(2).zip(left.iter().zip(right)) {
-            pair.copy_from_slice(&[left, right]);
+        let (rate, muted) = (self.queue.rate, self.muted);
+        let parties = if self.on_caller { [own, other] } else { [other, own] };
+        let [caller, called] = parties;
+        let marks = Marks { muted, gap: [caller.gap, called.gap], concealed: [caller.concealed, called.concealed] };
+        // The two side by side, sample by sample.
+        let mut both = [0; 2 * FRAME_SAMPLES_MAX];
+        let both = &mut both[..2 * rate.frame_samples()];
+        for (channel, (said, resampler)) in parties.into_iter().zip(&mut self.resamplers).enumerate() {
+            if resampler.from() != said.rate {
+                // Its codec, or its clock, is another now.
+                *resampler = Resampler::new(said.rate, rate);
+            }
+            let mut samples = [0; FRAME_SAMPLES_MAX];
+            let samples = &mut samples[..rate.frame_samples()];
+            resampler.process(&said.samples[..said.rate.frame_samples()], samples);
+            if !muted[channel] {
+                both[channel..].iter_mut().step_by(2).zip(samples).for_each(|(place, sample)| *place = *sample);
+            }
         }
-        let marks =
-            Marks { muted: self.muted, gap: [caller.gap, called.gap], concealed: [caller.concealed, called.concealed] };
-        if self.queue.chunks.push(RecordChunk { position: self.position, chunk: Chunk::new(&both), marks }).is_err() {
-            self.queue.lost_samples.fetch_add(FRAME_SAMPLES as u64, Ordering::Relaxed);
+        for part in both.chunks(CHUNK_SAMPLES) {
+            let len = part.len() as u64 / 2;
+            let chunk = RecordChunk { position: self.position, chunk: Chunk::new(part), marks };
+            if self.queue.chunks.push(chunk).is_err() {
+                self.queue.lost_samples.fetch_add(len, Ordering::Relaxed);
+            }
+            self.position += len;
         }
-        self.position += FRAME_SAMPLES as u64;
         Ok(())
     }
 
     /// Leaves out so many frames that the clock did not run: in the file they are a gap.
     pub(super) fn skip(&mut self, frames: u64) {
-        let samples = frames * FRAME_SAMPLES as u64;
+        let samples = frames * self.queue.rate.frame_samples() as u64;
         self.queue.lost_samples.fetch_add(samples, Ordering::Relaxed);
         self.position += samples;
     }
@@ -73,9 +96,9 @@ impl RecordCall {
         core::mem::replace(&mut self.muted, muted)
     }
 
-    /// Samples of each channel recorded so far.
-    pub(super) const fn position(&self) -> u64 {
-        self.position
+    /// Milliseconds recorded so far.
+    pub(super) fn recorded_ms(&self) -> u64 {
+        self.position * 1000 / u64::from(self.queue.rate.hz())
     }
 
     pub(super) const fn on_caller(&self) -> bool {
@@ -87,15 +110,19 @@ impl RecordCall {
     }
 }
 
-/// A frame holds as many samples of both channels as a chunk.
-const _: () = assert!(2 * FRAME_SAMPLES == CHUNK_SAMPLES);
+/// Frames of both channels are whole chunks.
+const _: () = assert!((2 * Rate::Narrow.frame_samples()).is_multiple_of(CHUNK_SAMPLES));
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn said(sample: i16) -> Said {
-        Said { samples: [sample; FRAME_SAMPLES], loud: true, gap: false, concealed: false }
+        said_at(Rate::Narrow, sample)
+    }
+
+    fn said_at(rate: Rate, sample: i16) -> Said {
+        Said { samples: [sample; FRAME_SAMPLES_MAX], rate, loud: true, gap: false, concealed: false }
     }
 
     #[test]
@@ -137,5 +164,37 @@ mod tests {
         let queue = Arc::new(RecordQueue::new(1));
         queue.failed.store(true, Ordering::Relaxed);
         assert_eq!(RecordCall::new(queue, true).write(&said(0), &said(0)), Err(Condition::Error));
+    }
+
+    #[test]
+    fn it_has_a_rate_of_its_own_whatever_the_clocks_of_the_parties() {
+        for rate in Rate::ALL {
+            let queue = Arc::new(RecordQueue::with_rate(rate, 1_000));
+            let mut record = RecordCall::new(Arc::clone(&queue), true);
+            for (own, other) in [(Rate::Narrow, Rate::Full), (Rate::Wide, Rate::Narrow), (Rate::Full, Rate::Wide)] {
+                for _ in 0..10 {
+                    record.write(&said_at(own, 1_000), &said_at(other, 2_000)).unwrap();
+                }
+            }
+            assert_eq!(record.recorded_ms(), 300);
+            record.skip(2);
+            assert_eq!(record.recorded_ms(), 320);
+            record.finish();
+            let mut channels = [Vec::new(), Vec::new()];
+            while let Some(chunk) = queue.chunks.pop() {
+                assert_eq!(chunk.position, channels[0].len() as u64);
+                for (n, &sample) in chunk.chunk.as_slice().iter().enumerate() {
+                    channels[n % 2].push(sample);
+                }
+            }
+            let frame = rate.frame_samples();
+            for (samples, level) in channels.iter().zip([1_000, 2_000]) {
+                assert_eq!(samples.len(), 30 * frame);
+                for part in samples.chunks(10 * frame) {
+                    let steady = &part[frame..];
+                    assert!(steady.iter().all(|sample| sample.abs_diff(level) < 20), "{rate:?}: {steady:?}");
+                }
+            }
+        }
     }
 }

@@ -9,6 +9,7 @@ mod call;
 mod gather;
 mod level;
 mod play;
+mod rate;
 mod record;
 mod tone;
 
@@ -17,14 +18,15 @@ use crate::command::{OperationKind, OperationSpec, StopConditions, Target};
 use crate::digits::DigitBuffer;
 use crate::event::{Condition, Event, OperationStatus};
 use crate::id::OperationId;
-use crate::limits::FRAME_SAMPLES;
 use crate::outputs::Outputs;
 use call::RecordCall;
 pub(crate) use call::Said;
 use gather::{Gather, millis};
 use level::LevelRuns;
 use play::Play;
+use rate::ToClock;
 use record::Record;
+use ringbridge_codec::Rate;
 use tone::Tone;
 
 /// Frames of a step within which conditions have an order of precedence.
@@ -35,6 +37,8 @@ const STEP_FRAMES: u64 = 2;
 pub(crate) struct Operation {
     id: OperationId,
     machine: Machine,
+    /// There if it is heard.
+    to_clock: Option<Box<ToClock>>,
     /// Only what its kind can end with.
     until: StopConditions,
     /// Whether nobody else hears the participant it plays to.
@@ -66,15 +70,21 @@ struct Pressed {
 }
 
 impl Operation {
-    /// A new operation on `target`. `buffer` are the digits that wait to be gathered there.
-    pub(crate) fn new(id: OperationId, target: Target, spec: OperationSpec, buffer: &mut DigitBuffer) -> Self {
+    /// A new operation on `target`, whose clock has that rate. `buffer` are the digits that wait to be gathered there.
+    pub(crate) fn new(
+        id: OperationId,
+        target: Target,
+        clock: Rate,
+        spec: OperationSpec,
+        buffer: &mut DigitBuffer,
+    ) -> Self {
         let kind = spec.kind();
         let (machine, until, isolates) = match spec {
             OperationSpec::Play { playlist, until, volume: _, speed: _, isolate } => {
                 (Machine::Play(Play::new(playlist)), until, isolate)
             }
             OperationSpec::Tone { tone, duration_ms, isolate, until } => {
-                (Machine::Tone(Tone::new(tone, duration_ms)), until, isolate)
+                (Machine::Tone(Tone::new(clock, tone, duration_ms)), until, isolate)
             }
             OperationSpec::Record { queue, until } => (Machine::Record(Record::new(queue)), until, false),
             OperationSpec::RecordCall { queue, caller, called: _, until } => {
@@ -93,15 +103,36 @@ impl Operation {
         if kind.forgets_digits() {
             buffer.clear();
         }
-        Self {
+        let own_rate = match &machine {
+            Machine::Play(play) => Some(play.rate()),
+            Machine::Tone(_) => Some(clock),
+            Machine::Record(_)
+            | Machine::RecordCall(_)
+            | Machine::Gather(_)
+            | Machine::DetectSilence
+            | Machine::DetectNonSilence => None,
+        };
+        let mut operation = Self {
             id,
             machine,
+            to_clock: own_rate.map(ToClock::new),
             until: kind.conditions(until),
             isolates,
             frames: 0,
             runs: LevelRuns::default(),
             pressed: Pressed::default(),
             held: None,
+        };
+        operation.tune(clock);
+        operation
+    }
+
+    /// From the next frame on it runs on a clock of that rate.
+    pub(crate) fn tune(&mut self, clock: Rate) {
+        if let Some(to_clock) = &mut self.to_clock {
+            to_clock.tune(clock);
+        } else if let Machine::Record(record) = &mut self.machine {
+            record.tune(clock);
         }
     }
 
@@ -131,23 +162,15 @@ impl Operation {
         }
     }
 
-    /// Fills `frame` with what is heard; `false` if there is nothing left to hear. `loud`: what its target says in this
+    /// Fills `frame`, at the rate of its clock, with what is heard; `false` if there is nothing left to hear. `loud`: what its target says in this
     /// frame is sound. `Err` is the end, before this frame.
-    pub(crate) fn play(&mut self, loud: bool, frame: &mut [i16; FRAME_SAMPLES]) -> Result<bool, Condition> {
+    pub(crate) fn play(&mut self, loud: bool, frame: &mut [i16]) -> Result<bool, Condition> {
         let met = self.met();
         // What was played to its end has ended first, even if the limit of the command is reached as well.
         if met.is_some_and(|condition| condition < Condition::Eod) {
             self.judge(met)?;
         }
-        let filled = match &mut self.machine {
-            Machine::Play(play) => play.fill(frame),
-            Machine::Tone(tone) => tone.fill(frame),
-            Machine::Record(_)
-            | Machine::RecordCall(_)
-            | Machine::Gather(_)
-            | Machine::DetectSilence
-            | Machine::DetectNonSilence => Ok(()),
-        };
+        let filled = self.fill(frame);
         match filled {
             Ok(()) => self.judge(met)?,
             Err(Condition::Error) => return Err(Condition::Error),
@@ -157,8 +180,26 @@ impl Operation {
         Ok(filled.is_ok() && self.held.is_none())
     }
 
-    /// Takes in a frame of what its target says. `Err` is the end, before this frame.
-    pub(crate) fn listen(&mut self, loud: bool, frame: &[i16; FRAME_SAMPLES]) -> Result<(), Condition> {
+    /// Fills `frame` with what is left to be heard.
+    fn fill(&mut self, frame: &mut [i16]) -> Result<(), Condition> {
+        let Self { machine, to_clock: Some(to_clock), .. } = self else { return Ok(()) };
+        match machine {
+            Machine::Play(play) => {
+                to_clock.fill(frame, |samples| play.fill(samples))?;
+                play.amplify(frame);
+                Ok(())
+            }
+            Machine::Tone(tone) => to_clock.fill(frame, |samples| tone.fill(samples)),
+            Machine::Record(_)
+            | Machine::RecordCall(_)
+            | Machine::Gather(_)
+            | Machine::DetectSilence
+            | Machine::DetectNonSilence => Ok(()),
+        }
+    }
+
+    /// Takes in a frame of what its target says, at the rate of its clock. `Err` is the end, before this frame.
+    pub(crate) fn listen(&mut self, loud: bool, frame: &[i16]) -> Result<(), Condition> {
         self.judge(self.met())?;
         if let (Machine::Record(record), None) = (&mut self.machine, self.held) {
             record.write(frame)?;
@@ -190,12 +231,12 @@ impl Operation {
     }
 
     /// Says whether caller and called are left out from the next frame on; `None` if it records no call.
-    pub(crate) const fn mute(&mut self, caller: bool, called: bool) -> Option<Muted> {
+    pub(crate) fn mute(&mut self, caller: bool, called: bool) -> Option<Muted> {
         let Machine::RecordCall(record) = &mut self.machine else { return None };
         let before = record.mute([caller, called]);
         let changed = [before[0] != caller, before[1] != called];
         let [own, other] = if record.on_caller() { changed } else { [changed[1], changed[0]] };
-        Some(Muted { own, other, samples: record.position() })
+        Some(Muted { own, other, recorded_ms: record.recorded_ms() })
     }
 
     /// Takes out of the buffer what it has gathered, if it ends with `condition`.
@@ -387,8 +428,8 @@ pub(crate) struct Muted {
     pub(crate) own: bool,
     /// The same of the other.
     pub(crate) other: bool,
-    /// Samples of each channel that were recorded before.
-    pub(crate) samples: u64,
+    /// How much was recorded before.
+    pub(crate) recorded_ms: u64,
 }
 
 /// Runs the operations that are heard, or those that are not. One that ends leaves its place and its final event.

@@ -2,12 +2,11 @@
 
 use core::sync::atomic::Ordering;
 
-use ringbridge_codec::mix;
 use ringbridge_codec::stretch::TimeStretch;
+use ringbridge_codec::{Rate, mix};
 
 use crate::adjust::Adjustment;
 use crate::event::Condition;
-use crate::limits::FRAME_SAMPLES;
 use crate::samples::{Chunk, Playlist, Prompt};
 
 /// State of a play.
@@ -43,16 +42,22 @@ impl Play {
         self.gain_q12 = adjustment.gain_q12();
         let percent = adjustment.speed_percent();
         if self.stretch.is_some() || percent != OWN_SPEED {
-            self.stretch.get_or_insert_with(|| Box::new(TimeStretch::new())).set_percent(percent);
+            let rate = self.rate();
+            self.stretch.get_or_insert_with(|| Box::new(TimeStretch::with_rate(rate))).set_percent(percent);
         }
     }
 
-    /// Fills a frame; what follows the last sample is silence.
+    /// Rate of the prompts.
+    pub(super) const fn rate(&self) -> Rate {
+        self.source.playlist.rate
+    }
+
+    /// Fills a frame at the rate of the prompts; what follows the last sample is silence.
     ///
     /// # Errors
     /// `Eod` when nothing was left, `Error` when a streamed file broke off.
-    pub(super) fn fill(&mut self, frame: &mut [i16; FRAME_SAMPLES]) -> Result<(), Condition> {
-        let Self { source, gain_q12, stretch } = self;
+    pub(super) fn fill(&mut self, frame: &mut [i16]) -> Result<(), Condition> {
+        let Self { source, stretch, .. } = self;
         let filled = match stretch {
             None => source.read(frame),
             Some(stretch) => stretch.fill(frame, &mut |samples| source.read(samples)),
@@ -62,10 +67,14 @@ impl Play {
             // The file's thread may be behind: silence now, the samples later.
             Some(_) | None => frame[filled..].fill(0),
         }
-        if *gain_q12 != mix::GAIN_Q12_UNITY {
-            mix::apply_gain(frame, *gain_q12);
-        }
         Ok(())
+    }
+
+    /// Gives a frame that is about to be heard its volume.
+    pub(super) fn amplify(&self, frame: &mut [i16]) {
+        if self.gain_q12 != mix::GAIN_Q12_UNITY {
+            mix::apply_gain(frame, self.gain_q12);
+        }
     }
 
     pub(super) fn into_playlist(self) -> Box<Playlist> {
@@ -126,6 +135,7 @@ const OWN_SPEED: u16 = 100;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::FRAME_SAMPLES;
     use crate::samples::PromptStream;
     use std::sync::Arc;
 
@@ -152,7 +162,7 @@ mod tests {
         stream.finished.store(true, Ordering::Release);
         let prompts =
             vec![whole(1..100), whole(0..0), whole(100..300), Prompt::Stream(Arc::new(stream)), whole(462..470)];
-        let (heard, condition) = play_all(&mut Play::new(Box::new(Playlist { prompts })));
+        let (heard, condition) = play_all(&mut Play::new(Box::new(Playlist { prompts, ..Playlist::default() })));
         assert_eq!(condition, Condition::Eod);
         assert_eq!(heard[..469], (1..470).collect::<Vec<_>>());
         assert_eq!((heard.len(), &heard[469..]), (480, &[0; 11][..]));
@@ -161,7 +171,8 @@ mod tests {
     #[test]
     fn a_slow_file_is_silence_and_a_broken_one_ends() {
         let stream = Arc::new(PromptStream::new(8));
-        let mut play = Play::new(Box::new(Playlist { prompts: vec![Prompt::Stream(Arc::clone(&stream))] }));
+        let mut play =
+            Play::new(Box::new(Playlist { prompts: vec![Prompt::Stream(Arc::clone(&stream))], ..Playlist::default() }));
         let mut frame = [7; FRAME_SAMPLES];
         assert_eq!(play.fill(&mut frame), Ok(()));
         assert_eq!(frame, [0; FRAME_SAMPLES]);

@@ -37,6 +37,7 @@ impl Playout {
             return;
         }
         self.made = 0;
+        self.cold.counters.underruns += 1;
         if self.delay_ticks(now) <= self.ticks_of(u16::saturating_mul(self.spec.max_ms, 8)) {
             self.cold.hold_until = now + self.ticks_of(HOLD_EIGHTHS);
         }

@@ -4,6 +4,7 @@
 //! as long as the payloads are, and doubles for bursts; both only ever move packets upwards in place, so that memory that
 //! was once needed is all that is ever allocated.
 
+use ringbridge_codec::prefetch;
 use ringbridge_wire::seq::SeqNumber;
 
 /// Slots of a stream without bursts.
@@ -16,6 +17,8 @@ pub(super) const FAR: i16 = 508;
 const BYTES_KEPT: usize = 8192;
 /// Payloads are given room in steps of this.
 const STRIDE_STEP: u16 = 32;
+/// Of a payload, a frame uses no more.
+const PREFETCH_BYTES: usize = 192;
 
 const _: () = assert!((FAR as u16) <= SLOTS_MAX - SLOTS_MIN);
 
@@ -95,6 +98,17 @@ impl Store {
     pub(super) fn get(&self, sequence: SeqNumber) -> Option<&Slot> {
         let slot = self.slots.get(self.index(sequence))?;
         (slot.sequence == sequence && slot.kind != Kind::Empty).then_some(slot)
+    }
+
+    /// Asks for the memory of a packet.
+    pub(super) fn prefetch(&self, sequence: SeqNumber) {
+        let index = self.index(sequence);
+        let begin = index * usize::from(self.stride);
+        self.slots.get(index).into_iter().for_each(prefetch::prefetch);
+        self.bytes
+            .get(begin..begin + usize::from(self.stride))
+            .into_iter()
+            .for_each(|bytes| prefetch::head(bytes, PREFETCH_BYTES));
     }
 
     pub(super) fn payload(&self, slot: &Slot) -> &[u8] {

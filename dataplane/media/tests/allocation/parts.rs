@@ -139,8 +139,8 @@ fn parts_allocate_nothing_once_warm() {
             );
         }
     }
-    let prompt: Arc<[i16]> = vec![2_000i16; 8_000 * 60].into();
-    let playlist = Box::new(Playlist { prompts: vec![Prompt::Whole(prompt)] });
+    let prompt: Arc<[i16]> = vec![2_000i16; 16_000 * 60].into();
+    let playlist = Box::new(Playlist { prompts: vec![Prompt::Whole(prompt)], rate: Rate::Wide });
     let until = StopConditions::default();
     let play = OperationSpec::Play { playlist, volume: None, speed: None, isolate: false, until };
     let record = OperationSpec::Record { queue: Arc::clone(&shards.queue), until };

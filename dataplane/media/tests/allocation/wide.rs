@@ -82,7 +82,8 @@ fn rooms_of_codecs_with_a_state_allocate_nothing_once_warm() {
                 command(&mut engine, now, join);
             }
             // The last member hears a prompt of his own.
-            let playlist = Box::new(Playlist { prompts: vec![Prompt::Whole(Arc::clone(&prompt))] });
+            let playlist =
+                Box::new(Playlist { prompts: vec![Prompt::Whole(Arc::clone(&prompt))], ..Playlist::default() });
             let until = StopConditions::default();
             let play = OperationSpec::Play { playlist, volume: None, speed: None, isolate: false, until };
             let target = Target::Connection(connection(room * MEMBERS + MEMBERS - 1));

@@ -15,7 +15,7 @@ const AMPLITUDE: f64 = 2_000.0;
 fn play(ms: u64, volume: Option<i8>, speed: Option<i8>) -> OperationSpec {
     let samples: Vec<i16> = (0..8 * ms).map(|n| sine(n, 500.0, AMPLITUDE)).collect();
     OperationSpec::Play {
-        playlist: Box::new(Playlist { prompts: vec![Prompt::Whole(samples.into())] }),
+        playlist: Box::new(Playlist { prompts: vec![Prompt::Whole(samples.into())], ..Playlist::default() }),
         volume,
         speed,
         isolate: false,

@@ -59,8 +59,12 @@ pub(crate) enum Voice {
     Constant(i16),
     /// A sine of this frequency and amplitude.
     Tone(f64, f64),
+    /// White noise of this level in dBov.
+    Noise(f64),
+    /// A tone that rises and falls four times a second, of this amplitude, in noise of this level.
+    Speech(f64, f64),
     /// Words of half a second: harmonics that glide, hisses between them, and some noise below.
-    Speech,
+    Words,
     /// The two tones of a digit.
     Digit(u8),
     /// Loud payload bytes that tell their own timestamp modulo 64 (µ-law).
@@ -122,7 +126,7 @@ impl Phone {
                 Voice::Tone(hz, amplitude) => {
                     ((n as f64 * hz * std::f64::consts::TAU / f64::from(rate.hz())).sin() * amplitude).round() as i16
                 }
-                Voice::Speech => speech(n, rate.hz()),
+                Voice::Words => words(n, rate.hz()),
                 _ => 0,
             })
             .collect();
@@ -142,7 +146,12 @@ impl Phone {
             Voice::Silence | Voice::Stairs => 0,
             Voice::Constant(value) => value,
             Voice::Tone(hz, amplitude) => sine(n, hz, amplitude),
-            Voice::Speech => speech(n, 8_000),
+            Voice::Noise(dbov) => noise(n, dbov),
+            Voice::Speech(amplitude, dbov) => {
+                let syllable = (n as f64 * 4.0 * std::f64::consts::PI / 8000.0).sin().powi(2);
+                sine(n, 230.0, amplitude * syllable) + noise(n, dbov)
+            }
+            Voice::Words => words(n, 8_000),
             Voice::Digit(digit) => {
                 let place = b"123A456B789C*0#D".iter().position(|&other| other == digit).unwrap();
                 let row = sine(n, [697.0, 770.0, 852.0, 941.0][place / 4], 4_000.0);
@@ -162,8 +171,17 @@ pub(crate) fn sine(n: u64, hz: f64, amplitude: f64) -> i16 {
     ((n as f64 * hz * std::f64::consts::TAU / 8000.0).sin() * amplitude).round() as i16
 }
 
-/// Sample `n` of [`Voice::Speech`] at a rate.
-fn speech(n: u64, rate_hz: u32) -> i16 {
+/// Sample `n` of noise of a level.
+fn noise(n: u64, dbov: f64) -> i16 {
+    // Evenly spread between its peaks, whose square is three times its power.
+    let random = (n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ n.wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let random = (random ^ random >> 29).wrapping_mul(0x94d0_49bb_1331_11eb) >> 32;
+    let peak = 32_768.0 * 10f64.powf(dbov / 20.0) * 3f64.sqrt();
+    ((random as f64 / f64::from(u32::MAX) * 2.0 - 1.0) * peak).round() as i16
+}
+
+/// Sample `n` of [`Voice::Words`] at a rate.
+fn words(n: u64, rate_hz: u32) -> i16 {
     use std::f64::consts::TAU;
     let t = n as f64 / f64::from(rate_hz);
     // Any bits that look like none.
@@ -625,7 +643,13 @@ pub(crate) fn rtcp(ssrc: u32) -> Vec<u8> {
 pub(crate) fn play(prompts: Vec<Vec<i16>>, max_time_ms: Option<u32>) -> OperationSpec {
     let prompts = prompts.into_iter().map(|samples| Prompt::Whole(samples.into())).collect();
     let until = StopConditions::after(max_time_ms);
-    OperationSpec::Play { playlist: Box::new(Playlist { prompts }), volume: None, speed: None, isolate: false, until }
+    OperationSpec::Play {
+        playlist: Box::new(Playlist { prompts, ..Playlist::default() }),
+        volume: None,
+        speed: None,
+        isolate: false,
+        until,
+    }
 }
 
 /// A tone of one sine.
@@ -636,7 +660,13 @@ pub(crate) fn tone(hz: u16, duration_ms: Option<u32>, until: StopConditions) -> 
 /// A play of `ms` milliseconds.
 pub(crate) fn play_for(ms: usize, until: StopConditions) -> OperationSpec {
     let prompts = vec![Prompt::Whole(vec![9_000; 8 * ms].into())];
-    OperationSpec::Play { playlist: Box::new(Playlist { prompts }), volume: None, speed: None, isolate: false, until }
+    OperationSpec::Play {
+        playlist: Box::new(Playlist { prompts, ..Playlist::default() }),
+        volume: None,
+        speed: None,
+        isolate: false,
+        until,
+    }
 }
 
 /// A recording that nobody reads.

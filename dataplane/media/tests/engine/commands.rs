@@ -276,6 +276,8 @@ fn a_command_that_fails_has_changed_nothing() {
     let spec_box = || Box::new(spec(Pcmu, 20));
     let silence = || play(vec![vec![0; 80]], None);
     let ptime = |ptime_ms| Box::new(ConnectionChange { ptime_ms: Some(ptime_ms), ..ConnectionChange::default() });
+    let decoded_as =
+        |number| Box::new(ConnectionChange { rx_codec: Some((Pcmu, number)), ..ConnectionChange::default() });
     use CommandError as E;
     let commands = [
         (Command::CreateConnection { id: ConnectionId::new(SHARD, 0, 5), spec: spec_box() }, E::LimitReached),
@@ -292,6 +294,14 @@ fn a_command_that_fails_has_changed_nothing() {
             },
             E::UnsupportedCodec,
         ),
+        (
+            Command::CreateConnection {
+                id: nobody,
+                spec: Box::new(ConnectionSpec { telephone_event_payload_type: 95, rtcp_mux: true, ..spec(Pcmu, 20) }),
+            },
+            E::TakenForRtcp(95),
+        ),
+        (Command::ModifyConnection { id: idle, change: decoded_as(76) }, E::TakenForRtcp(76)),
         (Command::ModifyConnection { id: nobody, change: ptime(20) }, E::UnknownConnection(nobody)),
         (Command::ModifyConnection { id: members[0], change: ptime(25) }, E::UnsupportedCodec),
         (Command::ModifyConnection { id: members[0], change: ptime(70) }, E::UnsupportedCodec),

@@ -101,6 +101,33 @@ fn a_room_is_as_loud_as_its_members_and_not_as_what_is_played_to_it() {
 }
 
 #[test]
+fn noise_is_silence_and_a_soft_voice_is_sound() {
+    for target_is_room in [false, true] {
+        let mut bench = Bench::new();
+        let (room, ids) = bench.room_of(&[(Pcmu, 20), (Pcma, 20)]);
+        let target = if target_is_room { Target::Conference(room) } else { Target::Connection(ids[0]) };
+        bench.say(0, Voice::Noise(-40.0), 0);
+        bench.run(1_000);
+        let operation = bench.start(target, silence(500));
+        let after = ends_after(&mut bench, operation, Condition::Silence, 1_000).unwrap();
+        assert!(after.abs_diff(505) <= 20, "{after}");
+        let operation = bench.start(target, sound(50));
+        bench.run(20_000);
+        assert_eq!(bench.ended().len(), 1);
+        bench.phones[0].voice = Voice::Speech(4_000.0, -40.0);
+        let after = ends_after(&mut bench, operation, Condition::NonSilence, 1_000).unwrap();
+        assert!(after < 300, "{after}");
+        bench.phones[0].voice = Voice::Noise(-65.0);
+        bench.run(3_000);
+        let operation = bench.start(target, sound(50));
+        bench.run(1_000);
+        bench.phones[0].voice = Voice::Speech(360.0, -65.0);
+        let after = ends_after(&mut bench, operation, Condition::NonSilence, 1_000).unwrap();
+        assert!(after < 300, "{after}");
+    }
+}
+
+#[test]
 fn nobody_is_in_a_room_and_it_is_silent() {
     let mut bench = Bench::new();
     let room = bench.room();

@@ -106,6 +106,47 @@ fn talk_is_told_after_a_silence_as_long_as_was_asked_for_or_not_at_all() {
     }
 }
 
+#[test]
+fn a_noisy_line_does_not_talk_and_a_soft_voice_does() {
+    let (mut bench, ids) = room_with(ConferenceSpec::default(), 4, plain);
+    let told = |bench: &mut Bench, ms| {
+        bench.events.clear();
+        bench.run(ms);
+        let mut told: Vec<_> = bench
+            .events
+            .iter()
+            .filter_map(|event| match event {
+                Event::TalkStarted { connection, .. } => Some((connection.slot(), "starts")),
+                Event::TalkStopped { connection, .. } => Some((connection.slot(), "stops")),
+                Event::ActiveSpeaker { connection, .. } => Some((connection.slot(), "leads")),
+                _ => None,
+            })
+            .collect();
+        told.sort_unstable();
+        told
+    };
+    bench.say(0, Voice::Noise(-40.0), 0);
+    bench.say(1, Voice::Noise(-64.0), 0);
+    bench.say(2, Voice::Noise(-60.0), 0);
+    assert_eq!(told(&mut bench, 60_000), []);
+    assert!(bench.room_status(ROOM).participants[0].level_db.abs_diff(-40) <= 2);
+    // A peak of -39 dBov, -48 on the average.
+    bench.say(1, Voice::Speech(360.0, -64.0), 0);
+    assert_eq!(told(&mut bench, 1_000), [(1, "leads"), (1, "starts")]);
+    // Somebody muted is told to talk, but does not lead.
+    bench.set(ROOM, ids[2], ParticipantChange { muted: Some(true), ..ParticipantChange::default() });
+    bench.say(2, Voice::Speech(8_000.0, -60.0), 0);
+    assert_eq!(told(&mut bench, 2_000), [(2, "starts")]);
+    // A voice over the noise.
+    bench.say(0, Voice::Speech(4_000.0, -40.0), 0);
+    assert_eq!(told(&mut bench, 1_000), [(0, "leads"), (0, "starts")]);
+    for (member, noise) in [(0, -40.0), (1, -64.0), (2, -60.0)] {
+        bench.say(member, Voice::Noise(noise), 0);
+    }
+    assert_eq!(told(&mut bench, 2_000), [(0, "stops"), (1, "stops"), (2, "stops")]);
+    assert_eq!(told(&mut bench, 60_000), []);
+}
+
 /// What was sent to a member, as it came.
 fn raw(bench: &Bench, slot: u32) -> Vec<Vec<u8>> {
     bench.sent.iter().filter(|sent| sent.port == Port::rtp(slot)).map(|sent| sent.bytes.clone()).collect()

@@ -8,6 +8,7 @@ use ringbridge_media::command::{
 use ringbridge_media::engine::Engine;
 use ringbridge_media::event::{Answer, CommandError, Condition, ConnectionState, Event};
 use ringbridge_media::id::{ConnectionId, ShardId};
+use ringbridge_media::playout::Counters;
 use ringbridge_media::port::{Port, PortAction};
 
 use crate::bench::{Bench, START, Voice, address, check_stream, decode, recorded, spec, stair};
@@ -165,4 +166,43 @@ fn operations_of_the_moved_end_once_where_it_lives() {
     assert_eq!(home.ended(), []);
     assert_eq!(other.ended(), [(play, Condition::Eod, 500)]);
     let _: &Engine = &other.engine;
+}
+
+#[test]
+fn what_happens_in_a_jitter_buffer_is_counted_once_wherever_it_ends() {
+    let mut home = Bench::new();
+    let id = home.phone(Pcmu, 20);
+    let (_, queue) = home.record(Target::Connection(id), None);
+    // What was sent in a second, with holes, and with packets that are held up and come all at once.
+    let disturb = |bench: &mut Bench| {
+        for n in 0..50 {
+            let packet = bench.phones[0].packet();
+            if n % 10 != 3 {
+                bench.run(if n % 10 == 5 { 80 } else { 0 });
+                bench.deliver(Port::rtp(bench.phones[0].slot), address(0), &packet);
+            }
+            bench.run(if (5..9).contains(&(n % 10)) { 0 } else { 20 });
+        }
+    };
+    disturb(&mut home);
+    assert_eq!(home.engine.totals().playout, Counters::default(), "nobody has looked");
+    let delay = home.engine.gather_playout(0).unwrap();
+    assert!((20..=200).contains(&delay), "{delay}");
+    let first = home.engine.totals().playout;
+    assert!(first.concealed_samples > 0 && first.talkspurts > 0 && first.underruns > 0, "{first:?}");
+    assert_eq!(first, home.status(id).quality.delay.unwrap().counters);
+    home.engine.gather_playout(0);
+    assert_eq!(home.engine.totals().playout, first, "nothing new");
+    assert_eq!(home.engine.gather_playout(1), None);
+    let mut other = Bench::on(ShardId(2), home.now);
+    relocate(&mut home, &mut other, id, 3);
+    disturb(&mut other);
+    let whole = other.status(id).quality.delay.unwrap().counters;
+    assert!(other.call(Command::DeleteConnection { id }).is_ok());
+    assert_eq!(home.engine.totals().playout, first, "no counter falls");
+    let second = other.engine.totals().playout;
+    assert!(second.concealed_samples > 0);
+    assert_eq!(whole.concealed_samples, first.concealed_samples + second.concealed_samples);
+    assert_eq!(whole.underruns, first.underruns + second.underruns);
+    drop(queue);
 }

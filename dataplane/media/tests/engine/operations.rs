@@ -80,7 +80,7 @@ fn every_way_to_end_happens_exactly_once() {
         let broken = bench.start(
             target,
             OperationSpec::Play {
-                playlist: Box::new(Playlist { prompts }),
+                playlist: Box::new(Playlist { prompts, ..Playlist::default() }),
                 volume: None,
                 speed: None,
                 isolate: false,

@@ -1,5 +1,6 @@
 //! A conference that is mixed in parts sounds as if it were mixed in one.
 
+mod levels;
 mod rig;
 
 use std::sync::Arc;

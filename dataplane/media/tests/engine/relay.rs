@@ -46,6 +46,22 @@ fn packets_pass_untouched_in_the_order_they_came() {
 }
 
 #[test]
+fn a_marked_packet_of_a_payload_type_like_one_of_rtcp_passes_where_it_was_negotiated() {
+    let mut bench = Bench::new();
+    let a = bench.phone_with(ConnectionSpec { rx_payload_type: 77, ..spec(Pcmu, 20) });
+    let b = bench.phone(Pcmu, 20);
+    bench.relay(a, b);
+    let marked = |number| {
+        let mut packet = rtp(7, 1, 160, number, &[1; 160]);
+        packet[1] |= 0x80;
+        packet
+    };
+    assert!(matches!(bench.deliver(Port::rtp(0), address(0), &marked(77)), Disposition::Forward(_)));
+    assert_eq!(bench.deliver(Port::rtp(0), address(0), &marked(78)), Disposition::Consumed);
+    assert_eq!(bench.status(a).counters.packets_in, 1);
+}
+
+#[test]
 fn both_directions_and_rtcp_beside() {
     let mut bench = relayed();
     bench.say(0, Voice::Constant(1000), 0);

@@ -14,10 +14,10 @@ use ringbridge_media::limits::PRIVATE_HOLD_MS_MAX;
 use crate::bench::{Bench, Rtp, Voice, address, check_stream, recorded, rtp, spec, stamp};
 use CodecKind::{G722, Gsm, L16, Opus, Pcma, Pcmu};
 
-const ROOM: ConferenceId = ConferenceId::new(ringbridge_media::id::ShardId(1), 7, 1);
+pub(crate) const ROOM: ConferenceId = ConferenceId::new(ringbridge_media::id::ShardId(1), 7, 1);
 
 /// A room at `rate` with these members.
-fn room_at(rate: Rate, members: &[(CodecKind, u32)]) -> (Bench, Vec<ConnectionId>) {
+pub(crate) fn room_at(rate: Rate, members: &[(CodecKind, u32)]) -> (Bench, Vec<ConnectionId>) {
     let mut bench = Bench::new();
     let spec = ConferenceSpec { rate, ..ConferenceSpec::default() };
     bench.call(Command::CreateConference { id: ROOM, spec }).unwrap();
@@ -29,7 +29,7 @@ fn room_at(rate: Rate, members: &[(CodecKind, u32)]) -> (Bench, Vec<ConnectionId
 }
 
 /// What packets decode to, at the codec's rate.
-fn decoded(packets: &[Rtp], codec: CodecKind) -> Vec<i16> {
+pub(crate) fn decoded(packets: &[Rtp], codec: CodecKind) -> Vec<i16> {
     let mut decoder = Decoder::new(codec).unwrap();
     let mut samples = Vec::new();
     for packet in packets.iter().filter(|packet| packet.header.payload_type == codec.payload_type()) {
@@ -41,7 +41,7 @@ fn decoded(packets: &[Rtp], codec: CodecKind) -> Vec<i16> {
 }
 
 /// Amplitude of the sine of `hz` in samples at `rate`.
-fn amplitude(samples: &[i16], rate: Rate, hz: f64) -> f64 {
+pub(crate) fn amplitude(samples: &[i16], rate: Rate, hz: f64) -> f64 {
     let omega = TAU * hz / f64::from(rate.hz());
     let (mut re, mut im) = (0.0, 0.0);
     for (n, &sample) in samples.iter().enumerate() {
@@ -52,7 +52,7 @@ fn amplitude(samples: &[i16], rate: Rate, hz: f64) -> f64 {
 }
 
 /// The last so many milliseconds of what a member heard.
-fn heard(bench: &Bench, slot: u32, codec: CodecKind, ms: usize) -> Vec<i16> {
+pub(crate) fn heard(bench: &Bench, slot: u32, codec: CodecKind, ms: usize) -> Vec<i16> {
     let samples = decoded(&bench.heard_by(slot), codec);
     samples[samples.len().saturating_sub(ms * codec.rate().hz() as usize / 1000)..].to_vec()
 }
@@ -85,7 +85,7 @@ fn everybody_hears_all_but_himself_whatever_the_codecs_and_the_rate() {
 }
 
 /// One SSRC, no gap in the numbers, timestamps by the codec's clock.
-fn check_sequence(packets: &[Rtp], codec: CodecKind) {
+pub(crate) fn check_sequence(packets: &[Rtp], codec: CodecKind) {
     let decoder = Decoder::new(codec).unwrap();
     let density = codec.rate().hz() / codec.clock_rate_hz();
     for pair in packets.windows(2) {
@@ -146,6 +146,13 @@ fn encodes_are_those_who_talk_and_the_formats_listened_in_never_more() {
     }
     bench.run(1_000);
     assert_eq!(encodes(&mut bench), (2 + 2) * 50, "nobody shares the talker's format");
+}
+
+/// The largest step from one sample to the next less than what the tones make by themselves.
+pub(crate) fn roughness(samples: &[i16], rate: Rate, tones: &[(f64, f64)]) -> f64 {
+    let steps = samples.windows(2).map(|pair| (f64::from(pair[1]) - f64::from(pair[0])).abs());
+    let most = steps.fold(0.0, f64::max);
+    most / tones.iter().map(|(hz, amplitude)| TAU * hz / f64::from(rate.hz()) * amplitude).sum::<f64>()
 }
 
 /// What a member who talks now and then was sent, and what one of the same format who only listens.
@@ -217,7 +224,7 @@ fn settings(bitrate: u32) -> EncoderSettings {
 #[test]
 fn who_begins_to_talk_is_sent_what_one_encoder_makes_of_what_he_hears() {
     for (codec, bitrate) in [(G722, 0), (Opus, 16_000), (Opus, 24_000), (Opus, 128_000), (L16(Rate::Wide), 0)] {
-        for voice in [Voice::Speech, Voice::Tone(440.0, 6_000.0)] {
+        for voice in [Voice::Words, Voice::Tone(440.0, 6_000.0)] {
             let listens = changes(codec, settings(bitrate), voice, &[], 1_400);
             for from in [600, 610, 655, 845] {
                 let talks = changes(codec, settings(bitrate), voice, &[(from, 1_400)], 1_400);
@@ -245,7 +252,7 @@ fn who_ceases_to_talk_hears_next_to_nothing_of_his_return_to_the_shared_encoder(
     // Longer than the longest wait apart, at any frame of a packet.
     let talk = [(2_000, 2_500), (10_007, 10_137), (18_011, 19_018)];
     for (codec, bitrate, speech_db, tone_db) in rows {
-        for (voice, limit_db) in [(Voice::Speech, speech_db), (Voice::Tone(440.0, 6_000.0), tone_db)] {
+        for (voice, limit_db) in [(Voice::Words, speech_db), (Voice::Tone(440.0, 6_000.0), tone_db)] {
             let changed = changes(codec, settings(bitrate), voice, &talk, 27_000);
             let is_shared: Vec<bool> =
                 changed.talker.iter().zip(&changed.listener).map(|(own, shared)| own == shared).collect();

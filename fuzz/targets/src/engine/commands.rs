@@ -333,7 +333,7 @@ impl World {
     }
 
     fn queue(&mut self, script: &mut Script<'_>) -> Arc<RecordQueue> {
-        let queue = Arc::new(RecordQueue::new(1 + usize::from(script.below(8))));
+        let queue = Arc::new(RecordQueue::with_rate(script.pick(&Rate::ALL), 1 + usize::from(script.below(8))));
         queue.failed.store(script.below(8) == 1, Ordering::Release);
         self.queues.push(Arc::clone(&queue));
         queue
@@ -501,5 +501,6 @@ fn playlist(script: &mut Script<'_>) -> Playlist {
         stream.failed.store(script.below(4) == 1, Ordering::Release);
         Prompt::Stream(Arc::new(stream))
     });
-    Playlist { prompts: prompts.collect() }
+    let prompts = prompts.collect();
+    Playlist { prompts, rate: script.pick(&Rate::ALL) }
 }

@@ -16,6 +16,7 @@ use ringbridge_media::parts::{Partial, Parts};
 use ringbridge_media::port::{DatagramMeta, Port};
 use ringbridge_media::samples::RecordQueue;
 use ringbridge_media::time::Instant;
+use ringbridge_wire::audio_level::mixer_levels;
 use ringbridge_wire::rtp::RtpPacket;
 
 use crate::bench::{address, rtp, sine, spec};
@@ -24,6 +25,9 @@ use crate::bench::{address, rtp, sine, spec};
 pub(super) const EPOCH: Instant = Instant::from_millis(1_000);
 pub(super) const START: Instant = Instant::from_millis(1_003);
 pub(super) const ROOM: ConferenceId = ConferenceId::new(ShardId(0), 0, 1);
+
+/// Identifier of the extension in which members are told who is in the mix.
+const MIXER_LEVEL: u8 = 5;
 
 /// Numbers that look like chance.
 #[derive(Clone, Debug)]
@@ -53,6 +57,8 @@ pub(super) struct Heard {
     pub(super) sequence: u16,
     pub(super) timestamp: u32,
     pub(super) payload: Vec<u8>,
+    /// Whom it names with which level, in order of their SSRCs.
+    pub(super) named: Vec<(u32, u8)>,
 }
 
 impl Heard {
@@ -133,6 +139,10 @@ pub(super) struct Rig {
 impl Rig {
     /// A conference on `engines` engines.
     pub(super) fn new(engines: u8, rate: Rate, tones: bool, seed: u64) -> Self {
+        Self::of(engines, ConferenceSpec { rate, tones, ..ConferenceSpec::default() }, seed)
+    }
+
+    pub(super) fn of(engines: u8, spec: ConferenceSpec, seed: u64) -> Self {
         let made = (0..engines).map(|shard| Engine::new(ShardId(shard), seed + u64::from(shard), START)).collect();
         let mut rig = Self {
             engines: made,
@@ -148,7 +158,6 @@ impl Rig {
             told: Vec::new(),
             exchanged: 0,
         };
-        let spec = ConferenceSpec { rate, tones, ..ConferenceSpec::default() };
         if engines == 1 {
             // As every conference is made.
             assert!(rig.call(0, Command::CreateConference { id: ROOM, spec }).is_ok());
@@ -175,11 +184,21 @@ impl Rig {
 
     /// A phone whose connection lives on the engine whose turn it is.
     pub(super) fn phone(&mut self, codec: CodecKind, ptime_ms: u32) -> usize {
+        self.phone_as(spec(codec, ptime_ms))
+    }
+
+    /// One that is told who is in the mix.
+    pub(super) fn phone_that_is_told(&mut self, codec: CodecKind, ptime_ms: u32) -> usize {
+        self.phone_as(ConnectionSpec { mixer_level_extension: Some(MIXER_LEVEL), ..spec(codec, ptime_ms) })
+    }
+
+    fn phone_as(&mut self, spec: ConnectionSpec) -> usize {
+        let (codec, ptime_ms) = (spec.rx_codec, spec.ptime_ms);
         let index = self.phones.len();
         let engine = index % self.engines.len();
         let slot = index as u32;
         let id = ConnectionId::new(ShardId(engine as u8), slot, 1);
-        let spec = ConnectionSpec { remote: Some(address(slot)), ..spec(codec, ptime_ms) };
+        let spec = ConnectionSpec { remote: Some(address(slot)), ..spec };
         assert!(self.call(engine, Command::CreateConnection { id, spec: Box::new(spec) }).is_ok());
         self.phones.push(Phone {
             id,
@@ -325,12 +344,16 @@ impl Rig {
             let header = packet.header();
             let (sequence, timestamp) = (header.sequence_number.0, header.timestamp.0);
             let (first_sequence, first_timestamp) = *phone.first.get_or_insert((sequence, timestamp));
+            let levels = mixer_levels(&packet, MIXER_LEVEL);
+            let mut named: Vec<_> = levels.map(|(source, level)| (source.0, level)).collect();
+            named.sort_unstable();
             phone.heard.push(Heard {
                 at: self.now,
                 marker: header.marker,
                 sequence: sequence.wrapping_sub(first_sequence),
                 timestamp: timestamp.wrapping_sub(first_timestamp),
                 payload: packet.payload().to_vec(),
+                named,
             });
         }
         while machine.poll_port_action().is_some() {}
@@ -372,6 +395,15 @@ impl Rig {
             _ => None,
         });
         ended.collect()
+    }
+
+    /// Who was told to lead the talk, in order, and by which engine.
+    pub(super) fn leaders(&self) -> Vec<(usize, u32)> {
+        let leaders = self.events.iter().filter_map(|(engine, event)| match event {
+            Event::ActiveSpeaker { connection, .. } => Some((*engine, connection.slot_number())),
+            _ => None,
+        });
+        leaders.collect()
     }
 
     /// Who began and ceased to talk, in order.
