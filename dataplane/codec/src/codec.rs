@@ -110,13 +110,36 @@ impl Default for EncoderSettings {
     }
 }
 
+/// The state of a codec, if it has one. One that panicked is not run again.
+#[derive(Debug)]
+struct Guarded<S: ?Sized> {
+    state: Option<Box<S>>,
+    failed: bool,
+}
+
+impl<S: ?Sized> Guarded<S> {
+    const fn new(state: Option<Box<S>>) -> Self {
+        Self { state, failed: false }
+    }
+
+    /// Runs the codec; `stateless` is what comes of one without a state.
+    fn run<T>(&mut self, stateless: T, run: impl FnOnce(&mut S) -> Result<T, CodecError>) -> Result<T, CodecError> {
+        let Some(state) = &mut self.state else { return Ok(stateless) };
+        if self.failed {
+            return Err(CodecError::Failed);
+        }
+        catch_unwind(AssertUnwindSafe(|| run(state))).unwrap_or_else(|_| {
+            self.failed = true;
+            Err(CodecError::Failed)
+        })
+    }
+}
+
 /// Decodes one stream.
 #[derive(Debug)]
 pub struct Decoder {
     kind: CodecKind,
-    /// `None`: a codec without a state.
-    state: Option<Box<dyn Decode>>,
-    failed: bool,
+    codec: Guarded<dyn Decode>,
 }
 
 impl Decoder {
@@ -133,7 +156,7 @@ impl Decoder {
             CodecKind::G729 => Some(Box::new(G729Decoder::new()?)),
             CodecKind::G723 => return Err(CodecError::Unavailable),
         };
-        Ok(Self { kind, state, failed: false })
+        Ok(Self { kind, codec: Guarded::new(state) })
     }
 
     /// What it decodes.
@@ -143,12 +166,11 @@ impl Decoder {
 
     /// Begins another stream.
     pub fn reset(&mut self) {
-        let Self { state: Some(state), failed, .. } = self else { return };
-        guarded(failed, || {
-            state.reset();
+        let reset = |codec: &mut (dyn Decode + 'static)| {
+            codec.reset();
             Ok(())
-        })
-        .ok();
+        };
+        self.codec.run((), reset).ok();
     }
 
     /// How many samples at [`CodecKind::rate`] a payload holds: at most [`crate::kind::PAYLOAD_SAMPLES_MAX`].
@@ -156,7 +178,7 @@ impl Decoder {
     /// # Errors
     /// `Payload`, `Failed`.
     pub fn samples_in(&self, payload: &[u8]) -> Result<usize, CodecError> {
-        let samples = match (&self.state, self.kind) {
+        let samples = match (&self.codec.state, self.kind) {
             (None, CodecKind::L16(_)) => payload.len() / 2 * usize::from(payload.len().is_multiple_of(2)),
             (None, _) => payload.len(),
             (Some(state), _) => state.samples_in(payload)?,
@@ -174,18 +196,17 @@ impl Decoder {
     pub fn decode(&mut self, payload: &[u8], out: &mut [i16]) -> Result<usize, CodecError> {
         let samples = self.samples_in(payload)?;
         let out = out.get_mut(..samples).ok_or(CodecError::Length)?;
-        let Self { kind, state, failed } = self;
-        match state {
-            None => decode_part(*kind, payload, 0, out),
-            Some(state) => guarded(failed, || state.decode(payload, out))?,
+        if self.codec.state.is_none() {
+            decode_part(self.kind, payload, 0, out);
         }
+        self.codec.run((), |codec| codec.decode(payload, out))?;
         Ok(samples)
     }
 
     /// Decodes some samples of a payload, from sample `from` on, with a codec that [is
     /// stateless](CodecKind::is_stateless); others are silent. What is past the end is silence.
     pub fn decode_part(&self, payload: &[u8], from: usize, out: &mut [i16]) {
-        if self.state.is_none() {
+        if self.codec.state.is_none() {
             decode_part(self.kind, payload, from, out);
         } else {
             out.fill(0);
@@ -197,8 +218,7 @@ impl Decoder {
     /// # Errors
     /// `Failed`.
     pub fn conceal(&mut self, out: &mut [i16]) -> Result<bool, CodecError> {
-        let Self { state: Some(state), failed, .. } = self else { return Ok(false) };
-        guarded(failed, || Ok(state.conceal(out)))
+        self.codec.run(false, |codec| Ok(codec.conceal(out)))
     }
 
     /// Makes up for missing samples right before payload `next`, by what that tells of them; `false` if nothing: the
@@ -207,8 +227,7 @@ impl Decoder {
     /// # Errors
     /// `Failed`.
     pub fn recover(&mut self, next: &[u8], out: &mut [i16]) -> Result<bool, CodecError> {
-        let Self { state: Some(state), failed, .. } = self else { return Ok(false) };
-        guarded(failed, || Ok(state.recover(next, out)))
+        self.codec.run(false, |codec| Ok(codec.recover(next, out)))
     }
 }
 
@@ -216,8 +235,7 @@ impl Decoder {
 #[derive(Debug)]
 pub struct Encoder {
     kind: CodecKind,
-    state: Option<Box<dyn Encode>>,
-    failed: bool,
+    codec: Guarded<dyn Encode>,
 }
 
 impl Encoder {
@@ -234,7 +252,7 @@ impl Encoder {
             CodecKind::G729 => Some(Box::new(G729Encoder::new()?)),
             CodecKind::G723 => return Err(CodecError::Unavailable),
         };
-        Ok(Self { kind, state, failed: false })
+        Ok(Self { kind, codec: Guarded::new(state) })
     }
 
     /// What it encodes to.
@@ -244,12 +262,11 @@ impl Encoder {
 
     /// Begins another stream.
     pub fn reset(&mut self) {
-        let Self { state: Some(state), failed, .. } = self else { return };
-        guarded(failed, || {
-            state.reset();
+        let reset = |codec: &mut (dyn Encode + 'static)| {
+            codec.reset();
             Ok(())
-        })
-        .ok();
+        };
+        self.codec.run((), reset).ok();
     }
 
     /// Goes on in the place of another encoder of the same codec and settings, between two packets: what it encodes
@@ -258,15 +275,11 @@ impl Encoder {
     /// # Errors
     /// `Failed`, if this or the other has.
     pub fn copy_from(&mut self, other: &Self) -> Result<bool, CodecError> {
-        if other.failed {
-            return Err(CodecError::Failed);
-        }
-        let Self { kind, state, failed } = self;
-        match (state, &other.state) {
-            (Some(state), Some(other)) => guarded(failed, || Ok(state.copy_from(&**other))),
+        match &other.codec {
+            Guarded { failed: true, .. } => Err(CodecError::Failed),
+            Guarded { state: Some(other), .. } => self.codec.run(false, |codec| Ok(codec.copy_from(&**other))),
             // Nothing to remember.
-            (None, None) => Ok(*kind == other.kind),
-            (Some(_), None) | (None, Some(_)) => Ok(false),
+            Guarded { state: None, .. } => Ok(self.kind == other.kind),
         }
     }
 
@@ -276,14 +289,20 @@ impl Encoder {
     /// # Errors
     /// As [`Self::encode`].
     pub fn encode_toward(&mut self, samples: &[i16], toward: &[u8], out: &mut [u8]) -> Result<usize, CodecError> {
-        let Self { state: Some(state), failed, .. } = self else { return self.encode(samples, out) };
-        guarded(failed, || state.encode_toward(samples, toward, out))
+        if self.codec.state.is_none() {
+            return self.encode(samples, out);
+        }
+        self.codec.run(0, |codec| codec.encode_toward(samples, toward, out))
     }
 
     /// Takes note of where another encoder of the same codec and settings stands, when both have just encoded the same.
     pub fn watch(&mut self, other: &Self) {
-        if let (Some(state), Some(other)) = (&mut self.state, &other.state) {
-            state.watch(&**other);
+        if let Some(other) = &other.codec.state {
+            let watch = |codec: &mut (dyn Encode + 'static)| {
+                codec.watch(&**other);
+                Ok(())
+            };
+            self.codec.run((), watch).ok();
         }
     }
 
@@ -291,8 +310,8 @@ impl Encoder {
     /// was [watched](Self::watch), without hearing it, as far as the codec can tell; if `lenient`, almost so.
     #[must_use]
     pub fn could_go_on_with(&self, other: &Self, packet: &[u8], lenient: bool) -> bool {
-        match (&self.state, &other.state) {
-            (Some(state), Some(other)) => state.could_go_on_with(&**other, packet, lenient),
+        match (&self.codec.state, &other.codec.state) {
+            (Some(codec), Some(other)) => codec.could_go_on_with(&**other, packet, lenient),
             (None, _) | (_, None) => true,
         }
     }
@@ -302,10 +321,10 @@ impl Encoder {
     /// # Errors
     /// `Length` if `samples` is not a whole number of frames or `out` is too short; `Failed`.
     pub fn encode(&mut self, samples: &[i16], out: &mut [u8]) -> Result<usize, CodecError> {
-        let Self { kind, state, failed } = self;
-        if let Some(state) = state {
-            return guarded(failed, || state.encode(samples, out));
+        if self.codec.state.is_some() {
+            return self.codec.run(0, |codec| codec.encode(samples, out));
         }
+        let kind = self.kind;
         let bytes = if matches!(kind, CodecKind::L16(_)) { 2 * samples.len() } else { samples.len() };
         let out = out.get_mut(..bytes).ok_or(CodecError::Length)?;
         match kind {
@@ -347,17 +366,6 @@ fn decode_part(kind: CodecKind, payload: &[u8], from: usize, out: &mut [i16]) {
     out[here..].fill(0);
 }
 
-/// Runs a codec that is not ours. One that panicked is not run again.
-fn guarded<T>(failed: &mut bool, run: impl FnOnce() -> Result<T, CodecError>) -> Result<T, CodecError> {
-    if *failed {
-        return Err(CodecError::Failed);
-    }
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
-        *failed = true;
-        Err(CodecError::Failed)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -381,19 +389,7 @@ mod tests {
 
     #[test]
     fn every_packet_time_that_can_be_encoded_is() {
-        let kinds = [
-            CodecKind::Pcmu,
-            CodecKind::Pcma,
-            CodecKind::G722,
-            CodecKind::L16(Rate::Narrow),
-            CodecKind::L16(Rate::Wide),
-            CodecKind::L16(Rate::Full),
-            CodecKind::Gsm,
-            CodecKind::G723,
-            CodecKind::G729,
-            CodecKind::Opus,
-        ];
-        for kind in kinds {
+        for kind in CodecKind::ALL {
             assert_eq!(kind.is_decodable(), Decoder::new(kind).is_ok(), "{kind}");
             assert_eq!(kind.is_decodable(), Encoder::new(kind, EncoderSettings::default()).is_ok(), "{kind}");
             if !kind.is_decodable() {
@@ -440,7 +436,7 @@ mod tests {
                 Ok(())
             }
         }
-        let mut decoder = Decoder { kind: CodecKind::Gsm, state: Some(Box::new(Bomb)), failed: false };
+        let mut decoder = Decoder { kind: CodecKind::Gsm, codec: Guarded::new(Some(Box::new(Bomb))) };
         let mut out = [0; 80];
         assert_eq!(decoder.decode(b"fine", &mut out), Ok(80));
         assert_eq!(decoder.decode(b"bang", &mut out), Err(CodecError::Failed));

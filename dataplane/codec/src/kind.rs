@@ -73,6 +73,20 @@ pub enum CodecKind {
 }
 
 impl CodecKind {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Pcmu,
+        Self::Pcma,
+        Self::L16(Rate::Narrow),
+        Self::L16(Rate::Wide),
+        Self::L16(Rate::Full),
+        Self::G722,
+        Self::Gsm,
+        Self::G723,
+        Self::G729,
+        Self::Opus,
+    ];
+
     /// Whether its payload can be decoded from any sample on, with nothing remembered.
     pub const fn is_stateless(self) -> bool {
         matches!(self, Self::Pcmu | Self::Pcma | Self::L16(_))

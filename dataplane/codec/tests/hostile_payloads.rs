@@ -8,20 +8,7 @@
 
 use proptest::prelude::*;
 use ringbridge_codec::kind::{PAYLOAD_MS_MAX, PAYLOAD_SAMPLES_MAX};
-use ringbridge_codec::{CodecError, CodecKind, Decoder, Encoder, EncoderSettings, Rate};
-
-const KINDS: [CodecKind; 10] = [
-    CodecKind::Pcmu,
-    CodecKind::Pcma,
-    CodecKind::L16(Rate::Narrow),
-    CodecKind::L16(Rate::Wide),
-    CodecKind::L16(Rate::Full),
-    CodecKind::G722,
-    CodecKind::Gsm,
-    CodecKind::G723,
-    CodecKind::G729,
-    CodecKind::Opus,
-];
+use ringbridge_codec::{CodecError, CodecKind, Decoder, Encoder, EncoderSettings};
 
 /// Payloads of 20 ms each, one after the other, and the samples of each.
 fn stream(kind: CodecKind, settings: EncoderSettings, packets: usize) -> (Vec<Vec<u8>>, usize) {
@@ -76,7 +63,7 @@ fn every_first_byte_of_opus_is_taken_or_refused_and_the_stream_goes_on() {
 
 #[test]
 fn payloads_cut_short_are_taken_or_refused_and_the_stream_goes_on() {
-    for kind in KINDS {
+    for kind in CodecKind::ALL {
         if Decoder::new(kind).is_err() {
             continue;
         }
@@ -97,7 +84,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_taken_or_refused_and_the_stream_goes_on(
-        kind in prop::sample::select(&KINDS[..]),
+        kind in prop::sample::select(&CodecKind::ALL[..]),
         payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 1..12),
         flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
     ) {

@@ -31,10 +31,10 @@ pub const DIRECT_QUIET: Duration = Duration::from_millis(200);
 /// the same sound take to have all that they decode in common but their own noise.
 pub const PRIVATE_HOLD_MS: u32 = 100;
 /// After so many milliseconds it is content with less than to hear nothing of the change.
-pub const PRIVATE_HOLD_MS_STRICT: u32 = 1_500;
-/// At most. Half of all members go back after 400 ms and nine in ten after 2 s where somebody speaks; it takes a steady
-/// tone to wait so long, and more would not help with that (docs/adr/0007-codecs.md).
-pub const PRIVATE_HOLD_MS_MAX: u32 = 5_000;
+pub const PRIVATE_HOLD_MS_STRICT: u32 = 3_000;
+/// At most. Where somebody speaks half of all members go back within a second, nine in ten within 2.5 s; it takes a
+/// steady tone to wait so long, and more would not help with that (dataplane/codec/tests/handover.md).
+pub const PRIVATE_HOLD_MS_MAX: u32 = 6_000;
 /// Longest packet time that is mixed, in milliseconds.
 pub const PTIME_MS_MAX: u32 = 60;
 /// Longest packet time that is relayed, in milliseconds.

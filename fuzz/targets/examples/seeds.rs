@@ -7,7 +7,7 @@ use std::error::Error;
 use std::fs;
 use std::path::Path;
 
-use ringbridge_codec::{CodecKind, Encoder, EncoderSettings, Rate};
+use ringbridge_codec::{CodecKind, Encoder, EncoderSettings};
 use ringbridge_wire::rtcp::{CompoundWriter, NtpTimestamp, ReportBlock, SenderInfo};
 use ringbridge_wire::rtp::{COMFORT_NOISE, RTP_HEADER_BYTES_MAX, RtpHeader};
 use ringbridge_wire::seq::{RtpTimestamp, SeqNumber, Ssrc};
@@ -143,21 +143,8 @@ fn rtcp() -> Result<Vec<Seed>, Box<dyn Error>> {
 
 /// Payloads as each codec writes them, then a hole and what makes up for it, and a reset.
 fn codecs() -> Vec<Seed> {
-    // In the order of the target.
-    let kinds = [
-        CodecKind::Pcmu,
-        CodecKind::Pcma,
-        CodecKind::L16(Rate::Narrow),
-        CodecKind::L16(Rate::Wide),
-        CodecKind::L16(Rate::Full),
-        CodecKind::G722,
-        CodecKind::Gsm,
-        CodecKind::G723,
-        CodecKind::G729,
-        CodecKind::Opus,
-    ];
     let mut seeds = Vec::new();
-    for (number, kind) in (0_u8..).zip(kinds) {
+    for (number, kind) in (0_u8..).zip(CodecKind::ALL) {
         for (bitrate, fec) in [(32_000, false), (32_000, true), (6_000, false)] {
             let settings = EncoderSettings { bitrate, fec, dtx: false };
             let Ok(mut encoder) = Encoder::new(kind, settings) else { continue };

@@ -1,23 +1,11 @@
 //! Codecs: whatever a payload holds, a decoder takes it or refuses it, and stays of use.
 
+use std::cell::RefCell;
+
 use ringbridge_codec::kind::{PAYLOAD_BYTES_MAX, PAYLOAD_SAMPLES_MAX};
-use ringbridge_codec::{CodecError, CodecKind, Decoder, Encoder, EncoderSettings, Rate};
+use ringbridge_codec::{CodecError, CodecKind, Decoder, Encoder, EncoderSettings};
 
 use crate::script::Script;
-
-/// Every codec that could be there.
-const KINDS: [CodecKind; 10] = [
-    CodecKind::Pcmu,
-    CodecKind::Pcma,
-    CodecKind::L16(Rate::Narrow),
-    CodecKind::L16(Rate::Wide),
-    CodecKind::L16(Rate::Full),
-    CodecKind::G722,
-    CodecKind::Gsm,
-    CodecKind::G723,
-    CodecKind::G729,
-    CodecKind::Opus,
-];
 
 /// What is left where nothing was decoded or encoded.
 const UNTOUCHED: i16 = 0x5A5A;
@@ -25,24 +13,59 @@ const UNTOUCHED_BYTE: u8 = 0xEE;
 /// Room for anything, and more.
 const OUT_SAMPLES: usize = PAYLOAD_SAMPLES_MAX + 16;
 
+/// Encoding and making a codec are slow: so much of it is done for one script.
+const STEPS_MAX: usize = 32;
+const ENCODES_MAX: usize = 2;
+const RESETS_MAX: usize = 1;
+
+thread_local! {
+    /// Codecs to be used again, after a reset.
+    static DECODERS: RefCell<Vec<Decoder>> = const { RefCell::new(Vec::new()) };
+    static ENCODERS: RefCell<Vec<(EncoderSettings, Encoder)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A decoder, as good as new.
+fn decoder(kind: CodecKind) -> Result<Decoder, CodecError> {
+    let used = DECODERS.with_borrow_mut(|used| {
+        let at = used.iter().position(|decoder| decoder.kind() == kind)?;
+        Some(used.swap_remove(at))
+    });
+    let Some(mut decoder) = used else { return Decoder::new(kind) };
+    decoder.reset();
+    Ok(decoder)
+}
+
+/// An encoder, as good as new.
+fn encoder(kind: CodecKind, settings: EncoderSettings) -> Result<Encoder, CodecError> {
+    let used = ENCODERS.with_borrow_mut(|used| {
+        let at = used.iter().position(|(other, encoder)| *other == settings && encoder.kind() == kind)?;
+        Some(used.swap_remove(at).1)
+    });
+    let Some(mut encoder) = used else { return Encoder::new(kind, settings) };
+    encoder.reset();
+    Ok(encoder)
+}
+
 /// The first byte is the codec; then a stream of it.
 pub fn codec(bytes: &[u8]) {
     let mut script = Script::new(bytes);
-    let kind = script.pick(&KINDS);
+    let kind = script.pick(&CodecKind::ALL);
     let settings = EncoderSettings {
         bitrate: script.pick(&[32_000, 6_000, 64_000, 510_000, 0]),
         fec: script.flag(),
         dtx: script.flag(),
     };
-    let Ok(mut decoder) = Decoder::new(kind) else {
+    let Ok(mut decoder) = decoder(kind) else {
         assert_eq!(Encoder::new(kind, settings).err(), Some(CodecError::Unavailable), "{kind}: one without the other");
         return;
     };
-    let mut encoder = Encoder::new(kind, settings).expect("what can be decoded can be encoded");
+    let mut own: Option<Encoder> = None;
     let mut out = vec![UNTOUCHED; OUT_SAMPLES];
-    // Making a codec is slow, and a fresh one is made at each reset.
-    let mut resets = 0;
-    while !script.is_over() {
+    let (mut resets, mut encodes) = (0, 0);
+    for _ in 0..STEPS_MAX {
+        if script.is_over() {
+            break;
+        }
         match script.below(8) {
             0..=2 => {
                 let payload = payload(&mut script);
@@ -62,7 +85,7 @@ pub fn codec(bytes: &[u8]) {
                 let concealed = decoder.conceal(&mut out[..samples]);
                 check_made(kind, concealed, &out[..samples]);
             }
-            5 if resets < 8 => {
+            5 if resets < RESETS_MAX => {
                 resets += 1;
                 let payload = payload(&mut script);
                 decoder.reset();
@@ -72,11 +95,21 @@ pub fn codec(bytes: &[u8]) {
                 assert_eq!(decode(&mut fresh, payload, &mut out), read, "{kind}: as after a reset");
                 assert_eq!(out[..expected.len()], expected, "{kind}: as after a reset");
             }
-            6 => {
-                encode(&mut encoder, &mut script, &mut decoder, &mut out);
+            6 if encodes < ENCODES_MAX => {
+                encodes += 1;
+                let new = || encoder(kind, settings).expect("what can be decoded can be encoded");
+                encode(own.get_or_insert_with(new), &mut script, &mut decoder, &mut out);
             }
-            _ => encoder.reset(),
+            _ => {
+                if let Some(own) = &mut own {
+                    own.reset();
+                }
+            }
         }
+    }
+    DECODERS.with_borrow_mut(|used| used.push(decoder));
+    if let Some(own) = own {
+        ENCODERS.with_borrow_mut(|used| used.push((settings, own)));
     }
 }
 

@@ -250,10 +250,10 @@ fn who_ceases_to_talk_hears_next_to_nothing_of_his_return_to_the_shared_encoder(
         (L16(Rate::Wide), 0, -120.0, -120.0),
     ];
     // Longer than the longest wait apart, at any frame of a packet.
-    let talk = [(2_000, 2_500), (9_007, 9_137), (16_011, 17_018)];
+    let talk = [(2_000, 2_500), (10_007, 10_137), (18_011, 19_018)];
     for (codec, bitrate, speech_db, tone_db) in rows {
         for (voice, limit_db) in [(Voice::Words, speech_db), (Voice::Tone(440.0, 6_000.0), tone_db)] {
-            let changed = changes(codec, settings(bitrate), voice, &talk, 24_000);
+            let changed = changes(codec, settings(bitrate), voice, &talk, 27_000);
             let is_shared: Vec<bool> =
                 changed.talker.iter().zip(&changed.listener).map(|(own, shared)| own == shared).collect();
             let (talker, listener) = (decoded_rows(&changed.talker, codec), decoded_rows(&changed.listener, codec));
