@@ -1,6 +1,8 @@
 //! 20 ms of a voice through each codec both ways, through the resampler, and through what is done to samples beside.
 
+use std::env;
 use std::hint::black_box;
+use std::path::Path;
 use std::time::Duration;
 
 use criterion::measurement::WallTime;
@@ -10,7 +12,7 @@ use ringbridge_codec::conceal::Concealment;
 use ringbridge_codec::denoise::Denoiser;
 use ringbridge_codec::noise::{ComfortNoise, NoiseAnalyser, NoiseGenerator};
 use ringbridge_codec::vad::Vad;
-use ringbridge_codec::{CodecKind, Decoder, Encoder, EncoderSettings, Limiter, Rate, Resampler, mix};
+use ringbridge_codec::{CodecKind, Decoder, Encoder, EncoderSettings, Limiter, Rate, Resampler, g729, mix};
 
 fn main() {
     let mut criterion = Criterion::default()
@@ -31,19 +33,28 @@ fn codecs(group: &mut BenchmarkGroup<'_, WallTime>) {
     let speech = EncoderSettings::default();
     let kinds = [
         ("pcmu", CodecKind::Pcmu, speech),
+        ("pcma", CodecKind::Pcma, speech),
+        ("l16-8000", CodecKind::L16(Rate::Narrow), speech),
         ("l16-16000", CodecKind::L16(Rate::Wide), speech),
+        ("l16-48000", CodecKind::L16(Rate::Full), speech),
         ("g722", CodecKind::G722, speech),
         ("gsm", CodecKind::Gsm, speech),
+        ("g729", CodecKind::G729, speech),
         ("opus-16k", CodecKind::Opus, EncoderSettings { bitrate: 16_000, ..speech }),
         ("opus-32k", CodecKind::Opus, speech),
         ("opus-32k-no-fec", CodecKind::Opus, EncoderSettings { fec: false, ..speech }),
         ("opus-64k", CodecKind::Opus, EncoderSettings { bitrate: 64_000, ..speech }),
     ];
-    for (name, kind, settings) in kinds {
+    // Left out where there is no library for it.
+    let library = env::var_os("BCG729_LIBRARY").unwrap_or_else(|| "libbcg729.so.0".into());
+    if let Err(error) = g729::load(Path::new(&library)) {
+        eprintln!("no figures of G.729: {error}");
+    }
+    for (name, kind, settings) in kinds.into_iter().filter(|(_, kind, _)| kind.is_decodable()) {
         let packet = 2 * kind.rate().frame_samples();
         let samples = voice(kind.rate(), 4);
         let mut encoder = Encoder::new(kind, settings).expect("it can be encoded");
-        let mut bytes = [0; 1440];
+        let mut bytes = [0; 1920];
         let packets: Vec<Vec<u8>> = samples
             .chunks_exact(packet)
             .map(|frame| {

@@ -131,6 +131,8 @@ impl Collector for Figures {
         let help = "Sums of parts of conferences that were dropped on their way.";
         self.counter(encoder, "partials_dropped", help, |shard| shard.partials_dropped)?;
         self.counter(encoder, "encodes", "Payloads encoded.", |shard| shard.encodes)?;
+        let help = "Packets passed from one of two parties of a conference to the other past the mix.";
+        self.counter(encoder, "packets_direct", help, |shard| shard.packets_direct)?;
         self.counter(encoder, "shard_events_dropped", "Events a shard dropped.", |shard| shard.events_dropped)?;
         self.counter(encoder, "io_syscalls", "System calls of the packet I/O.", |shard| shard.io.syscalls)?;
         self.counter(encoder, "io_rearms", "Receives armed again.", |shard| shard.io.rearms)?;

@@ -89,6 +89,7 @@ fn shard_stats(snapshot: &ShardSnapshot) -> Value {
         "partials_late": snapshot.partials_late,
         "partials_dropped": snapshot.partials_dropped,
         "encodes": snapshot.encodes,
+        "packets_direct": snapshot.packets_direct,
         "events_dropped": snapshot.events_dropped,
         "residence_us": percentiles(&snapshot.residence_us),
         "command_us": percentiles(&snapshot.command_us),

@@ -4,7 +4,8 @@
 
 use ringbridge_media::id::{ConferenceId, ConnectionId, ShardId};
 
-use super::{ConferenceEntry, Member, Registry, TableFull};
+use super::members::Member;
+use super::{ConferenceEntry, Registry, TableFull};
 
 /// What a shard that is gone leaves to be told to others.
 #[derive(Debug, Default)]

@@ -745,6 +745,7 @@ impl State {
             partials_late: 0,
             partials_dropped: 0,
             encodes: 0,
+            packets_direct: 0,
             events_dropped: 0,
             cpu_ns: 1000,
             busy: self.busy.get(&shard.0).copied().unwrap_or(0.0),

@@ -250,6 +250,18 @@ impl Command {
         if let Self::StartRelay { b, .. } = self { Some(*b) } else { None }
     }
 
+    /// Whether it only asks and changes nothing.
+    pub(crate) const fn only_asks(&self) -> bool {
+        matches!(
+            self,
+            Self::InspectConnection { .. }
+                | Self::ListConnections { .. }
+                | Self::InspectConference { .. }
+                | Self::ListConferences { .. }
+                | Self::ListOperations { .. }
+        )
+    }
+
     /// The conference that exists already and is named.
     pub const fn conference(&self) -> Option<ConferenceId> {
         match self {

@@ -22,6 +22,7 @@ use crate::adjust::Adjustment;
 use crate::command::{ConferenceSpec, ConnectionSpec, Role, Target};
 use crate::connection::{Connection, Media, Narrow, Participant, law_of, prefetch};
 use crate::digits::DigitBuffer;
+use crate::direct::Shortcut;
 use crate::event::{CommandError, ConnectionCounters, Event};
 use crate::id::ConferenceId;
 use crate::levels::{ActiveSpeaker, Candidates, Contributors};
@@ -104,6 +105,8 @@ pub(crate) struct Conference {
     talk_stop_frames: Option<u16>,
     /// Somebody is told who is in the mix.
     pub(crate) names: bool,
+    /// Past the mix, if there are two.
+    pub(crate) shortcut: Shortcut,
 }
 
 /// What a conference has whose mix is not at 8 kHz, or some of whose members are sent more than G.711.
@@ -184,6 +187,7 @@ impl Conference {
             active_speaker: ActiveSpeaker::default(),
             talk_stop_frames: spec.talk.told.then(|| u32::from(spec.talk.stop_ms) / FRAME_MS).map(frames_u16),
             names: false,
+            shortcut: Shortcut::new(),
         }
     }
 
@@ -201,6 +205,16 @@ impl Conference {
     pub(crate) fn frame_after(&self, now: Instant) -> u64 {
         let passed = now.saturating_since(self.epoch).as_millis() / u128::from(FRAME_MS) + 1;
         self.frame.max(u64::try_from(passed).unwrap_or(u64::MAX))
+    }
+
+    /// Whether talk is told.
+    pub(crate) const fn tells_talk(&self) -> bool {
+        self.talk_stop_frames.is_some()
+    }
+
+    /// Quiet frames that stop talk.
+    pub(crate) fn talk_stop_frames(&self) -> u16 {
+        self.talk_stop_frames.unwrap_or(u16::MAX)
     }
 
     /// Puts the next frame after `now`: frames that nobody was there to hear are not made up for.

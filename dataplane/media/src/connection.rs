@@ -67,7 +67,7 @@ pub(crate) const fn law_of(codec: CodecKind) -> Option<Law> {
     }
 }
 
-/// Maps a relayed stream onto our own.
+/// Maps a relayed stream onto our own. Numbers are those of its packets, or those its jitter buffer gave them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RelayMap {
     pub(crate) source_ssrc: u32,
@@ -76,6 +76,25 @@ pub(crate) struct RelayMap {
     pub(crate) sequence_offset: u16,
     pub(crate) timestamp_offset: u32,
 }
+
+impl RelayMap {
+    /// The number that a packet of the source gets in our stream; `None`: it is taken by something else.
+    pub(crate) fn take(&mut self, number: SeqNumber) -> Option<SeqNumber> {
+        let own = number.wrapping_add(self.sequence_offset);
+        if self.floor.is_newer_than(own) {
+            return None;
+        }
+        // The floor follows at a distance, so that it never seems to lie ahead when the numbers wrap.
+        let trail = own.wrapping_add(RELAY_FLOOR_DISTANCE.wrapping_neg());
+        if trail.is_newer_than(self.floor) {
+            self.floor = trail;
+        }
+        Some(own)
+    }
+}
+
+/// Packets by which the earliest relayed number trails the latest, a quarter of all numbers.
+const RELAY_FLOOR_DISTANCE: u16 = 1 << 14;
 
 /// A frame at 8 kHz, as detectors hear it.
 pub(crate) type Narrow = [i16; FRAME_SAMPLES];
@@ -99,6 +118,8 @@ pub(crate) struct Media {
     pub(crate) failed: bool,
     /// The present silence has been described by comfort noise.
     pub(crate) describes_silence: bool,
+    /// It goes the short way from now on, once it was sent what waits for it in the other party's buffer.
+    pub(crate) catches_up: bool,
     /// Frames of silence in a row that were, or would have been, sent.
     pub(crate) silent_frames: u32,
     /// Of what it alone hears.
@@ -159,6 +180,7 @@ impl Media {
             limiter: Limiter::new(),
             silent_frames: 0,
             describes_silence: false,
+            catches_up: false,
             in_mix: false,
             in_band: None,
         })
@@ -176,6 +198,7 @@ impl Media {
         self.wide = None;
         self.failed = false;
         (self.silent_frames, self.describes_silence) = (0, false);
+        self.catches_up = false;
         self.limiter = Limiter::new();
     }
 
@@ -302,6 +325,14 @@ impl Participant {
         self.agc = agc.unwrap_or(self.agc);
         self.noise_suppression = noise_suppression.unwrap_or(self.noise_suppression);
         Some(self)
+    }
+
+    /// Whether it is a party like any other, heard and hearing as it is.
+    pub(crate) fn is_plain(&self) -> bool {
+        let Self { muted, deaf, role, tariff_tone, gain_q12, output_gain_q12, agc, noise_suppression, .. } = *self;
+        role == Role::Party
+            && (gain_q12, output_gain_q12) == (mix::GAIN_Q12_UNITY, mix::GAIN_Q12_UNITY)
+            && !(muted || deaf || tariff_tone || agc || noise_suppression)
     }
 
     /// Whether everybody can hear it.

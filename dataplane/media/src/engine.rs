@@ -173,6 +173,12 @@ impl Engine {
                 continue;
             };
             if !media.sender.is_partial() {
+                if media.catches_up
+                    && let Some(transmit) = self.catch_up(index, slot)
+                {
+                    self.out.ready.push_front(index);
+                    return Some(transmit);
+                }
                 continue;
             }
             let Some(target) = latch.target() else {
@@ -181,6 +187,9 @@ impl Engine {
                 continue;
             };
             let len = media.sender.emit(slot);
+            if media.catches_up {
+                self.out.ready.push_front(index);
+            }
             counters.packets_out += 1;
             counters.bytes_out += len as u64;
             self.out.totals.packets_out += 1;
@@ -272,6 +281,7 @@ impl Engine {
 
     /// Starts or stops a conference's clock, as it has something to mix or not.
     pub(crate) fn review_conference(&mut self, slot: u32) {
+        self.close_direct(slot);
         let Some(conference) = self.conferences[slot as usize].as_mut() else { return };
         let wants = conference.wants_to_run(&self.connections);
         if wants == conference.running {
@@ -359,6 +369,10 @@ impl Engine {
         if !conference.running || conference.next_due() != due {
             return;
         }
+        if conference.shortcut.is_open {
+            self.check_direct(slot);
+            return;
+        }
         let late = self.now.saturating_since(due);
         self.out.totals.ticks_late += u64::from(late > FRAME);
         if conference.is_waiting() || (conference.part.is_some() && late <= CATCH_UP_MAX) {
@@ -373,6 +387,7 @@ impl Engine {
         self.wheel.arm(conference.next_due(), TimerKey::Conference(slot));
         // Operations may have ended.
         self.review_conference(slot);
+        self.consider_direct(slot);
     }
 
     fn tick_solo(&mut self, due: Instant, slot: u32) {

@@ -4,7 +4,7 @@ use ringbridge_wire::audio_level::AudioLevel;
 use ringbridge_wire::demux::{self, Kind};
 use ringbridge_wire::rtcp;
 use ringbridge_wire::rtp::{self, RtpPacket};
-use ringbridge_wire::seq::{RtpTimestamp, SeqNumber};
+use ringbridge_wire::seq::RtpTimestamp;
 use ringbridge_wire::telephone_event::{self, TelephoneEvent};
 
 use crate::connection::{Connection, Link, Media, RelayMap};
@@ -51,7 +51,7 @@ impl Engine {
             Kind::Rtcp if connection.spec.rtcp_mux => return self.take_rtcp(meta, datagram),
             Kind::Rtcp | Kind::Stun | Kind::Dtls | Kind::Other | Kind::Empty => return Err(DropReason::NotRtp),
         }
-        let packet = RtpPacket::parse(datagram).map_err(|_| DropReason::NotRtp)?;
+        let mut packet = RtpPacket::parse(datagram).map_err(|_| DropReason::NotRtp)?;
         match connection.latch.judge(now, meta.source, &packet, connection.spec.handover) {
             Verdict::Accepted | Verdict::NewSsrc => {}
             Verdict::Refused(reason) => return Err(reason),
@@ -103,6 +103,16 @@ impl Engine {
         if connection.may_begin_to_listen(payload_type) {
             self.begin_to_listen(slot);
             connection = self.connections[slot as usize].as_mut().ok_or(DropReason::ClosedPort)?;
+        }
+        if let Link::Conference(room) = connection.link
+            && self.conferences[room as usize].as_ref().is_some_and(|room| room.shortcut.is_open)
+        {
+            if let Some(outcome) = self.pass_direct(now, room, slot, datagram) {
+                return outcome;
+            }
+            self.close_direct(room);
+            connection = self.connections[slot as usize].as_mut().ok_or(DropReason::ClosedPort)?;
+            packet = RtpPacket::parse(datagram).map_err(|_| DropReason::NotRtp)?;
         }
         if payload_type == connection.spec.telephone_event_payload_type {
             if let Some(event) = take_digit(now, connection, &packet) {
@@ -344,15 +354,7 @@ fn continue_as_own(now: Instant, media: &mut Media, ptime_ms: u32, datagram: &mu
             timestamp_offset: next_timestamp.0.wrapping_sub(timestamp.0),
         }
     });
-    let own_sequence = SeqNumber(sequence.0.wrapping_add(map.sequence_offset));
-    if map.floor.is_newer_than(own_sequence) {
-        return Err(DropReason::Late);
-    }
-    // The floor follows at a distance, so that it never seems to lie ahead when the numbers wrap.
-    let trail = own_sequence.wrapping_add(RELAY_FLOOR_DISTANCE.wrapping_neg());
-    if trail.is_newer_than(map.floor) {
-        map.floor = trail;
-    }
+    let own_sequence = map.take(sequence).ok_or(DropReason::Late)?;
     media.relay_map = Some(map);
     let own_timestamp = RtpTimestamp(timestamp.0.wrapping_add(map.timestamp_offset));
     rtp::rewrite_header(datagram, ringbridge_wire::seq::Ssrc(media.sender.ssrc()), own_sequence, own_timestamp);
@@ -363,6 +365,3 @@ fn continue_as_own(now: Instant, media: &mut Media, ptime_ms: u32, datagram: &mu
     media.sender.advance_to(now, own_sequence.next(), own_timestamp.wrapping_add(step), ptime_ms);
     Ok(())
 }
-
-/// Packets by which the earliest relayed number trails the latest, a quarter of all numbers.
-const RELAY_FLOOR_DISTANCE: u16 = 1 << 14;

@@ -14,6 +14,7 @@ pub mod command;
 mod conference;
 mod connection;
 pub mod digits;
+mod direct;
 mod e_model;
 pub mod engine;
 pub mod event;

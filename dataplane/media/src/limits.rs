@@ -20,6 +20,15 @@ pub const MEDIA_POOL_MAX: usize = 4096;
 pub const WARM_UP_MS: u32 = 100;
 /// How long a member who falls silent keeps an encoder of its own, in milliseconds.
 pub const PRIVATE_HOLD_MS: u32 = 500;
+/// How long two parties must have needed no mix before packets are passed from one to the other, in milliseconds. It
+/// doubles with each time that the mix is needed again,
+pub const DIRECT_AFTER_MS: u32 = 1000;
+/// up to this.
+pub const DIRECT_AFTER_MS_MAX: u32 = 64_000;
+/// How often two such parties are looked after, in milliseconds.
+pub const DIRECT_CHECK_MS: u32 = 100;
+/// Without a packet for so long, a party is heard through the mix again: as silence.
+pub const DIRECT_QUIET: Duration = Duration::from_millis(200);
 /// Longest packet time that is mixed, in milliseconds.
 pub const PTIME_MS_MAX: u32 = 60;
 /// Longest packet time that is relayed, in milliseconds.

@@ -108,6 +108,7 @@ impl Engine {
             Target::Connection(_) => None,
             Target::Conference(id) => {
                 let slot = self.room_of(id)?;
+                self.close_direct(slot);
                 let room = self.conferences[slot as usize].take()?;
                 self.adopted_rooms.remove(&id);
                 self.out.totals.conferences -= 1;

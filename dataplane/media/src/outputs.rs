@@ -37,6 +37,10 @@ pub struct Totals {
     /// Payloads encoded: of members with one of their own, and of formats that several listen to. G.711 counts a frame,
     /// others a packet.
     pub encodes: u64,
+    /// Packets passed from one of two parties to the other past the mix,
+    pub direct: u64,
+    /// and how often two began to.
+    pub direct_begun: u64,
     /// Frames that were not decoded as they were said to be silent.
     pub decodes_saved: u64,
     /// Media frames that were mixed more than a frame after they were due.

@@ -551,7 +551,9 @@ impl Engine {
 
     /// Delivers what waits of the conferences that a command concerns.
     pub(crate) fn settle_rooms(&mut self, command: &Command) {
-        for room in self.rooms_of(command).into_iter().flatten() {
+        let rooms = self.rooms_of(command);
+        self.close_direct_for(command, rooms);
+        for room in rooms.into_iter().flatten() {
             if self.is_room_waiting(room) {
                 self.deliver_part(room);
             }

@@ -40,6 +40,7 @@ use tape::Tape;
 mod arrive;
 mod background;
 mod control;
+mod direct;
 mod estimator;
 mod lag;
 mod play;
@@ -96,10 +97,11 @@ pub struct Counters {
 }
 
 /// What [`Playout::pull`] found.
+#[doc(hidden)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Pulled {
+pub struct Pulled {
     /// Whether any sample of the frame is the endpoint's.
-    pub(crate) heard: bool,
+    pub heard: bool,
     /// Whether anything in it was made up, or faded into from what was.
     pub(crate) concealed: bool,
     /// Whether it is comfort noise.
@@ -117,9 +119,10 @@ enum State {
     Playing,
 }
 
-/// The playout buffer of one incoming stream.
+/// The playout buffer of one incoming stream. Outside this crate only its benchmark has to do with it.
+#[doc(hidden)]
 #[derive(Debug)]
-pub(crate) struct Playout {
+pub struct Playout {
     state: State,
     /// Position up to which samples were taken out of packets. Less what is on the [tape](Tape) it is the playout point.
     head: i64,
@@ -174,7 +177,8 @@ struct Cold {
 }
 
 impl Playout {
-    pub(crate) fn new(codec: CodecKind) -> Self {
+    /// A buffer in which nothing has come yet.
+    pub fn new(codec: CodecKind) -> Self {
         let mut playout = Self {
             state: State::Idle,
             head: 0,
@@ -295,7 +299,7 @@ impl Playout {
     ///
     /// # Errors
     /// The reason to drop it for.
-    pub(crate) fn push(
+    pub fn push(
         &mut self,
         now: Instant,
         sequence: SeqNumber,
@@ -343,7 +347,7 @@ impl Playout {
     }
 
     /// Takes the next frame: 10 ms at the codec's rate. Holes are filled with what stands for them, for a while.
-    pub(crate) fn pull(&mut self, now: Instant, frame: &mut [i16]) -> Pulled {
+    pub fn pull(&mut self, now: Instant, frame: &mut [i16]) -> Pulled {
         let now = self.ticks_at(now);
         self.pulled = now;
         if !self.begin_frame(now, frame) {

@@ -36,6 +36,14 @@ pub(crate) const fn silence(law: Law) -> [u8; FRAME_SAMPLES] {
     }
 }
 
+/// The samples of one frame of G.711.
+pub(crate) fn decode(law: Law, payload: &[u8], samples: &mut [i16; FRAME_SAMPLES]) {
+    match law {
+        Law::Mu => g711::decode_ulaw(payload, samples),
+        Law::A => g711::decode_alaw(payload, samples),
+    }
+}
+
 /// The two laws of G.711.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Law {
@@ -246,6 +254,26 @@ impl Sender {
         (self.filled, self.frames) = (0, 0);
         self.catch_up(now);
         (Ssrc(self.ssrc), self.sequence, self.timestamp)
+    }
+
+    /// Sequence number and timestamp of what follows the packet that is being filled, if one is.
+    pub(crate) fn behind(&self) -> (SeqNumber, RtpTimestamp) {
+        let sequence = if self.frames > 0 { self.sequence.next() } else { self.sequence };
+        (sequence, self.timestamp.wrapping_add(self.filled_ticks()))
+    }
+
+    /// Notes that a packet of `ticks` units of G.711 went out as part of the stream.
+    pub(crate) fn pass(&mut self, now: Instant, (sequence, timestamp): (SeqNumber, RtpTimestamp), ticks: u32) {
+        if sequence.next().is_newer_than(self.sequence) {
+            (self.sequence, self.timestamp) = (sequence.next(), timestamp.wrapping_add(ticks));
+            self.next_due = Some(now + FRAME * ticks / self.frame_ticks.max(1));
+        }
+        self.sent = (self.sent.0.wrapping_add(1), self.sent.1.wrapping_add(ticks));
+    }
+
+    /// Has the stream go on without a break with a frame that is due then.
+    pub(crate) const fn resume(&mut self, due: Instant) {
+        self.next_due = Some(due);
     }
 
     /// Sequence number and timestamp of a packet that goes between those of the stream: its number is used up.

@@ -457,6 +457,7 @@ impl<P: PacketIo> Shard<P> {
             partials_late: totals.partials_late,
             partials_dropped: totals.partials_dropped,
             encodes: totals.encodes,
+            packets_direct: totals.direct,
             events_dropped: totals.events_dropped + self.events_dropped,
             cpu_ns,
             busy: self.load.busy(self.turn_began, cpu_ns),

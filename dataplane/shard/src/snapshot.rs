@@ -33,6 +33,8 @@ pub struct ShardSnapshot {
     pub partials_dropped: u64,
     /// Payloads encoded.
     pub encodes: u64,
+    /// Packets passed from one of two parties of a conference to the other past the mix.
+    pub packets_direct: u64,
     /// Talk, level and digit events dropped because nobody read them.
     pub events_dropped: u64,
     /// CPU time of the shard's thread, nanoseconds.

@@ -7,11 +7,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
-use rig::Rig;
-use ringbridge_media::command::{Command, ConferenceSpec, OperationSpec, ParticipantSpec, StopConditions, Target};
-use ringbridge_media::event::Answer;
-use ringbridge_media::id::{ConferenceId, OperationId, ShardId};
-use ringbridge_media::samples::{Playlist, Prompt, RecordQueue};
+use rig::{Rig, play, talk};
+use ringbridge_media::command::{OperationSpec, StopConditions, Target};
+use ringbridge_media::samples::RecordQueue;
 use ringbridge_shard::mailbox::{ShardMessage, ShardReport};
 
 /// The thread whose allocations are counted; 0 counts none.
@@ -64,55 +62,23 @@ fn nothing_is_allocated_on_the_packet_path_once_warm() {
     assert_eq!(watch(0), 1, "the counter counts");
 
     let mut rig = Rig::start(1);
-    let mut callers: Vec<_> = (0..10).map(|slot| rig.connect(0, slot, 1)).collect();
-    let mut called: Vec<_> = (10..20).map(|slot| rig.connect(0, slot, 1)).collect();
-    for (a, b) in callers.iter().zip(&called) {
-        assert!(matches!(
-            rig.ask(0, Command::StartRelay { a: a.id, b: b.id, transcode: false }),
-            Ok(Answer::Effect(_))
-        ));
-    }
-    let mut members: Vec<_> = (20..32).map(|slot| rig.connect(0, slot, 1)).collect();
-    for (n, room) in members.chunks(4).enumerate() {
-        let id = ConferenceId::new(ShardId(0), n as u32, 1);
-        assert!(matches!(
-            rig.ask(0, Command::CreateConference { id, spec: ConferenceSpec::default() }),
-            Ok(Answer::Done)
-        ));
-        for member in room {
-            let participant = ParticipantSpec::default();
-            let join = Command::JoinConference { conference: id, connection: member.id, participant };
-            assert!(matches!(rig.ask(0, join), Ok(Answer::Effect(_))));
-        }
+    let mut calls: Vec<_> = (0..10).map(|n| rig.relayed(0, [n, 10 + n])).collect();
+    let mut members = Vec::new();
+    for n in 0..3 {
+        let (id, legs) = rig.room(0, n, 20 + 4 * n, 4);
+        members.extend(legs);
         let target = Target::Conference(id);
-        let playlist =
-            Box::new(Playlist { prompts: vec![Prompt::Whole(vec![1000; 8000 * 600].into())], ..Playlist::default() });
-        let play = OperationSpec::Play {
-            playlist,
-            volume: None,
-            speed: None,
-            isolate: false,
-            until: StopConditions::default(),
-        };
         let record = OperationSpec::Record { queue: Arc::new(RecordQueue::new(16)), until: StopConditions::default() };
-        for (kind, operation) in [play, record].into_iter().enumerate() {
-            let id = OperationId::new(ShardId(0), (2 * n + kind) as u32, 1);
-            assert!(matches!(
-                rig.ask(0, Command::StartOperation { id, target, operation: Box::new(operation) }),
-                Ok(Answer::Done)
-            ));
-        }
+        rig.operate(0, 2 * n, target, play(1000, 8000 * 600));
+        rig.operate(0, 2 * n + 1, target, record);
     }
     rig.send(0, ShardMessage::Snapshot { token: 1 });
     let report = rig.wait_for(|report| matches!(report, ShardReport::Snapshot { .. }));
     let ShardReport::Snapshot { snapshot, .. } = report else { unreachable!() };
 
     let mut round = |fill: u8| {
-        for (a, b) in callers.iter_mut().zip(called.iter_mut()) {
-            let sent = a.send(fill);
-            assert_eq!(b.receive(), sent);
-            let sent = b.send(fill);
-            assert_eq!(a.receive(), sent);
+        for [a, b] in &mut calls {
+            talk(a, b, fill);
         }
         for member in &mut members {
             member.send(fill);

@@ -6,11 +6,10 @@ mod rig;
 use std::collections::HashMap;
 use std::time::Instant as WallClock;
 
-use rig::{Leg, PATIENCE, Rig};
-use ringbridge_media::command::{Command, ConferenceSpec, OperationSpec, ParticipantSpec, StopConditions, Target};
+use rig::{Leg, PATIENCE, Rig, play, talk};
+use ringbridge_media::command::{Command, Target};
 use ringbridge_media::event::{Answer, CommandError, Condition, Event};
-use ringbridge_media::id::{ConferenceId, ConnectionId, OperationId, ShardId};
-use ringbridge_media::samples::{Playlist, Prompt};
+use ringbridge_media::id::{ConnectionId, ShardId};
 use ringbridge_shard::mailbox::{ShardMessage, ShardReport};
 
 const CALLS: usize = 20;
@@ -54,9 +53,7 @@ fn calls_move_back_and_forth_without_losing_a_packet() {
     let mut rig = Rig::start(2);
     let mut calls: Vec<Call> = (0..CALLS as u32)
         .map(|n| {
-            let sides = [rig.connect(0, 2 * n, 1), rig.connect(0, 2 * n + 1, 1)];
-            let relay = Command::StartRelay { a: sides[0].id, b: sides[1].id, transcode: false };
-            assert!(matches!(rig.ask(0, relay), Ok(Answer::Effect(_))));
+            let sides = rig.relayed(0, [2 * n, 2 * n + 1]);
             Call { sides, sent: [0; 2], heard: [0; 2], shard: 0, moves: 0 }
         })
         .collect();
@@ -108,28 +105,8 @@ fn calls_move_back_and_forth_without_losing_a_packet() {
 #[test]
 fn a_conference_moves_while_three_talk_and_a_prompt_is_played() {
     let mut rig = Rig::start(2);
-    let room = ConferenceId::new(ShardId(0), 5, 1);
-    assert!(matches!(
-        rig.ask(0, Command::CreateConference { id: room, spec: ConferenceSpec::default() }),
-        Ok(Answer::Done)
-    ));
-    let mut legs: Vec<_> = (0..3).map(|slot| rig.connect(0, slot, 1)).collect();
-    for leg in &legs {
-        let participant = ParticipantSpec::default();
-        let join = Command::JoinConference { conference: room, connection: leg.id, participant };
-        assert!(matches!(rig.ask(0, join), Ok(Answer::Effect(_))));
-    }
-    let operation = OperationId::new(ShardId(0), 1, 1);
-    let prompts = vec![Prompt::Whole(vec![900; 8_000].into())];
-    let play = OperationSpec::Play {
-        playlist: Box::new(Playlist { prompts, ..Playlist::default() }),
-        volume: None,
-        speed: None,
-        isolate: false,
-        until: StopConditions::default(),
-    };
-    let start = Command::StartOperation { id: operation, target: Target::Conference(room), operation: Box::new(play) };
-    assert!(matches!(rig.ask(0, start), Ok(Answer::Done)));
+    let (room, mut legs) = rig.room(0, 5, 0, 3);
+    rig.operate(0, 1, Target::Conference(room), play(900, 8_000));
     let mut shard = 0u8;
     let mut last: Vec<Option<(u16, u32)>> = vec![None; 3];
     for round in 0..10 {
@@ -174,8 +151,7 @@ fn a_conference_moves_while_three_talk_and_a_prompt_is_played() {
 #[test]
 fn what_can_not_move_stays_and_says_so() {
     let mut rig = Rig::start(2);
-    let (mut a, mut b) = (rig.connect(0, 0, 1), rig.connect(0, 1, 1));
-    assert!(matches!(rig.ask(0, Command::StartRelay { a: a.id, b: b.id, transcode: false }), Ok(Answer::Effect(_))));
+    let [mut a, mut b] = rig.relayed(0, [0, 1]);
     let stranger = ConnectionId::new(ShardId(0), 7, 1);
     let orders = [
         // No place for the other side; nobody; not elsewhere.
@@ -184,14 +160,10 @@ fn what_can_not_move_stays_and_says_so() {
         rig.order(0, Target::Connection(a.id), 0, vec![(a.id, 3), (b.id, 4)], None),
     ];
     for token in orders {
-        let moved = rig.wait_for(|report| matches!(report, ShardReport::Moved(moved) if moved.token == token));
-        let ShardReport::Moved(moved) = moved else { unreachable!() };
+        let moved = rig.moved(token);
         assert_eq!((moved.shard, moved.connections.len(), moved.effect.is_none()), (ShardId(0), 0, true));
     }
-    let sent = a.send(1);
-    assert_eq!(b.receive(), sent);
-    let sent = b.send(2);
-    assert_eq!(a.receive(), sent);
+    talk(&mut a, &mut b, 1);
 
     // A second order for what is on its way waits, follows it, and finds that it is there already.
     let seats = vec![(a.id, 3), (b.id, 4)];
@@ -199,8 +171,7 @@ fn what_can_not_move_stays_and_says_so() {
     let second = rig.order(0, Target::Connection(b.id), 1, seats, None);
     let stopped = rig.post(0, Command::StopRelay { a: b.id });
     for (token, count) in [(first, 2), (second, 0)] {
-        let moved = rig.wait_for(|report| matches!(report, ShardReport::Moved(moved) if moved.token == token));
-        let ShardReport::Moved(moved) = moved else { unreachable!() };
+        let moved = rig.moved(token);
         assert_eq!((moved.shard, moved.connections.len()), (ShardId(1), count));
     }
     assert!(matches!(rig.answer(stopped), Ok(Answer::Effect(_))));
@@ -219,15 +190,13 @@ fn what_can_not_move_stays_and_says_so() {
 #[test]
 fn what_is_on_its_way_to_a_shard_that_fails_arrives_at_the_next_one() {
     let mut rig = Rig::start(2);
-    let (mut a, b) = (rig.connect(0, 0, 1), rig.connect(0, 1, 1));
-    assert!(matches!(rig.ask(0, Command::StartRelay { a: a.id, b: b.id, transcode: false }), Ok(Answer::Effect(_))));
+    let [mut a, b] = rig.relayed(0, [0, 1]);
     rig.send(1, ShardMessage::Panic);
     rig.wait_for(|report| matches!(report, ShardReport::Failed { .. }));
     let token = rig.order(0, Target::Connection(a.id), 1, vec![(a.id, 0), (b.id, 1)], None);
     let sent = a.send(9);
     rig.restart(1);
-    let moved = rig.wait_for(|report| matches!(report, ShardReport::Moved(moved) if moved.token == token));
-    assert!(matches!(moved, ShardReport::Moved(moved) if moved.connections.len() == 2));
+    assert_eq!(rig.moved(token).connections.len(), 2);
     assert_eq!(b.receive(), sent, "it waited in the socket, or was passed on before");
     rig.stop();
 }

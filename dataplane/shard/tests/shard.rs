@@ -4,20 +4,18 @@
 mod rig;
 
 use std::net::UdpSocket;
-use std::sync::Arc;
 use std::time::{Duration, Instant as WallClock};
 
-use rig::{Rig, start_shard};
-use ringbridge_media::command::{Command, ConferenceSpec, ParticipantSpec, Target};
+use rig::{Rig, talk};
+use ringbridge_media::command::{Command, Target};
 use ringbridge_media::event::{Answer, CommandError, Event};
-use ringbridge_media::id::{ConferenceId, ShardId};
+use ringbridge_media::id::ShardId;
 use ringbridge_shard::mailbox::{ShardMessage, ShardReport};
 
 #[test]
 fn relays_both_ways_untouched_and_parks_in_between() {
     let mut rig = Rig::start(1);
-    let (mut a, mut b) = (rig.connect(0, 0, 1), rig.connect(0, 1, 1));
-    assert!(matches!(rig.ask(0, Command::StartRelay { a: a.id, b: b.id, transcode: false }), Ok(Answer::Effect(_))));
+    let [mut a, mut b] = rig.relayed(0, [0, 1]);
     for round in 0..300u32 {
         if round % 100 == 50 {
             // Long enough for the shard to park; what comes next has to wake it.
@@ -26,10 +24,7 @@ fn relays_both_ways_untouched_and_parks_in_between() {
                 std::thread::park_timeout(Duration::from_millis(50));
             }
         }
-        let sent = a.send(round as u8);
-        assert_eq!(b.receive(), sent);
-        let sent = b.send(!(round as u8));
-        assert_eq!(a.receive(), sent);
+        talk(&mut a, &mut b, round as u8);
     }
     rig.stop();
 }
@@ -37,17 +32,7 @@ fn relays_both_ways_untouched_and_parks_in_between() {
 #[test]
 fn mixes_three_and_nobody_hears_himself() {
     let mut rig = Rig::start(1);
-    let room = ConferenceId::new(ShardId(0), 5, 1);
-    assert!(matches!(
-        rig.ask(0, Command::CreateConference { id: room, spec: ConferenceSpec::default() }),
-        Ok(Answer::Done)
-    ));
-    let mut legs: Vec<_> = (0..3).map(|slot| rig.connect(0, slot, 1)).collect();
-    for leg in &legs {
-        let join =
-            Command::JoinConference { conference: room, connection: leg.id, participant: ParticipantSpec::default() };
-        assert!(matches!(rig.ask(0, join), Ok(Answer::Effect(_))));
-    }
+    let (_, mut legs) = rig.room(0, 5, 0, 3);
     // Constant levels 0x90, 0xa0, 0xb0 in µ-law; each hears the sum of the two others.
     let mut levels = [0i16; 3];
     ringbridge_codec::g711::decode_ulaw(&[0x90, 0xa0, 0xb0], &mut levels);
@@ -92,10 +77,7 @@ fn a_connection_moves_under_traffic_without_losing_a_packet() {
     );
     assert!(matches!(rig.answer(token), Ok(Answer::Effect(_))));
     for round in 0..200 {
-        let sent = a.send(round);
-        assert_eq!(b.receive(), sent);
-        let sent = b.send(round);
-        assert_eq!(a.receive(), sent);
+        talk(&mut a, &mut b, round);
     }
     let token = rig.post(1, Command::DeleteConnection { id: b.id });
     assert!(matches!(rig.answer(token), Ok(Answer::Deleted { .. })));
@@ -105,8 +87,7 @@ fn a_connection_moves_under_traffic_without_losing_a_packet() {
 #[test]
 fn a_panic_ends_one_shard_and_it_starts_again_on_the_same_ports() {
     let mut rig = Rig::start(2);
-    let (mut a, mut b) = (rig.connect(1, 0, 1), rig.connect(1, 1, 1));
-    assert!(matches!(rig.ask(1, Command::StartRelay { a: a.id, b: b.id, transcode: false }), Ok(Answer::Effect(_))));
+    let [mut a, mut b] = rig.relayed(1, [0, 1]);
     let doomed = rig.connect(0, 0, 1);
     rig.send(0, ShardMessage::Panic);
     let ShardReport::Failed { reason } = rig.wait_for(|report| matches!(report, ShardReport::Failed { .. })) else {
@@ -116,14 +97,9 @@ fn a_panic_ends_one_shard_and_it_starts_again_on_the_same_ports() {
     // Its port is free again, and the other shard has not noticed.
     UdpSocket::bind(doomed.server).expect("the failed shard let go of its sockets");
     for round in 0..50 {
-        let sent = a.send(round);
-        assert_eq!(b.receive(), sent);
-        b.send(round);
-        a.receive();
+        talk(&mut a, &mut b, round);
     }
-    let (peers, doorbell) = (Arc::clone(&rig.peers), Arc::clone(&rig.doorbell));
-    let failed = std::mem::replace(&mut rig.shards[0], start_shard(0, &peers, &doorbell));
-    failed.thread.join().expect("the panic was caught");
+    rig.restart(0);
     let again = rig.connect(0, 0, 2);
     assert!(matches!(
         rig.ask(0, Command::InspectConnection { id: doomed.id }),

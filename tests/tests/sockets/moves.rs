@@ -1,24 +1,29 @@
 //! Connections, relays and conferences move between shards on request, in mid-stream.
 
-use std::time::Duration;
-
 use ringbridge_tests::audio::{Codec, tone, write_wav};
 use ringbridge_tests::endpoint::{Endpoint, Speech};
 use ringbridge_tests::server::{Events, Leg, Server, text};
+use ringbridge_tests::until;
 use ringbridge_wire::rtp::RtpPacket;
 use serde_json::{Value, json};
 
 use crate::{connect, setup};
 
-/// Moves something back and forth, ending where it began.
-fn shuttle(server: &Server, what: &str, id: &str, times: usize, pause: Duration) {
+/// Moves something back and forth, ending where it began; goes on when `then` has come true.
+fn shuttle(server: &Server, what: &str, id: &str, times: usize, then: impl Fn()) {
     for n in 0..2 * times {
         let to = 1 - n % 2;
         let moved = server.ok(&format!("{what}.move"), json!({format!("{what}_id"): id, "shard": to}));
         assert_eq!(moved["shard"], to);
         assert!(!moved["effect"]["streams"].as_array().unwrap().is_empty());
-        std::thread::sleep(pause);
+        then();
     }
+}
+
+/// Waits until an endpoint has heard so many packets more, or all that there are.
+fn hear(endpoint: &Endpoint, more: usize, all: usize) {
+    let enough = (endpoint.heard_packets() + more).min(all);
+    until("more to be heard", || (endpoint.heard_packets() >= enough).then_some(()));
 }
 
 /// Checks that a stream of the server's own has no gap in numbers or time; the samples.
@@ -54,7 +59,8 @@ fn calls_at_their_own_pace_lose_nothing_however_often_they_move() {
     }
     for round in 0..5 {
         for (n, call) in calls.iter().enumerate() {
-            shuttle(&server, "connection", &call[(round + n) % 2].1.id, 1, Duration::from_millis(3));
+            let (endpoint, leg) = &call[(round + n) % 2];
+            shuttle(&server, "connection", &leg.id, 1, || hear(endpoint, 1, usize::MAX));
         }
     }
     let mut sent: Vec<_> = speakers.into_iter().map(ringbridge_tests::endpoint::Speaker::stop).collect();
@@ -71,18 +77,19 @@ fn calls_at_their_own_pace_lose_nothing_however_often_they_move() {
 
 #[test]
 fn a_prompt_goes_on_while_its_connection_moves() {
+    const PACKETS: usize = 150;
     let server = setup().shards(2).start();
     let mut events = Events::follow(&server);
-    let prompt: Vec<i16> = (0..12_000).map(|index| tone(450, 8000, index)).collect();
+    let prompt: Vec<i16> = (0..160 * PACKETS).map(|index| tone(450, 8000, index)).collect();
     write_wav(&server.prompt("long.wav"), &prompt);
     let (endpoint, leg) = connect(&server, json!({"shard": 0}));
     let play = json!({"kind": "play", "connection_id": leg.id, "files": ["long.wav"]});
     let operation = text(&server.ok("operation.start", play)["operation_id"]);
     endpoint.until("the prompt", |heard| (heard.len() > 5).then_some(()));
-    shuttle(&server, "connection", &leg.id, 8, Duration::from_millis(20));
+    shuttle(&server, "connection", &leg.id, 8, || hear(&endpoint, 1, PACKETS));
     let ended = events.wait("operation.ended", "operation_id", &operation);
-    assert_eq!((&ended["condition"], &ended["elapsed_ms"]), (&json!("eod"), &json!(1_500)));
-    endpoint.until("the rest", |heard| (heard.len() >= 75).then_some(()));
+    assert_eq!((&ended["condition"], &ended["elapsed_ms"]), (&json!("eod"), &json!(20 * PACKETS)));
+    endpoint.until("the rest", |heard| (heard.len() >= PACKETS).then_some(()));
     let expected = Codec::Pcmu.decode(&Codec::Pcmu.encode(&prompt));
     assert!(samples_of(&endpoint.heard()) == expected, "every sample of the prompt once");
     server.stop();
@@ -108,7 +115,7 @@ fn a_conference_moves_while_three_talk_and_it_is_recorded() {
     for (endpoint, _) in &members {
         endpoint.until("the mix", |heard| (heard.len() > 10).then_some(()));
     }
-    shuttle(&server, "conference", &room, 6, Duration::from_millis(30));
+    shuttle(&server, "conference", &room, 6, || members.iter().for_each(|(endpoint, _)| hear(endpoint, 2, usize::MAX)));
     for (_, leg) in &members {
         assert_eq!(server.get(&leg.id)["shard"], 0);
     }
@@ -122,7 +129,7 @@ fn a_conference_moves_while_three_talk_and_it_is_recorded() {
     for (endpoint, _) in &members {
         assert!(samples_of(&endpoint.heard()).len() >= 8 * 360);
     }
-    ringbridge_tests::until("every packet to be counted", || {
+    until("every packet to be counted", || {
         let counted: u64 = members
             .iter()
             .map(|(_, leg)| server.get(&leg.id)["counters"]["packets_in"].as_u64().unwrap_or_default())
@@ -180,7 +187,7 @@ fn deletes_and_stops_that_race_with_a_move_are_answered_once_and_end_everything_
         events.wait("conference.ended", "conference_id", &room);
         assert_eq!(events.of("conference.ended", "conference_id", &room).len(), 1);
     }
-    ringbridge_tests::until("all ports to be free", || {
+    until("all ports to be free", || {
         let control = server.ok("server.stats", json!({}))["control"].take();
         (control["port_pairs"] == control["port_pairs_free"]).then_some(())
     });
@@ -224,7 +231,7 @@ fn a_shard_that_fails_while_much_moves_ends_what_was_on_it_once() {
         }
         assert!(is_known(&stays.1.id));
         server.ok("connection.delete", json!({"connection_id": stays.1.id}));
-        ringbridge_tests::until("all ports to be free", || {
+        until("all ports to be free", || {
             let stats = server.ok("server.stats", json!({}));
             let free = stats["control"]["port_pairs"] == stats["control"]["port_pairs_free"];
             (free && stats["shards"].as_array()?.iter().all(|shard| shard["connections"] == 0)).then_some(())

@@ -281,6 +281,7 @@ impl Engine {
 
     /// Takes a connection out of its conference; the last party out ends it.
     pub(super) fn unseat(&mut self, room: u32, slot: u32, reason: EndReason) {
+        self.close_direct(room);
         let due = self.due_of(slot);
         let over = self.ends_without(room, slot);
         let was_audible = self.connections[slot as usize].as_ref().is_some_and(|member| member.participant.was_audible);
@@ -307,6 +308,7 @@ impl Engine {
 
     /// Ends a conference; its connections stay.
     fn close_conference(&mut self, room: u32, reason: EndReason) {
+        self.close_direct(room);
         let Some(mut conference) = self.conferences[room as usize].take() else { return };
         self.adopted_rooms.remove(&conference.id);
         let is_counted = conference.part.as_ref().is_none_or(|part| part.is_home);

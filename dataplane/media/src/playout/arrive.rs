@@ -95,7 +95,7 @@ impl Playout {
 
     /// The number of a packet as if the sender had never begun to count anew: he has if its number is far from that of the
     /// newest packet, or before it, although it follows that right away.
-    fn number_of(&mut self, sequence: SeqNumber, position: i64) -> SeqNumber {
+    pub(super) fn number_of(&mut self, sequence: SeqNumber, position: i64) -> SeqNumber {
         let number = sequence.wrapping_add(self.renumbered);
         let steps = number.distance_from(self.newest);
         let follows = || {
@@ -223,7 +223,7 @@ const SHRINK_PACKETS: u16 = 64;
 /// A talkspurt waits for so long at least, however late it came: what it is compared with may be another timeline.
 const PRIME_EIGHTHS: u16 = 20 * 8;
 /// What a sender may be ahead of time.
-const WINDOW_EIGHTHS: u32 = AHEAD_MS_MAX as u32 * 8;
+pub(super) const WINDOW_EIGHTHS: u32 = AHEAD_MS_MAX as u32 * 8;
 /// A talkspurt that begins so much too early is on another timeline,
 const SHIFT_EARLY_EIGHTHS: u16 = 100 * 8;
 /// or so much too late, if it says itself that it is one.

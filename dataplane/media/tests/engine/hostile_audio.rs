@@ -41,6 +41,9 @@ impl Scene {
         let listener = bench.phone(Pcmu, 20);
         bench.join(room, hostile);
         bench.join(room, listener);
+        // Who says nothing: with three there is a mix.
+        let third = bench.phone(Pcmu, 20);
+        bench.join(room, third);
         bench.say(0, TONE, 0);
         bench.say(1, Voice::Silence, 0);
         let mut scene = Self { bench, hostile, drops: 0 };

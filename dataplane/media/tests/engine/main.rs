@@ -15,6 +15,7 @@ mod conditions;
 mod conference;
 mod detect;
 mod digits;
+mod direct;
 mod drops;
 mod groups;
 mod hairpin;

@@ -5,9 +5,12 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant as WallClock};
 
-use ringbridge_media::command::{Command, ConnectionSpec, Request, Target};
+use ringbridge_media::command::{
+    Command, ConferenceSpec, ConnectionSpec, OperationSpec, ParticipantSpec, Request, StopConditions, Target,
+};
 use ringbridge_media::event::{Answer, CommandError, Event};
-use ringbridge_media::id::{ConnectionId, ShardId};
+use ringbridge_media::id::{ConferenceId, ConnectionId, OperationId, ShardId};
+use ringbridge_media::samples::{Playlist, Prompt};
 use ringbridge_shard::clock;
 use ringbridge_shard::executor::{self, ShardConfig, ShardHandle};
 use ringbridge_shard::mailbox::{Doorbell, Lane, MoveOrder, Moved, Peers, ShardMessage, ShardReport};
@@ -123,6 +126,47 @@ impl Rig {
         Leg { id, server, endpoint, sequence: 0 }
     }
 
+    /// Has two connections of a shard relayed to each other.
+    pub fn relay(&mut self, shard: u8, a: ConnectionId, b: ConnectionId) {
+        let relay = Command::StartRelay { a, b, transcode: false };
+        assert!(matches!(self.ask(shard, relay), Ok(Answer::Effect(_))));
+    }
+
+    /// Two endpoints in a relay, in these slots of a shard.
+    pub fn relayed(&mut self, shard: u8, slots: [u32; 2]) -> [Leg; 2] {
+        let legs = slots.map(|slot| self.connect(shard, slot, 1));
+        self.relay(shard, legs[0].id, legs[1].id);
+        legs
+    }
+
+    /// A conference in that slot of a shard, with so many endpoints from slot `first` on in it.
+    pub fn room(&mut self, shard: u8, slot: u32, first: u32, members: u32) -> (ConferenceId, Vec<Leg>) {
+        let id = ConferenceId::new(ShardId(shard), slot, 1);
+        let spec = ConferenceSpec::default();
+        assert!(matches!(self.ask(shard, Command::CreateConference { id, spec }), Ok(Answer::Done)));
+        let legs: Vec<_> = (first..first + members).map(|slot| self.connect(shard, slot, 1)).collect();
+        for leg in &legs {
+            let participant = ParticipantSpec::default();
+            let join = Command::JoinConference { conference: id, connection: leg.id, participant };
+            assert!(matches!(self.ask(shard, join), Ok(Answer::Effect(_))));
+        }
+        (id, legs)
+    }
+
+    /// Starts an operation, the `number`th of a shard.
+    pub fn operate(&mut self, shard: u8, number: u32, target: Target, operation: OperationSpec) {
+        let id = OperationId::new(ShardId(shard), number, 1);
+        let start = Command::StartOperation { id, target, operation: Box::new(operation) };
+        assert!(matches!(self.ask(shard, start), Ok(Answer::Done)));
+    }
+
+    /// Waits for the end of a move that was ordered.
+    pub fn moved(&mut self, token: u64) -> Box<Moved> {
+        let report = self.wait_for(|report| matches!(report, ShardReport::Moved(moved) if moved.token == token));
+        let ShardReport::Moved(moved) = report else { unreachable!() };
+        moved
+    }
+
     /// How many reports of a kind were seen and not asked for.
     pub fn count_seen(&self, wanted: impl Fn(&ShardReport) -> bool) -> usize {
         self.seen.iter().filter(|report| wanted(report)).count()
@@ -155,6 +199,26 @@ pub fn start_shard(n: u8, peers: &Arc<Peers>, doorbell: &Arc<Doorbell>) -> Shard
         seed: u64::from(n),
     };
     executor::start(config, Arc::clone(peers), Arc::clone(doorbell)).expect("this machine can run a shard")
+}
+
+/// A prompt of one level.
+pub fn play(level: i16, samples: usize) -> OperationSpec {
+    let prompts = vec![Prompt::Whole(vec![level; samples].into())];
+    OperationSpec::Play {
+        playlist: Box::new(Playlist { prompts, ..Playlist::default() }),
+        volume: None,
+        speed: None,
+        isolate: false,
+        until: StopConditions::default(),
+    }
+}
+
+/// Both sides of a relay say something, and hear what the other said.
+pub fn talk(a: &mut Leg, b: &mut Leg, fill: u8) {
+    let sent = a.send(fill);
+    assert_eq!(b.receive(), sent);
+    let sent = b.send(!fill);
+    assert_eq!(a.receive(), sent);
 }
 
 fn spec(remote: SocketAddr) -> ConnectionSpec {
