@@ -97,7 +97,7 @@ impl Outputs {
             reports: VecDeque::with_capacity(REPORTS_AT_ONCE),
             farewells: VecDeque::with_capacity(FAREWELLS_WAITING_MAX),
             broken: Vec::new(),
-            exchange: Exchange::default(),
+            exchange: Exchange::new(),
             totals: Totals::default(),
         }
     }

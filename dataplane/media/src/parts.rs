@@ -235,7 +235,7 @@ fn place_of(frame: u64) -> usize {
 }
 
 /// Partial sums that wait to be polled, and those that are not in use.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Exchange {
     waiting: VecDeque<Box<Partial>>,
     #[expect(clippy::vec_box, reason = "they travel as boxes")]
@@ -243,6 +243,10 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
+    pub(crate) fn new() -> Self {
+        Self { waiting: VecDeque::with_capacity(PARTIALS_WAITING_MAX), pool: Vec::with_capacity(PARTIALS_POOL_MAX) }
+    }
+
     fn claim(&mut self, conference: ConferenceId, from: ShardId) -> Box<Partial> {
         let mut partial = self.pool.pop().unwrap_or_else(|| Partial::new(conference, from));
         (partial.conference, partial.from) = (conference, from);
