@@ -17,7 +17,12 @@ const PROMPT_S: usize = 40;
 
 /// Writes a prompt of these tones, each at [`ringbridge_tests::hearing::AMPLITUDE`].
 fn prompt(server: &Server, name: &str, rate_hz: u32, tones: &[u32]) {
-    let sample = |index| tones.iter().map(|hz| tone(*hz, rate_hz, index) / 2).sum();
+    // It fades in: a tone that begins at once is heard as a click by those who hear a part of the spectrum alone.
+    let fade = f64::from(rate_hz) / 5.0;
+    let sample = |index: usize| {
+        let sum: i16 = tones.iter().map(|hz| tone(*hz, rate_hz, index) / 2).sum();
+        (f64::from(sum) * (index as f64 / fade).min(1.0)) as i16
+    };
     let samples: Vec<i16> = (0..rate_hz as usize * PROMPT_S).map(sample).collect();
     write_wav_at(&server.prompt(name), rate_hz, &samples);
 }
