@@ -312,9 +312,9 @@ mod tests {
                 next <= Instant::from_millis(looked.max(*first))
             }));
             let mut expected = Vec::new();
-            for (place, due) in list.iter_mut().enumerate() {
+            for (place, due) in (0..).zip(&mut list) {
                 if let Some(ms) = due.take_if(|due| *due <= now) {
-                    expected.push((ms, place as u32));
+                    expected.push((ms, place));
                 }
             }
             let mut fired = fire(&mut wheel, now);
