@@ -225,6 +225,7 @@ impl Conference {
         self.frame = self.frame_after(now);
         if let Some(wide) = &mut self.wide {
             wide.history.clear();
+            wide.outlets.iter_mut().for_each(SharedOutlet::rest);
         }
     }
 
@@ -784,8 +785,8 @@ impl<'a> Delivery<'a> {
         let (Some(room), Some(wide)) = (self.wide.as_deref_mut(), wide.as_deref_mut()) else { return };
         let format = wide.outlet.format();
         let position = position_of(self.index, format);
-        if sender.frames_before(self.due) != position {
-            // It has just joined, or the clock stood still: its next packet begins with the others'.
+        if sender.frames_before(self.due) != position || !wide.is_at(position) {
+            // It has just joined, was held, or the clock stood still: its next packet begins with the others'.
             sender.discard_partial();
             wide.interrupt();
             if position != 0 {

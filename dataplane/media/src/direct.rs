@@ -11,9 +11,11 @@
 //! what was lost on its way here is seen to be lost there too. It is not decoded but for its level, waits in no buffer,
 //! and is not encoded again.
 //!
-//! On the way in, what waits in the jitter buffer is sent at once, ahead of its time; nothing of it is left out. On the
-//! way out the buffer goes on behind the last packet that was passed: it has the packets themselves to look back at, and
-//! stretches what is heard until it is as far behind as it ought to be.
+//! On the way in, what waits in the jitter buffer is sent at once, ahead of its time; nothing of it is left out. Who sends
+//! more than a tenth of a second ahead keeps the mix, which holds it for the listener. On the way out the buffer goes on
+//! behind the last packet that was passed: it has the packets themselves to look back at, and stretches what is heard
+//! until it is as far behind as it ought to be. So with each time there and back a stream is ahead of the clock by that
+//! delay, until its next pause; that is why each time is further off than the last.
 
 use ringbridge_codec::Rate;
 use ringbridge_wire::rtp::{RTP_HEADER_BYTES, RtpHeader, RtpPacket};
@@ -24,7 +26,9 @@ use crate::conference::Conference;
 use crate::connection::{Connection, Link, Media, RelayMap, Taped, law_of};
 use crate::engine::{Engine, TimerKey};
 use crate::event::{DropReason, Event};
-use crate::limits::{DIRECT_AFTER_MS, DIRECT_AFTER_MS_MAX, DIRECT_CHECK_MS, DIRECT_QUIET, FRAME_MS, FRAME_SAMPLES};
+use crate::limits::{
+    DIRECT_AFTER_MS, DIRECT_AFTER_MS_MAX, DIRECT_CHECK_MS, DIRECT_QUIET, FRAME_MS, FRAME_SAMPLES, SAMPLES_PER_MS,
+};
 use crate::port::{Disposition, Port, Transmit};
 use crate::sender::decode;
 use crate::talk::TalkChange;
@@ -110,12 +114,17 @@ impl Engine {
             && a.spec.ptime_ms == b.spec.ptime_ms
             && a.needs_no_mix(now)
             && b.needs_no_mix(now);
-        conference.shortcut.calm = if fits { conference.shortcut.calm + 1 } else { 0 };
+        conference.shortcut.calm = if fits { conference.shortcut.calm.saturating_add(1) } else { 0 };
         let Shortcut { calm, wait, .. } = conference.shortcut;
-        let is_steady = || [a, b].iter().all(|one| one.media.as_ref().is_some_and(|media| media.playout.is_steady()));
+        let is_steady = || {
+            [a, b].iter().all(|one| {
+                let samples = one.spec.ptime_ms * SAMPLES_PER_MS;
+                one.media.as_ref().is_some_and(|media| media.playout.is_steady() && media.playout.is_live(samples))
+            })
+        };
         let is_neat = || [a, b].iter().all(|one| one.media.as_ref().is_some_and(|media| media.is_between_packets()));
         // Where something is made up or left out just now, that has to be over first.
-        if calm >= wait && is_steady() && (calm >= wait + NEAT_FRAMES || is_neat()) {
+        if calm >= wait && is_steady() && (calm - wait >= NEAT_FRAMES || is_neat()) {
             self.open_direct(room, pair);
         }
     }
@@ -174,6 +183,13 @@ impl Engine {
         let now = self.now;
         let is_quiet = |connection: &Connection| now.saturating_since(connection.last_heard) >= DIRECT_QUIET;
         if conference.members(&self.connections).any(|(_, connection)| is_quiet(connection)) {
+            for &slot in &conference.participants {
+                let Some(connection) = self.connections[slot as usize].as_mut().filter(|one| is_quiet(one)) else {
+                    continue;
+                };
+                // What it said last is over.
+                connection.media.iter_mut().for_each(|media| media.playout.fall_silent());
+            }
             self.close_direct(room);
             return;
         }
@@ -202,6 +218,8 @@ impl Engine {
             let Some(media) = connection.media.as_deref_mut() else { continue };
             media.relay_map = None;
             media.catches_up = false;
+            // What it said of its loudness meanwhile was not looked at.
+            media.claims.note(self.now, None);
             media.sender.resume(due);
         }
         self.wheel.arm(due, TimerKey::Conference(room));
@@ -230,7 +248,9 @@ impl Engine {
         let packet = RtpPacket::parse(datagram).ok()?;
         let said = speaker.media.as_deref_mut()?;
         let heard = listener.media.as_deref_mut()?;
+        // Another length is another packet time than the two have in common.
         if packet.payload_type() != speaker.spec.rx_payload_type
+            || packet.payload().len() != (speaker.spec.ptime_ms * SAMPLES_PER_MS) as usize
             || heard.relay_map.is_none_or(|map| map.source_ssrc != packet.ssrc().0)
         {
             return None;
@@ -297,11 +317,16 @@ impl Engine {
         let Connection { spec, latch, counters, connected, media: Some(media), .. } = listener else { return None };
         let target = if *connected { None } else { Some(latch.target()?) };
         let playout = &mut speaker.media.as_deref_mut()?.playout;
-        let Some((number, timestamp, payload)) = playout.take_packet() else {
-            media.catches_up = false;
-            return None;
+        let (header, payload) = loop {
+            let Some((number, timestamp, payload)) = playout.take_packet() else {
+                media.catches_up = false;
+                return None;
+            };
+            match media.pass(self.now, number, timestamp, payload.len(), spec.tx_payload_type) {
+                Ok(header) => break (header, payload),
+                Err(reason) => self.out.drop_packets(reason, 1),
+            }
         };
-        let header = media.pass(self.now, number, timestamp, payload.len(), spec.tx_payload_type).ok()?;
         header.emit(out.first_chunk_mut()?);
         let len = RTP_HEADER_BYTES + payload.len();
         out.get_mut(RTP_HEADER_BYTES..len)?.copy_from_slice(payload);

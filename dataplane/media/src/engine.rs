@@ -172,6 +172,7 @@ impl Engine {
         self.settle_rooms(&command);
         let result = self.execute(received, command);
         self.out.push_event(Event::Answer { token, result });
+        self.release_broken();
     }
 
     /// Does what is due by `now`: at most one frame of each clock, so call again while
@@ -302,9 +303,14 @@ impl Engine {
     /// Adds what has happened in the jitter buffer of a connection since this was called last to the [totals](Self::totals);
     /// when the connection ends that is done anyway. The delay in milliseconds of what is played, if anything is.
     pub fn gather_playout(&mut self, slot: u32) -> Option<u32> {
-        let playout = &mut self.connections.get_mut(slot as usize)?.as_mut()?.media.as_mut()?.playout;
+        let connection = self.connections.get_mut(slot as usize)?.as_mut()?;
+        let rooms = &self.conferences;
+        let is_direct = matches!(connection.link, Link::Conference(room)
+            if rooms[room as usize].as_ref().is_some_and(|room| room.shortcut.is_open));
+        let playout = &mut connection.media.as_mut()?.playout;
         self.out.totals.playout.add(playout.take_news());
-        playout.is_playing().then(|| playout.delay().current_ms)
+        // What is passed on waits nowhere.
+        (playout.is_playing() && !is_direct).then(|| playout.delay().current_ms)
     }
 
     /// Where a connection lives on this shard, if it does.
@@ -646,6 +652,7 @@ fn send_solo(media: &mut Media, slot: u32, due: Instant, frame: &[i16], spec: &C
         return out.push_frame(sender, slot, due, &[], spec);
     }
     out.totals.encodes += 1;
+    wide.note_own();
     match wide.outlet.finish() {
         Ok([]) => sender.discard_partial(),
         Ok(payload) => out.push_frame(sender, slot, due, payload, spec),
@@ -675,6 +682,7 @@ pub(crate) fn finish_packet(connection: &mut Connection, slot: u32, out: &mut Ou
         for _ in 1..missing {
             sender.fill(&[], spec.ptime_ms);
         }
+        wide.note_own();
         match wide.outlet.fill_up() {
             Ok([]) => sender.discard_partial(),
             Ok(payload) => {

@@ -110,6 +110,11 @@ impl Engine {
             && self.conferences[room as usize].as_ref().is_some_and(|room| room.shortcut.is_open)
         {
             if let Some(outcome) = self.pass_direct(now, room, slot, datagram) {
+                if let Err(DropReason::Late | DropReason::Early) = outcome
+                    && let Some(connection) = self.connections[slot as usize].as_mut()
+                {
+                    connection.receiver.discard();
+                }
                 return outcome;
             }
             self.close_direct(room);

@@ -247,6 +247,11 @@ impl SharedOutlet {
         self.outlet.format()
     }
 
+    /// The clock stood still: the next packet begins anew.
+    pub(crate) const fn rest(&mut self) {
+        (self.live, self.encoded) = (false, false);
+    }
+
     /// Takes in the mix of a frame, which is frame `position` of its packet.
     pub(crate) fn feed(&mut self, mix: &[i16], position: u32) {
         if position == 0 && !core::mem::take(&mut self.encoded) {
@@ -360,9 +365,20 @@ impl Wide {
         }))
     }
 
-    /// The stream was interrupted: the next packet begins anew.
-    pub(crate) const fn interrupt(&mut self) {
-        self.live = false;
+    /// Whether so many frames of the present packet are collected, if its outlet runs.
+    pub(crate) fn is_at(&self, position: u32) -> bool {
+        !self.live || self.outlet.frames() == position as usize
+    }
+
+    /// The packet that was begun is given up. What the far decoder remembers is what it was.
+    pub(crate) fn interrupt(&mut self) {
+        self.outlet.clear();
+        (self.alike, self.watches, self.waits) = (0, false, false);
+    }
+
+    /// Its outlet has made a packet outside a conference.
+    pub(crate) const fn note_own(&mut self) {
+        (self.live, self.alike, self.watches) = (true, 0, false);
     }
 
     /// Collects a frame of what it alone hears, which is frame `position` of its packet; `shared` is the outlet that it
@@ -418,7 +434,11 @@ impl Wide {
     ) -> Result<(&'a [u8], u64), CodecError> {
         // What began as its own ends as its own.
         let is_alike = self.alike >= self.outlet.format.frames();
-        if self.live && is_alike && shared.adopt(&self.outlet)? {
+        if self.live && !is_alike {
+            self.outlet.finish()?;
+            return Ok((self.outlet.packet(), 1));
+        }
+        if self.live && shared.adopt(&self.outlet)? {
             self.leave();
         }
         let is_new = u64::from(shared.payload(history, clock)?.1);
@@ -431,13 +451,9 @@ impl Wide {
             self.leave();
             return Ok((payload, is_new));
         }
-        if is_alike {
-            self.outlet.finish_toward(payload)?;
-            self.outlet.encoder.watch(shared);
-            self.watches = true;
-        } else {
-            self.outlet.finish()?;
-        }
+        self.outlet.finish_toward(payload)?;
+        self.outlet.encoder.watch(shared);
+        self.watches = true;
         Ok((self.outlet.packet(), is_new + 1))
     }
 

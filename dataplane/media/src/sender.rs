@@ -271,9 +271,11 @@ impl Sender {
         self.sent = (self.sent.0.wrapping_add(1), self.sent.1.wrapping_add(ticks));
     }
 
-    /// Has the stream go on without a break with a frame that is due then.
-    pub(crate) const fn resume(&mut self, due: Instant) {
-        self.next_due = Some(due);
+    /// Has the stream go on without a break with a frame that is due then, unless nothing was sent for a while.
+    pub(crate) fn resume(&mut self, due: Instant) {
+        if self.next_due.is_none_or(|next| due.saturating_since(next) < INTERJECT_BREAK) {
+            self.next_due = Some(due);
+        }
     }
 
     /// Sequence number and timestamp of a packet that goes between those of the stream: its number is used up. Nothing

@@ -4,6 +4,7 @@ use super::{Before, Outcome};
 use crate::command::{ConferenceSpec, ParticipantChange, ParticipantSpec, Role, Target};
 use crate::conference::{Cast, Conference};
 use crate::connection::{Connection, Link, Participant};
+use crate::direct::Shortcut;
 use crate::engine::{Engine, fall_silent};
 use crate::event::{Answer, CommandError, Condition, EndReason, Event, StreamStamp};
 use crate::id::{ConferenceId, ConnectionId};
@@ -132,6 +133,7 @@ impl Engine {
         if let Some(place) = self.conferences[room as usize].as_mut() {
             place.participants.push(slot);
             place.passes_on = !mixable;
+            place.shortcut = Shortcut::new();
         }
         let mut streams = Vec::new();
         if !mixable {
@@ -288,6 +290,7 @@ impl Engine {
         let Some(conference) = self.conferences[room as usize].as_mut() else { return };
         let id = conference.id;
         conference.participants.retain(|&member| member != slot);
+        conference.shortcut = Shortcut::new();
         conference.cast.remove(slot);
         if let Some(leaver) = self.connections[slot as usize].as_ref() {
             if conference.active_speaker.current() == Some(leaver.id)

@@ -16,6 +16,21 @@ impl Playout {
         self.state == State::Playing && !self.is_taped() && !self.failed && is_whole
     }
 
+    /// Whether packets of so many samples of G.711 come at the pace they are played at: what waits would reach its
+    /// listener ahead of time by no more than he can hold.
+    pub(crate) fn is_live(&self, samples: u32) -> bool {
+        let newest = self.store.get(self.newest).filter(|slot| u32::from(slot.ticks) == samples);
+        !self.estimator.is_ahead()
+            && newest.is_some_and(|slot| slot.end() - self.head <= self.ticks_of(BACKLOG_EIGHTHS))
+    }
+
+    /// Nothing came for a while: what comes next begins anew.
+    pub(crate) fn fall_silent(&mut self) {
+        if self.state == State::Playing {
+            self.end_talkspurt();
+        }
+    }
+
     /// Whether no packet has been played in part.
     pub(crate) fn is_between_packets(&self) -> bool {
         self.store.get(self.next).is_none_or(|slot| slot.position >= self.head)
@@ -46,10 +61,11 @@ impl Playout {
     }
 
     /// Takes a packet that is passed on now, and counts it as played. Its number, as if the sender had never begun to
-    /// count anew; `None`: it holds no samples, or does not follow what was played.
+    /// count anew; `None`: it holds no samples, does not follow what was played, or comes so far ahead of its time that it
+    /// has to wait here.
     ///
     /// # Errors
-    /// `Duplicate`: it has been passed on.
+    /// `Duplicate`: it has been passed on of late.
     pub(crate) fn follow(
         &mut self,
         now: Instant,
@@ -66,13 +82,15 @@ impl Playout {
         let number = self.number_of(sequence, position);
         let (steps, span) = (number.distance_from(self.newest), position - self.head);
         let is_far = !(-FAR..FAR).contains(&steps) || span.abs() > self.ticks_of(WINDOW_EIGHTHS);
-        if is_far || (steps > 0 && span < 0) {
+        let now = self.ticks_at(now);
+        let is_early =
+            self.estimator.anchor().is_some_and(|anchor| now - position < anchor - self.ticks_of(EARLY_EIGHTHS));
+        if is_far || is_early || (steps > 0 && span < 0) {
             return None;
         }
         if self.store.get(number).is_some_and(|known| known.position == position) {
             return Some(Err(DropReason::Duplicate));
         }
-        let now = self.ticks_at(now);
         self.estimator.observe(now, position);
         self.set_target();
         self.pulled = now;
@@ -86,3 +104,10 @@ impl Playout {
         Some(Ok(number))
     }
 }
+
+// Times in eighths of a millisecond.
+
+/// What may wait when it begins to be passed on.
+const BACKLOG_EIGHTHS: u16 = 100 * 8;
+/// A packet that comes so much before its time waits until then.
+const EARLY_EIGHTHS: u16 = 100 * 8;

@@ -347,3 +347,67 @@ fn reports_count_what_was_passed_on() {
     let counted = u32::from_be_bytes(report.bytes[20..24].try_into().unwrap());
     assert!(counted.abs_diff(before) <= 1, "{counted} of {before}");
 }
+
+#[test]
+fn who_sends_ahead_of_time_is_held_for_the_listener() {
+    // Before the short way begins, and on it.
+    for early in [true, false] {
+        let (mut bench, ..) = call(Pcmu, 20, [0, 4]);
+        if early {
+            bench.run(300);
+        } else {
+            open(&mut bench);
+        }
+        let before = bench.heard_by(1).len();
+        for _ in 0..150 {
+            bench.send_from(0);
+        }
+        bench.run(100);
+        assert!(bench.heard_by(1).len() - before < 20, "{}", bench.heard_by(1).len() - before);
+        bench.run(2_500);
+        // A step of three seconds each 20 ms, and not one is lost.
+        let heard = bench.heard_by(1);
+        assert!(heard.windows(2).all(|pair| pair[1].at.saturating_since(pair[0].at).as_millis() < 50));
+        check_stream(&heard);
+        assert_eq!(bench.engine.totals().drops.total(), 0);
+    }
+}
+
+#[test]
+fn after_silence_a_stream_is_where_the_clock_is() {
+    let (mut bench, ..) = call(Pcmu, 20, [0, 4]);
+    open(&mut bench);
+    for _ in 0..3 {
+        bench.hush(0);
+        bench.run(1_000);
+        let late = bench.now;
+        bench.phones[0].timestamp += 8_000;
+        bench.say(0, Voice::Stairs, 0);
+        bench.run(3_000);
+        assert!(bench.now > late);
+    }
+    let heard = bench.heard_by(1);
+    check_stream(&heard);
+    let (first, last) = (&heard[0], &heard[heard.len() - 1]);
+    let span = i64::from(last.header.timestamp.distance_from(first.header.timestamp)) / 8;
+    let passed = last.at.saturating_since(first.at).as_millis() as i64;
+    // Ahead by what the buffer held, at most; behind by nothing.
+    assert!((-20..200).contains(&(span - passed)), "{span} ms in {passed} ms");
+    // In silence nothing of the last word is made up again.
+    let of_silence = heard.iter().filter(|packet| packet.payload.iter().all(|&byte| byte == 0xff)).count();
+    assert!(of_silence > 3 * 30, "{of_silence}");
+}
+
+#[test]
+fn packets_of_another_length_are_mixed_to_the_one_agreed_on() {
+    for ptime_ms in [10, 40] {
+        let (mut bench, ..) = call(Pcmu, 20, [0, 4]);
+        open(&mut bench);
+        bench.phones[0].ptime_ms = ptime_ms;
+        bench.run(100);
+        let from = bench.heard_by(1).len();
+        bench.run(3_000);
+        assert!(bench.heard_by(1)[from..].iter().all(|packet| packet.payload.len() == 160), "{ptime_ms} ms");
+        check_stream(&bench.heard_by(1));
+    }
+}
