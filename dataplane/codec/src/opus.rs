@@ -8,7 +8,7 @@ use core::any::Any;
 use opus_pure::{Application, OpusDecoder, OpusEncoder, Signal};
 
 use crate::codec::{CodecError, Decode, Encode, EncoderSettings};
-use crate::kind::PAYLOAD_SAMPLES_MAX;
+use crate::kind::{PAYLOAD_BYTES_MAX, PAYLOAD_SAMPLES_MAX};
 
 /// Decodes a stream; one of two channels is mixed down.
 #[derive(Debug)]
@@ -115,8 +115,9 @@ impl Encode for Encoder {
         if !matches!(samples.len(), 480 | 960 | 1920 | 2880) || out.len() < 2 {
             return Err(CodecError::Length);
         }
-        // All that it can object to is the room there is.
-        self.encoder.encode_s16(samples, samples.len(), out).map_err(|_| CodecError::Length)
+        // No packet is longer than what is sent, whatever room there is; that room is all that it can object to.
+        let room = out.len().min(PAYLOAD_BYTES_MAX as usize);
+        self.encoder.encode_s16(samples, samples.len(), &mut out[..room]).map_err(|_| CodecError::Length)
     }
 }
 
