@@ -20,7 +20,7 @@ use ringbridge_codec::{Rate, mix};
 
 use crate::adjust::Adjustment;
 use crate::command::{ConferenceSpec, ConnectionSpec, Role, Target};
-use crate::connection::{Connection, Media, Narrow, Participant, law_of, prefetch};
+use crate::connection::{Connection, Media, Narrow, Participant, law_of, prefetch, prefetch_listeners};
 use crate::digits::DigitBuffer;
 use crate::direct::Shortcut;
 use crate::event::{CommandError, ConnectionCounters, Event};
@@ -454,8 +454,8 @@ impl Conference {
         };
         for (n, &slot) in self.participants.iter().enumerate() {
             // Of few all is still at hand.
-            if self.participants.len() > 4 * AHEAD {
-                look_ahead(n, &self.participants, connections);
+            if self.participants.len() > 4 * AHEAD && n.is_multiple_of(AHEAD) {
+                prefetch_listeners(next_of(n, &self.participants), connections);
             }
             if let Some(connection) = connections.get_mut(slot as usize).and_then(Option::as_mut) {
                 delivery.deliver(connection, slot, out);
@@ -536,8 +536,12 @@ const AHEAD: usize = 8;
 /// Every so many members, asks for the memory of the next.
 fn look_ahead(n: usize, participants: &[u32], connections: &[Option<Connection>]) {
     if n.is_multiple_of(AHEAD) {
-        prefetch(&participants[n..participants.len().min(n + AHEAD)], connections);
+        prefetch(next_of(n, participants), connections);
     }
+}
+
+fn next_of(n: usize, participants: &[u32]) -> &[u32] {
+    &participants[n..participants.len().min(n + AHEAD)]
 }
 
 fn frames_u16(frames: u32) -> u16 {

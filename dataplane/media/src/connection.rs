@@ -159,7 +159,17 @@ pub(crate) fn prefetch(slots: &[u32], connections: &[Option<Connection>]) {
         prefetch::head(media, MIXED_MEDIA_BYTES);
         media.sender.prefetch();
     });
-    media().for_each(|media| media.playout.prefetch());
+    media().filter(|media| media.playout.is_playing()).for_each(|media| media.playout.prefetch());
+}
+
+/// Asks for the memory of those who are sent a frame next.
+pub(crate) fn prefetch_listeners(slots: &[u32], connections: &[Option<Connection>]) {
+    let there = || slots.iter().filter_map(|&slot| connections.get(slot as usize));
+    there().for_each(|connection| prefetch::head(connection, MIXED_BYTES));
+    for media in there().filter_map(|connection| connection.as_ref()?.media.as_deref()) {
+        prefetch::head(media, offset_of!(Media, playout));
+        media.sender.prefetch();
+    }
 }
 
 impl Media {
