@@ -10,7 +10,7 @@ use ringbridge_wire::rtp::{RTP_HEADER_BYTES, RtpHeader, RtpPacket};
 use ringbridge_wire::{RtpTimestamp, SeqNumber, Ssrc};
 
 use crate::audio::{Codec, Stream};
-use crate::until;
+use crate::{until, until_every};
 
 /// An endpoint that hears all that is sent to it. Silent until told to speak.
 #[derive(Debug)]
@@ -211,10 +211,7 @@ impl Endpoint {
     /// If it never does.
     #[track_caller]
     pub fn until<T>(&self, what: &str, mut condition: impl FnMut(&[Vec<u8>]) -> Option<T>) -> T {
-        until(what, || {
-            std::thread::sleep(Duration::from_millis(8));
-            condition(&self.heard())
-        })
+        until_every(Duration::from_millis(10), what, || condition(&self.heard()))
     }
 }
 

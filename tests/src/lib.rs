@@ -21,13 +21,22 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// # Panics
 /// If it gives nothing within [`PATIENCE`].
 #[track_caller]
-pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+pub fn until<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    until_every(Duration::from_millis(2), what, condition)
+}
+
+/// As [`until`], for a condition that costs too much to look at all the time.
+///
+/// # Panics
+/// If it gives nothing within [`PATIENCE`].
+#[track_caller]
+pub fn until_every<T>(pace: Duration, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(value) = condition() {
             return value;
         }
         assert!(began.elapsed() < PATIENCE, "this never came: {what}");
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(pace);
     }
 }

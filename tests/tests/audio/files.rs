@@ -1,13 +1,15 @@
 //! Prompts and recordings as files, at the rate of the conference or telephone.
 
 use std::path::Path;
+use std::time::Duration;
 
 use ringbridge_codec::{CodecKind, Rate};
 use ringbridge_tests::audio::{tone, write_wav_at};
 use ringbridge_tests::hearing::judge;
 use ringbridge_tests::line::Line;
 use ringbridge_tests::server::{Server, text};
-use ringbridge_tests::{spectrum::Spectrum, until};
+use ringbridge_tests::spectrum::Spectrum;
+use ringbridge_tests::until_every;
 use serde_json::{Value, json};
 
 use crate::{L16, hears, join, patient, say, setup};
@@ -99,8 +101,7 @@ fn a_telephone_is_played_to_and_recorded_as_wide_as_it_is() {
         let (_, low) = start(&server, json!({"kind": "record", "connection_id": line.leg.id, "sample_rate_hz": 8_000}));
         start(&server, json!({"kind": "play", "connection_id": line.leg.id, "files": ["full.wav"]}));
         let piece = rate_hz as usize / 5;
-        until(&format!("{kind} to hear it"), || {
-            std::thread::sleep(std::time::Duration::from_millis(50));
+        until_every(Duration::from_millis(50), &format!("{kind} to hear it"), || {
             let heard = line.heard()?;
             let heard = heard.get(heard.len().saturating_sub(piece)..).filter(|heard| heard.len() == piece)?;
             let spectrum = Spectrum::of(heard, rate_hz);
@@ -110,8 +111,7 @@ fn a_telephone_is_played_to_and_recorded_as_wide_as_it_is() {
         });
         // What has come for a while is in the files.
         let (path, low) = (server.recording(&path), server.recording(&low));
-        until(&format!("{kind} to be recorded"), || {
-            std::thread::sleep(std::time::Duration::from_millis(50));
+        until_every(Duration::from_millis(50), &format!("{kind} to be recorded"), || {
             (recording(&path).1.len() >= 2 * rate_hz as usize).then_some(())
         });
         server.ok("operation.stop", json!({"connection_id": line.leg.id}));

@@ -6,7 +6,7 @@ use ringbridge_codec::CodecKind;
 use ringbridge_tests::audio::tone;
 use ringbridge_tests::line::Line;
 use ringbridge_tests::spectrum::Spectrum;
-use ringbridge_tests::until;
+use ringbridge_tests::until_every;
 use serde_json::json;
 
 use crate::{L16, hears, join, patient, say, setup, wide_room};
@@ -26,8 +26,7 @@ fn a_delay_that_is_set_while_audio_flows_is_taken_and_told() {
             let modify =
                 json!({"connection_id": line.leg.id, "jitter_buffer": {"min_ms": delay_ms, "max_ms": delay_ms}});
             server.ok("connection.modify", modify);
-            until(&format!("{kind} with {delay_ms} ms"), || {
-                std::thread::sleep(Duration::from_millis(20));
+            until_every(Duration::from_millis(20), &format!("{kind} with {delay_ms} ms"), || {
                 let buffer = server.get(&line.leg.id)["quality"]["jitter_buffer"].clone();
                 // In a voice without a pause it may stay up to 40 ms longer than it ought to be.
                 let over = buffer["delay_ms"].as_f64()?.round() as i64 - delay_ms;
@@ -72,14 +71,12 @@ fn who_sends_three_seconds_at_once_is_heard_whole() {
                 line.endpoint.send(line.leg.local, &packet(number).unwrap());
             }
             // The next one comes half a second before the last sample of this one is played.
-            until(&format!("burst {burst} of {kind} but for its end"), || {
-                std::thread::sleep(Duration::from_millis(20));
+            until_every(Duration::from_millis(20), &format!("burst {burst} of {kind} but for its end"), || {
                 (heard(&listener.heard()?).unwrap_or(STEPS) >= STEPS / 3 * (burst + 1) - 5).then_some(())
             });
         }
         let missing = std::cell::Cell::new(None);
-        until(&format!("all that was sent in {kind}"), || {
-            std::thread::sleep(Duration::from_millis(100));
+        until_every(Duration::from_millis(100), &format!("all that was sent in {kind}"), || {
             let samples = listener.heard()?;
             missing.set(heard(&samples));
             missing.get().is_none().then_some(())
