@@ -32,7 +32,7 @@ use crate::outlet::{Format, History, Outlet, SharedOutlet};
 use crate::outputs::Outputs;
 use crate::parts::Part;
 use crate::sender::{Law, encode, silence};
-use crate::talk::{TalkChange, TalkDetector};
+use crate::talk::TalkDetector;
 use crate::time::Instant;
 use crate::tones::{Notice, Tones};
 
@@ -629,11 +629,7 @@ fn collect(connection: &mut Connection, room: &Collecting, scratch: &mut Scratch
         return false;
     }
     if let Some(change) = change.filter(|_| room.talk_stop_frames.is_some()) {
-        let (conference, connection) = (room.id, *id);
-        out.push_event(match change {
-            TalkChange::Started => Event::TalkStarted { conference, connection },
-            TalkChange::Stopped => Event::TalkStopped { conference, connection },
-        });
+        out.tell_talk(change, room.id, *id);
     }
     // Digital silence adds nothing: its sender hears what the silent ones hear.
     let sounds = if heard { participant.talk.sounds() } else { media.concealed };

@@ -31,7 +31,6 @@ use crate::limits::{
 };
 use crate::port::{Disposition, Port, Transmit};
 use crate::sender::decode;
-use crate::talk::TalkChange;
 use crate::time::Instant;
 
 /// Whether a conference takes the short way, or when it may.
@@ -346,12 +345,9 @@ impl Engine {
         for part in payload.chunks_exact(FRAME_SAMPLES) {
             decode(law, part, &mut frame);
             let change = participant.talk.look(Some(&frame), conference.talk_stop_frames());
-            let Some(change) = change.filter(|_| conference.tells_talk()) else { continue };
-            let (conference, connection) = (conference.id, *id);
-            self.out.push_event(match change {
-                TalkChange::Started => Event::TalkStarted { conference, connection },
-                TalkChange::Stopped => Event::TalkStopped { conference, connection },
-            });
+            if let Some(change) = change.filter(|_| conference.tells_talk()) {
+                self.out.tell_talk(change, conference.id, *id);
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ use ringbridge_wire::seq::Ssrc;
 use crate::command::{ConnectionSpec, Target};
 use crate::connection::Media;
 use crate::event::{Condition, DropCounters, DropReason, Event};
+use crate::id::{ConferenceId, ConnectionId};
 use crate::limits::{
     COMFORT_NOISE_AFTER_MS, COMFORT_NOISE_DBOV, CONNECTIONS_MAX, EVENTS_WAITING_MAX, FAREWELLS_WAITING_MAX, FRAME_MS,
 };
@@ -20,6 +21,7 @@ use crate::parts::Exchange;
 use crate::playout;
 use crate::port::{Port, PortAction, Transmit};
 use crate::sender::Sender;
+use crate::talk::TalkChange;
 use crate::time::Instant;
 
 /// Counters of one engine.
@@ -123,6 +125,14 @@ impl Outputs {
             return;
         }
         self.events.push_back(event);
+    }
+
+    /// Tells that somebody in a conference has begun or ceased to talk.
+    pub(crate) fn tell_talk(&mut self, change: TalkChange, conference: ConferenceId, connection: ConnectionId) {
+        self.push_event(match change {
+            TalkChange::Started => Event::TalkStarted { conference, connection },
+            TalkChange::Stopped => Event::TalkStopped { conference, connection },
+        });
     }
 
     pub(crate) fn end_operation(&mut self, operation: Box<Operation>, target: Target, condition: Condition) {
